@@ -1,0 +1,1 @@
+//! the documents of the Cloud Native Buildpacks specification, as types

@@ -1,0 +1,1 @@
+//! the phases of a build

@@ -1,0 +1,1 @@
+//! Root filesystems, builders, buildpacks and registries for tests.

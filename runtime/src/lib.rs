@@ -1,0 +1,1 @@
+//! one process in one sandbox
