@@ -1,1 +1,89 @@
-//! the documents of the Cloud Native Buildpacks specification, as types
+//! The documents of the Cloud Native Buildpacks specification, as types.
+//!
+//! No input or output happens here: a caller reads a file and hands over its text. What is written is written in the
+//! reference lifecycle's own layout ([`write_toml`], [`write_json`]), because one of the documents
+//! (`config/metadata.toml`) becomes an image layer whose digest should not depend on which lifecycle wrote it.
+
+mod build;
+mod go_json;
+mod go_toml;
+mod go_toml_serializer;
+mod group;
+mod ids;
+mod image;
+mod labels;
+
+pub use build::{
+    Bom, BuildToml, Command, Label, LaunchToml, LayerToml, LayerTypes, Metadata, Process, Slice, StoreToml,
+    Unmet,
+};
+pub use go_json::{json_of_toml, toml_of_json, write_json};
+pub use go_toml::write_toml;
+pub use group::{
+    BuildPlan, BuildpackInfo, BuildpackToml, Distro, Entry, Group, GroupElement, License, Order, OrderGroup,
+    Plan, PlanSections, Provide, Provider, Require, Stack, Target,
+};
+pub use ids::{ApiVersion, BuildpackId, IdError, ProcessType};
+pub use image::{
+    Analyzed, ImageReference, ProjectMetadata, ProjectSource, Report, ReportImage, RunImage, RunImageEntry,
+    RunImageTarget, RunToml,
+};
+pub use labels::{
+    BuildMetadata, BuildMetadataBuildpack, BuildMetadataProcess, BuilderMetadata, BuildpackLayers,
+    CacheMetadata, LayerMetadata, LifecycleMetadata, MetadataRunImage, MetadataStack, Sha, StackRunImage,
+    StoreMetadata,
+};
+
+/// Why a document could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum DocumentError {
+    /// The text is not the document it should be.
+    #[error("parse {document}")]
+    Parse {
+        /// Which document: a file name of the specification.
+        document: &'static str,
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// The label is not the JSON it should be.
+    #[error("parse label {label}")]
+    ParseLabel {
+        /// The label's key.
+        label: &'static str,
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The value has no form in TOML.
+    #[error("write as TOML: {0}")]
+    Write(String),
+    /// The value has no form in JSON.
+    #[error("write as JSON")]
+    WriteJson(#[source] serde_json::Error),
+}
+
+/// Reads a TOML document; `document` names it in the error.
+pub fn read_toml<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    text: &str,
+) -> Result<T, DocumentError> {
+    toml::from_str(text).map_err(|source| DocumentError::Parse { document, source: Box::new(source) })
+}
+
+/// Reads a label's JSON; `label` names it in the error.
+pub fn read_json<T: serde::de::DeserializeOwned>(
+    label: &'static str,
+    text: &str,
+) -> Result<T, DocumentError> {
+    serde_json::from_str(text).map_err(|source| DocumentError::ParseLabel { label, source })
+}
+
+/// `io.buildpacks.lifecycle.metadata`: see [`LifecycleMetadata`].
+pub const LIFECYCLE_METADATA_LABEL: &str = "io.buildpacks.lifecycle.metadata";
+/// `io.buildpacks.build.metadata`: see [`BuildMetadata`].
+pub const BUILD_METADATA_LABEL: &str = "io.buildpacks.build.metadata";
+/// `io.buildpacks.project.metadata`: see [`ProjectMetadata`].
+pub const PROJECT_METADATA_LABEL: &str = "io.buildpacks.project.metadata";
+/// `io.buildpacks.builder.metadata`: see [`BuilderMetadata`].
+pub const BUILDER_METADATA_LABEL: &str = "io.buildpacks.builder.metadata";
+/// The label, and the file name, of the cache's [`CacheMetadata`].
+pub const CACHE_METADATA_LABEL: &str = "io.buildpacks.lifecycle.cache.metadata";

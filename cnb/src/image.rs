@@ -1,0 +1,161 @@
+//! What analyze and export write, and what the platform gives them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Distro, LifecycleMetadata};
+
+/// `analyzed.toml` (Platform API, "analyzed.toml").
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Analyzed {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build_image: Option<ImageReference>,
+    /// The previous image; an empty reference says that there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageReference>,
+    #[serde(default, serialize_with = "metadata_as_toml")]
+    pub metadata: LifecycleMetadata,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_image: Option<RunImage>,
+}
+
+/// The keys of [`LifecycleMetadata`] are others in TOML than in the label.
+fn metadata_as_toml<S: serde::Serializer>(
+    metadata: &LifecycleMetadata,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    use serde::ser::Error as _;
+    let mut json = serde_json::to_value(metadata).map_err(S::Error::custom)?;
+    rename(&mut json, "runImage", "run-image");
+    rename(&mut json["run-image"], "topLayer", "top-layer");
+    if let Some(stack) = json.get_mut("stack") {
+        rename(stack, "runImage", "run-image");
+    }
+    let buildpacks = json.get_mut("buildpacks").and_then(|list| list.as_array_mut());
+    for buildpack in buildpacks.into_iter().flatten() {
+        for layer in buildpack["layers"].as_object_mut().into_iter().flat_map(|layers| layers.values_mut()) {
+            rename(layer, "data", "metadata");
+        }
+    }
+    crate::toml_of_json(&json).serialize(serializer)
+}
+
+fn rename(value: &mut serde_json::Value, from: &str, to: &str) {
+    if let Some(map) = value.as_object_mut()
+        && let Some(item) = map.remove(from)
+    {
+        map.insert(to.to_owned(), item);
+    }
+}
+
+/// An image by digest (or, in a daemon, by its id).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageReference {
+    #[serde(default)]
+    pub reference: String,
+}
+
+/// `[run-image]` of [`Analyzed`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunImage {
+    #[serde(default)]
+    pub reference: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub extend: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<RunImageTarget>,
+}
+
+/// What the run image runs on: `CNB_TARGET_*`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct RunImageTarget {
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    #[serde(default)]
+    pub os: String,
+    #[serde(default)]
+    pub arch: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub arch_variant: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distro: Option<Distro>,
+}
+
+/// `run.toml` (Platform API, "run.toml").
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunToml {
+    #[serde(default)]
+    pub images: Vec<RunImageEntry>,
+}
+
+/// One run image with its mirrors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunImageEntry {
+    #[serde(default)]
+    pub image: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
+}
+
+/// `report.toml` (Platform API, "report.toml").
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    #[serde(default)]
+    pub image: ReportImage,
+}
+
+/// `[image]` of a [`Report`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ReportImage {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image_id: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest_size: Option<u64>,
+}
+
+/// `project-metadata.toml` and the label `io.buildpacks.project.metadata`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProjectMetadata {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<ProjectSource>,
+}
+
+/// Where the application came from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProjectSource {
+    #[serde(default, rename = "type", skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub version: serde_json::Map<String, serde_json::Value>,
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn analyzed_reads_what_it_wrote() {
+        let label = r#"{"app":[{"sha":"sha256:a"}],"buildpacks":[{"key":"a/one","version":"1","layers":{"x":{"sha":"s","data":{"n":1.5,"data":"d"},"build":false,"launch":true,"cache":false}},"store":{"metadata":{"k":"v"}}}],"config":{"sha":"c"},"launcher":{"sha":"l"},"process-types":{"sha":"p"},"runImage":{"topLayer":"t","reference":"r","image":"i"},"stack":{"runImage":{"image":"i"}}}"#;
+        let metadata: LifecycleMetadata = crate::read_json("label", label).unwrap();
+        assert_eq!(crate::write_json(&metadata).unwrap(), label);
+        let analyzed = Analyzed {
+            metadata,
+            image: Some(ImageReference { reference: "x@y".into() }),
+            ..Analyzed::default()
+        };
+        let text = crate::write_toml(&analyzed).unwrap();
+        assert!(text.contains("[metadata.buildpacks.layers.x.metadata]"), "{text}");
+        assert!(text.contains("top-layer = \"t\""), "{text}");
+        assert_eq!(crate::read_toml::<Analyzed>("analyzed.toml", &text).unwrap(), analyzed);
+    }
+}
