@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn analyzed_reads_what_it_wrote() {
-        let label = r#"{"app":[{"sha":"sha256:a"}],"buildpacks":[{"key":"a/one","version":"1","layers":{"x":{"sha":"s","data":{"n":1.5,"data":"d"},"build":false,"launch":true,"cache":false}},"store":{"metadata":{"k":"v"}}}],"config":{"sha":"c"},"launcher":{"sha":"l"},"process-types":{"sha":"p"},"runImage":{"topLayer":"t","reference":"r","image":"i"},"stack":{"runImage":{"image":"i"}}}"#;
+        let label = r#"{"app":[{"sha":"sha256:a"}],"buildpacks":[{"key":"a/one","version":"1","layers":{"x":{"sha":"s","data":{"data":"d","n":1.5},"build":false,"launch":true,"cache":false}},"store":{"metadata":{"k":"v"}}}],"config":{"sha":"c"},"launcher":{"sha":"l"},"process-types":{"sha":"p"},"runImage":{"topLayer":"t","reference":"r","image":"i"},"stack":{"runImage":{"image":"i"}}}"#;
         let metadata: LifecycleMetadata = crate::read_json("label", label).unwrap();
         assert_eq!(crate::write_json(&metadata).unwrap(), label);
         let analyzed = Analyzed {
