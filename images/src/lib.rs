@@ -1,16 +1,25 @@
 //! OCI images: names, documents, registries, a content store, and layers in both directions.
 //!
 //! Knows nothing of buildpacks and nothing of sandboxes. An [`Image`] is the same value whether it came from a
-//! [`Registry`], a [`Store`] or an OCI layout folder.
+//! registry, a [`Store`] or an OCI layout folder.
 
+mod compression;
 mod config;
 mod digest;
 mod document;
 mod image;
 mod reference;
+mod store;
+pub mod unpack;
 
+pub use compression::{LayerWriter, WrittenLayer};
 pub use config::{Config, Empty, Execution, History, RootFs};
 pub use digest::{Digest, DigestError, Hashing};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};
 pub use image::{Image, ImageError, Layer};
 pub use reference::{DOCKER_HUB, Reference, ReferenceError};
+pub use store::{
+    Blob, BlobWriter, IngestError, LayerSlot, LayoutError, StagedLayer, Store, StoreError, ingest_layer,
+    read_layout, write_layout,
+};
+pub use unpack::{OwnerError, OwnerMap};

@@ -1,0 +1,140 @@
+//! One pass from a compressed layer to stored content and an unpacked tree.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use super::{BlobWriter, LayerSlot, Store, StoreError};
+use crate::compression::inflate;
+use crate::digest::{Digest, Hashing};
+use crate::image::Layer;
+use crate::unpack::{Limits, OwnerMap, UnpackError, Unpacked, unpack_layer};
+
+/// What can go wrong while a layer comes in.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The store failed.
+    #[error("cannot store the layer {digest}")]
+    Store {
+        /// The compressed layer.
+        digest: Digest,
+        /// Cause.
+        #[source]
+        source: StoreError,
+    },
+    /// The archive cannot be unpacked.
+    #[error("cannot unpack the layer {digest}")]
+    Unpack {
+        /// The compressed layer.
+        digest: Digest,
+        /// Cause.
+        #[source]
+        source: UnpackError,
+    },
+    /// The stream broke off, or its compression is damaged.
+    #[error("cannot read the layer {digest}")]
+    Read {
+        /// The compressed layer.
+        digest: Digest,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The compressed stream is not what the manifest names.
+    #[error("the layer {expected} arrived as {found} with {size} bytes; nothing of it was kept")]
+    OtherContent {
+        /// As in the manifest.
+        expected: Digest,
+        /// As received.
+        found: Digest,
+        /// Bytes received.
+        size: u64,
+    },
+    /// The uncompressed archive is not what the configuration names.
+    #[error("the layer {digest} contains {found}, but its image says {expected}; nothing of it was kept")]
+    OtherDiffId {
+        /// The compressed layer.
+        digest: Digest,
+        /// As in the configuration.
+        expected: Digest,
+        /// As computed.
+        found: Digest,
+    },
+}
+
+/// Reads a compressed layer once, storing it and unpacking it at the same time.
+///
+/// Neither is visible before both digests are verified. If the tree is already there nothing is read, and the answer
+/// is `None` beside its path. `progress` hears how many compressed bytes have arrived.
+///
+/// # Errors
+///
+/// When the stream, its content, or the store fails; then nothing of the layer stays.
+pub fn ingest_layer(
+    store: &Store,
+    source: impl Read,
+    layer: &Layer,
+    idmap_key: &str,
+    owner: &dyn OwnerMap,
+    progress: &dyn Fn(u64),
+) -> Result<(PathBuf, Option<Unpacked>), IngestError> {
+    let digest = &layer.descriptor.digest;
+    let stored = |source| IngestError::Store { digest: digest.clone(), source };
+    let staged = match store.stage_layer(idmap_key, &layer.diff_id).map_err(stored)? {
+        LayerSlot::Present(path) => return Ok((path, None)),
+        LayerSlot::Empty(staged) => staged,
+    };
+    let keep = if store.has(digest) { None } else { Some(store.writer().map_err(stored)?) };
+    let tee = Tee { source: Hashing::new(source), keep, progress, limit: layer.descriptor.size };
+
+    let unreadable = |source| IngestError::Read { digest: digest.clone(), source };
+    let mut inflated = inflate(tee).map_err(unreadable)?;
+    let mut archive = Hashing::new(&mut inflated);
+    let limits = Limits::default();
+    let root = File::open(staged.path())
+        .map_err(|source| stored(StoreError::Read { path: staged.path().to_owned(), source }))?;
+    let unpacked = unpack_layer(&mut archive, root.as_fd(), owner, &limits)
+        .map_err(|source| IngestError::Unpack { digest: digest.clone(), source })?;
+    let (_, diff_id, _) = archive.finish();
+    let mut tee = inflated.finish().map_err(unreadable)?;
+    io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
+
+    let (_, found, size) = tee.source.finish();
+    if found != *digest || size != layer.descriptor.size {
+        return Err(IngestError::OtherContent { expected: digest.clone(), found, size });
+    }
+    if diff_id != layer.diff_id {
+        let expected = layer.diff_id.clone();
+        return Err(IngestError::OtherDiffId { digest: digest.clone(), expected, found: diff_id });
+    }
+    if let Some(keep) = tee.keep {
+        keep.commit(Some(digest)).map_err(stored)?;
+    }
+    Ok((staged.publish().map_err(stored)?, Some(unpacked)))
+}
+
+/// Keeps a copy of what is read, and stops at the promised size.
+struct Tee<'a, R> {
+    source: Hashing<R>,
+    keep: Option<BlobWriter>,
+    progress: &'a dyn Fn(u64),
+    limit: u64,
+}
+
+impl<R: Read> Read for Tee<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        if self.source.size() > self.limit {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("more than the promised {} bytes", self.limit),
+            ));
+        }
+        if let Some(keep) = &mut self.keep {
+            keep.write_all(&buffer[..read])?;
+        }
+        (self.progress)(self.source.size());
+        Ok(read)
+    }
+}

@@ -1,0 +1,98 @@
+//! Unpacked layers.
+
+use std::fs::{self, DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::Flock;
+
+use super::{Store, StoreError, check_name, remove_tree};
+use crate::digest::Digest;
+
+/// The place of one unpacked layer.
+#[derive(Debug)]
+pub enum LayerSlot {
+    /// Somebody has already unpacked it here.
+    Present(PathBuf),
+    /// It is ours to fill; others wait.
+    Empty(StagedLayer),
+}
+
+/// A layer being unpacked; dropped, it is gone.
+#[derive(Debug)]
+pub struct StagedLayer {
+    path: PathBuf,
+    target: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Store {
+    /// The unpacked layer of this content, with owners as this map of ids made them.
+    #[must_use]
+    pub fn layer_dir(&self, idmap_key: &str, diff_id: &Digest) -> Option<PathBuf> {
+        check_name(idmap_key).ok()?;
+        let path = self.root.join("layers").join(idmap_key).join(diff_id.hex());
+        path.is_dir().then_some(path)
+    }
+
+    /// Takes the place of a layer, waiting for whoever is unpacking the same one.
+    ///
+    /// # Errors
+    ///
+    /// When the key is no file name, or the store cannot be written.
+    pub fn stage_layer(&self, idmap_key: &str, diff_id: &Digest) -> Result<LayerSlot, StoreError> {
+        check_name(idmap_key)?;
+        let lock = self.lock(&format!("layer-{idmap_key}-{}", diff_id.hex()))?;
+        if let Some(path) = self.layer_dir(idmap_key, diff_id) {
+            return Ok(LayerSlot::Present(path));
+        }
+        let folder = self.root.join("layers").join(idmap_key);
+        // Beside its target: moving a folder to another parent needs write permission on the folder itself.
+        let path = folder.join(format!(".{}-{}", self.session.token, diff_id.hex()));
+        let fail = |source| StoreError::Write { path: path.clone(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(fail)?;
+        DirBuilder::new().mode(0o755).create(&path).map_err(fail)?;
+        Ok(LayerSlot::Empty(StagedLayer { target: folder.join(diff_id.hex()), path, _lock: lock }))
+    }
+}
+
+impl StagedLayer {
+    /// The folder to unpack into.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the finished layer its name.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be renamed.
+    pub fn publish(self) -> Result<PathBuf, StoreError> {
+        let target = self.target.clone();
+        match fs::rename(&self.path, &target) {
+            Ok(()) => Ok(target),
+            Err(source) => Err(StoreError::Publish { path: target, source }),
+        }
+    }
+}
+
+impl Drop for StagedLayer {
+    fn drop(&mut self) {
+        if self.path.exists() {
+            remove_tree(&self.path).ok();
+        }
+    }
+}
+
+/// Removes unfinished layers of a session that is gone.
+pub(super) fn sweep(root: &Path, token: &str) {
+    let prefix = format!(".{token}-");
+    for key in fs::read_dir(root.join("layers")).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(key.path()).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                remove_tree(&entry.path()).ok();
+            }
+        }
+    }
+}

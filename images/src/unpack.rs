@@ -1,0 +1,438 @@
+//! Layer archives to folders in overlayfs form, safe against whatever the archive says.
+//!
+//! Every path is resolved beneath an open handle of the root, without following any symbolic link
+//! (`openat2(2)` with `RESOLVE_BENEATH`, `RESOLVE_NO_SYMLINKS`, `RESOLVE_NO_MAGICLINKS`, `RESOLVE_NO_XDEV`), and what is
+//! already at a path is removed, never written through. Symbolic links are data here.
+//!
+//! Whiteouts are those of the [OCI image specification]; they become overlayfs's own (a device 0:0, and the attribute
+//! `user.overlay.opaque`). They speak of the layers below only, whatever their place in the archive.
+//!
+//! [OCI image specification]: https://github.com/opencontainers/image-spec/blob/main/layer.md#whiteouts
+
+mod archive;
+mod pax;
+mod tree;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
+
+use crate::unpack::archive::{Archive, Entry, Kind};
+use crate::unpack::tree::{Metadata, Tree};
+
+/// Who on this machine stands for a user and group of the image.
+pub trait OwnerMap {
+    /// The ids to give a file; `uid` and `gid` are as in the archive, not yet checked against any range.
+    ///
+    /// # Errors
+    ///
+    /// When nobody here stands for them.
+    fn owner(&self, uid: u64, gid: u64) -> Result<(u32, u32), OwnerError>;
+}
+
+/// Nobody here stands for these ids.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the image's user {uid} and group {gid} have no place here: {why}")]
+pub struct OwnerError {
+    /// User in the archive.
+    pub uid: u64,
+    /// Group in the archive.
+    pub gid: u64,
+    /// What is missing, and how to get it.
+    pub why: String,
+}
+
+/// Everything belongs to one user: the only map where no other ids are to be had.
+#[derive(Debug, Clone, Copy)]
+pub struct SingleOwner {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
+}
+
+impl OwnerMap for SingleOwner {
+    fn owner(&self, _: u64, _: u64) -> Result<(u32, u32), OwnerError> {
+        Ok((self.uid, self.gid))
+    }
+}
+
+/// How much an archive may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of the archive.
+    pub bytes: u64,
+    /// Length of a path in bytes.
+    pub path: usize,
+    /// Depth of a path in components.
+    pub depth: usize,
+    /// Bytes of one extended header.
+    pub extended_header: u64,
+    /// Bytes of all extended attributes of one file.
+    pub attributes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: 2_000_000,
+            bytes: 50 << 30,
+            path: 4096,
+            depth: 256,
+            extended_header: 1 << 20,
+            attributes: 64 << 10,
+        }
+    }
+}
+
+/// What was unpacked, and what was left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Entries of the archive.
+    pub entries: u64,
+    /// Bytes of the archive.
+    pub bytes: u64,
+    /// Device nodes, by path: nobody without privileges may make them.
+    pub devices: Vec<String>,
+    /// Extended attributes that were dropped, `path: name`.
+    pub attributes: Vec<String>,
+}
+
+/// What can be wrong with an archive, or with writing it down.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The archive cannot be read.
+    #[error("cannot read the archive")]
+    Read(#[source] io::Error),
+    /// The archive is damaged.
+    #[error("the archive is damaged at byte {at}: {what}")]
+    Damaged {
+        /// Position in the archive.
+        at: u64,
+        /// What.
+        what: &'static str,
+    },
+    /// The archive asks for more than allowed.
+    #[error("the archive exceeds the limit of {limit} {what}")]
+    Limit {
+        /// What of.
+        what: &'static str,
+        /// How much is allowed.
+        limit: u64,
+    },
+    /// A path that leads out of the layer or cannot exist.
+    #[error("the archive holds the path `{path}`: {why}")]
+    Path {
+        /// The path, escaped.
+        path: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// An entry this program refuses.
+    #[error("the archive's entry `{path}` is refused: {why}")]
+    Refused {
+        /// The path, escaped.
+        path: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A hard link to nothing.
+    #[error("the archive's entry `{path}` is a hard link to `{target}`, which this layer does not hold")]
+    Dangling {
+        /// The path, escaped.
+        path: String,
+        /// Its target, escaped.
+        target: String,
+    },
+    /// An owner without counterpart.
+    #[error("cannot give `{path}` its owner")]
+    Owner {
+        /// The path, escaped.
+        path: String,
+        /// Cause.
+        #[source]
+        source: OwnerError,
+    },
+    /// A file cannot be made.
+    #[error("cannot {act} `{path}`")]
+    Make {
+        /// The system call's deed.
+        act: &'static str,
+        /// The path, escaped.
+        path: String,
+        /// Cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A path of the archive: checked components, relative to the root.
+pub(crate) type Components = Vec<Vec<u8>>;
+
+/// Unpacks an uncompressed archive beneath `root`, an empty folder, and reads `archive` to its end.
+///
+/// Owners, modes (with set-user-id, set-group-id and sticky bits), times, `user.*` attributes and file capabilities are
+/// kept; device nodes are left out and listed. The folder must not be reachable by anybody else meanwhile.
+///
+/// # Errors
+///
+/// When the archive is damaged, hostile, or cannot be written; the folder then holds rubbish and should be removed.
+pub fn unpack_layer(
+    archive: impl Read,
+    root: BorrowedFd<'_>,
+    owner: &dyn OwnerMap,
+    limits: &Limits,
+) -> Result<Unpacked, UnpackError> {
+    let mut archive = Archive::new(archive, limits);
+    let mut layer = Layer {
+        tree: Tree::new(root),
+        owner,
+        limits,
+        folders: BTreeMap::new(),
+        whiteouts: BTreeSet::new(),
+        opaque: BTreeSet::new(),
+        links: Vec::new(),
+        unpacked: Unpacked::default(),
+    };
+    while let Some(entry) = archive.next()? {
+        layer.entry(entry, &mut archive)?;
+    }
+    layer.unpacked.bytes = archive.drain()?;
+    layer.unpacked.entries = archive.entries();
+    layer.finish()
+}
+
+struct Layer<'a> {
+    tree: Tree<'a>,
+    owner: &'a dyn OwnerMap,
+    limits: &'a Limits,
+    /// Folders get their metadata last: a read-only one could not be filled, and filling changes times.
+    folders: BTreeMap<Components, Metadata>,
+    whiteouts: BTreeSet<Components>,
+    opaque: BTreeSet<Components>,
+    links: Vec<(Components, Components)>,
+    unpacked: Unpacked,
+}
+
+/// What a file name says about the layers below.
+enum Whiteout {
+    None,
+    Remove(Vec<u8>),
+    Opaque,
+    Bookkeeping,
+}
+
+impl Layer<'_> {
+    fn entry<R: Read>(&mut self, entry: Entry, archive: &mut Archive<'_, R>) -> Result<(), UnpackError> {
+        let mut path = components(&entry.path, self.limits)?;
+        let refused = |why| UnpackError::Refused { path: shown(&entry.path), why };
+        let Some(name) = path.last().cloned() else {
+            if entry.kind != Kind::Folder {
+                return Err(refused("the root of a layer is a folder"));
+            }
+            let metadata = self.metadata(&entry)?;
+            self.folders.insert(path, metadata);
+            return Ok(());
+        };
+        for part in &path[..path.len() - 1] {
+            match whiteout(part).map_err(refused)? {
+                Whiteout::None => {}
+                Whiteout::Bookkeeping => return Ok(()),
+                _ => return Err(refused("a whiteout has no content")),
+            }
+        }
+        let kind = whiteout(&name).map_err(refused)?;
+        if !matches!(kind, Whiteout::None) {
+            if !matches!(entry.kind, Kind::File | Kind::Link) && !matches!(kind, Whiteout::Bookkeeping) {
+                return Err(refused("a whiteout is an empty file"));
+            }
+            path.pop();
+            match kind {
+                Whiteout::Opaque => drop(self.opaque.insert(path)),
+                Whiteout::Remove(name) => {
+                    path.push(name);
+                    self.whiteouts.insert(path);
+                }
+                _ => {}
+            }
+            return Ok(());
+        }
+        self.make(&path, &entry, archive)
+    }
+
+    fn make<R: Read>(
+        &mut self,
+        path: &Components,
+        entry: &Entry,
+        archive: &mut Archive<'_, R>,
+    ) -> Result<(), UnpackError> {
+        let metadata = self.metadata(entry)?;
+        match entry.kind {
+            Kind::Folder => {
+                if self.tree.folder(path)? {
+                    self.forget(path);
+                }
+                self.folders.insert(path.clone(), metadata);
+            }
+            Kind::File => {
+                self.clear(path)?;
+                let dropped = self.tree.file(path, &metadata, |file| archive.copy_data(file, path))?;
+                self.note(path, dropped);
+            }
+            Kind::Symlink => {
+                self.clear(path)?;
+                let bad = entry.link.is_empty() || entry.link.len() > 4095 || entry.link.contains(&0);
+                if bad {
+                    let why = "a symbolic link's target has 1 to 4095 bytes";
+                    return Err(UnpackError::Refused { path: shown(&entry.path), why });
+                }
+                self.tree.symlink(path, &entry.link, &metadata)?;
+            }
+            Kind::Fifo => {
+                self.clear(path)?;
+                self.tree.fifo(path, &metadata)?;
+            }
+            Kind::Device(0) => {
+                let why = "a device 0:0 is overlayfs's whiteout, not content";
+                return Err(UnpackError::Refused { path: shown(&entry.path), why });
+            }
+            Kind::Device(_) => {
+                self.clear(path)?;
+                self.unpacked.devices.push(shown(&entry.path));
+            }
+            Kind::Link => {
+                let target = components(&entry.link, self.limits)?;
+                if target != *path {
+                    self.clear(path)?;
+                    if !self.tree.link(path, &target)? {
+                        self.links.push((path.clone(), target));
+                    }
+                } else if !self.tree.exists(path)? {
+                    return Err(dangling(path, &target));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what an earlier entry left at this path.
+    fn clear(&mut self, path: &Components) -> Result<(), UnpackError> {
+        if self.tree.remove(path)? {
+            self.forget(path);
+        }
+        Ok(())
+    }
+
+    /// Drops the pending metadata of folders that are no more.
+    fn forget(&mut self, path: &Components) {
+        let below = self.folders.range(path.clone()..).map(|(folder, _)| folder);
+        for folder in below.take_while(|folder| folder.starts_with(path)).cloned().collect::<Vec<_>>() {
+            self.folders.remove(&folder);
+        }
+    }
+
+    fn metadata(&self, entry: &Entry) -> Result<Metadata, UnpackError> {
+        let (uid, gid) = self
+            .owner
+            .owner(entry.uid, entry.gid)
+            .map_err(|source| UnpackError::Owner { path: shown(&entry.path), source })?;
+        Ok(Metadata { uid, gid, mode: entry.mode, mtime: entry.mtime, attributes: entry.attributes.clone() })
+    }
+
+    fn note(&mut self, path: &Components, dropped: Vec<String>) {
+        let path = shown(&path.join(&b'/'));
+        self.unpacked.attributes.extend(dropped.into_iter().map(|name| format!("{path}: {name}")));
+    }
+
+    fn finish(mut self) -> Result<Unpacked, UnpackError> {
+        for (path, target) in std::mem::take(&mut self.links) {
+            // An entry after the link took its path.
+            if self.tree.exists(&path)? {
+                continue;
+            }
+            if !self.tree.link(&path, &target)? {
+                return Err(dangling(&path, &target));
+            }
+        }
+        for path in std::mem::take(&mut self.whiteouts) {
+            if self.tree.whiteout(&path)? {
+                self.opaque.insert(path);
+            }
+        }
+        for path in std::mem::take(&mut self.opaque) {
+            self.tree.opaque(&path)?;
+        }
+        let (uid, gid) = self.owner.owner(0, 0).map_err(|source| UnpackError::Owner {
+            path: "a folder no entry describes".to_owned(),
+            source,
+        })?;
+        for path in self.tree.implied() {
+            let implied = Metadata { uid, gid, mode: 0o755, mtime: (0, 0), attributes: Vec::new() };
+            self.folders.entry(path).or_insert(implied);
+        }
+        // Deepest first, so that a folder may close itself to us.
+        for (path, metadata) in std::mem::take(&mut self.folders).into_iter().rev() {
+            let dropped = self.tree.finish_folder(&path, &metadata)?;
+            self.note(&path, dropped);
+        }
+        Ok(self.unpacked)
+    }
+}
+
+fn whiteout(name: &[u8]) -> Result<Whiteout, &'static str> {
+    let Some(hidden) = name.strip_prefix(b".wh.") else { return Ok(Whiteout::None) };
+    match hidden {
+        b"" | b"." | b".." => Err("a whiteout names a file"),
+        b".wh..opq" => Ok(Whiteout::Opaque),
+        hidden if hidden.starts_with(b".wh.") => Ok(Whiteout::Bookkeeping),
+        hidden => Ok(Whiteout::Remove(hidden.to_owned())),
+    }
+}
+
+/// Splits and checks a path of the archive. A leading `/` means the layer's root; `..` is refused, not resolved.
+fn components(path: &[u8], limits: &Limits) -> Result<Components, UnpackError> {
+    let fail = |why| UnpackError::Path { path: shown(path), why };
+    if path.len() > limits.path {
+        return Err(fail("it is too long"));
+    }
+    if path.contains(&0) {
+        return Err(fail("it holds a NUL"));
+    }
+    let mut parts = Vec::new();
+    for part in path.split(|&b| b == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => return Err(fail("it may lead out of the layer")),
+            part if part.len() > 255 => return Err(fail("a part of it is too long")),
+            part => parts.push(part.to_owned()),
+        }
+    }
+    if parts.len() > limits.depth {
+        return Err(fail("it is too deep"));
+    }
+    Ok(parts)
+}
+
+fn dangling(path: &Components, target: &Components) -> UnpackError {
+    UnpackError::Dangling { path: shown(&path.join(&b'/')), target: shown(&target.join(&b'/')) }
+}
+
+/// A path for people: control and direction characters escaped, length bounded.
+pub(crate) fn shown(path: &[u8]) -> String {
+    let mut text = String::new();
+    for c in String::from_utf8_lossy(path).chars().take(300) {
+        let directs =
+            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || directs {
+            text.extend(c.escape_unicode());
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
