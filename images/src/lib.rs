@@ -1,23 +1,28 @@
 //! OCI images: names, documents, registries, a content store, and layers in both directions.
 //!
 //! Knows nothing of buildpacks and nothing of sandboxes. An [`Image`] is the same value whether it came from a
-//! registry, a [`Store`] or an OCI layout folder.
+//! [`Registry`], a [`Store`] or an OCI layout folder.
 
+mod auth;
 mod compression;
 mod config;
 mod digest;
 mod document;
 mod image;
+pub mod pack;
 mod reference;
+mod registry;
 mod store;
 pub mod unpack;
 
+pub use auth::{AuthError, AuthFile, Credentials};
 pub use compression::{LayerWriter, WrittenLayer};
 pub use config::{Config, Empty, Execution, History, RootFs};
 pub use digest::{Digest, DigestError, Hashing};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};
 pub use image::{Image, ImageError, Layer};
 pub use reference::{DOCKER_HUB, Reference, ReferenceError};
+pub use registry::{Pushed, Registry, RegistryError, RegistryOptions};
 pub use store::{
     Blob, BlobWriter, IngestError, LayerSlot, LayoutError, StagedLayer, Store, StoreError, ingest_layer,
     read_layout, write_layout,

@@ -1,0 +1,310 @@
+//! Registries, by the [OCI distribution specification]. Blocking outside, asynchronous inside.
+//!
+//! Loopback registries are spoken to in plain HTTP without a proxy; others only if listed as insecure.
+//! None of these methods may be called from asynchronous code.
+//!
+//! [OCI distribution specification]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
+
+mod blob;
+mod error;
+mod push;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use oci_client::Client;
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
+use oci_client::errors::OciDistributionError;
+use oci_client::secrets::RegistryAuth;
+use tokio::runtime::Runtime;
+
+use crate::auth::{AuthFile, Credentials};
+use crate::digest::Digest;
+use crate::document::{Index, Platform, media};
+use crate::image::{Image, parse_manifest};
+use crate::reference::Reference;
+
+pub use error::RegistryError;
+pub use push::Pushed;
+
+const ACCEPT: [&str; 4] =
+    [media::OCI_MANIFEST, media::DOCKER_MANIFEST, media::OCI_INDEX, media::DOCKER_INDEX];
+
+/// Pauses between attempts.
+const PAUSES: [u64; 5] = [100, 200, 500, 1000, 2000];
+
+/// An index may lead to another one, but not forever.
+const NESTING: usize = 3;
+
+/// How to speak to registries.
+#[derive(Debug, Clone, Default)]
+pub struct RegistryOptions {
+    /// Registries (host, with port if any) spoken to in plain HTTP.
+    pub insecure: Vec<String>,
+    /// Credentials.
+    pub auth: AuthFile,
+    /// Certificates to trust besides the usual ones, in PEM.
+    pub ca_bundle: Option<PathBuf>,
+}
+
+/// A client of all registries. Clones share connections and tokens.
+#[derive(Clone)]
+pub struct Registry {
+    runtime: Arc<Runtime>,
+    options: Arc<RegistryOptions>,
+    certificates: Arc<Vec<Vec<u8>>>,
+    clients: Arc<Mutex<HashMap<String, Client>>>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// A client with these options.
+    ///
+    /// # Errors
+    ///
+    /// When the certificates cannot be read, or no threads are to be had.
+    pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
+        let mut certificates = Vec::new();
+        if let Some(path) = &options.ca_bundle {
+            let text = fs::read_to_string(path)
+                .map_err(|source| RegistryError::Certificates { path: path.clone(), source })?;
+            certificates = split_certificates(&text);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("registry")
+            .enable_all()
+            .build()
+            .map_err(RegistryError::Runtime)?;
+        Ok(Self {
+            runtime: Arc::new(runtime),
+            options: Arc::new(options),
+            certificates: Arc::new(certificates),
+            clients: Arc::default(),
+        })
+    }
+
+    /// The image of this name; of an index, the first that runs on this platform.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, it may not be read, or its documents contradict each other or their digests.
+    pub fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, RegistryError> {
+        let mut wanted = reference.clone();
+        for _ in 0..NESTING {
+            let bytes = self.manifest(&wanted)?;
+            let Some(index) = as_index(&bytes) else {
+                let damaged = |source| RegistryError::Image {
+                    reference: reference.to_string(),
+                    source: Box::new(source),
+                };
+                let (_, manifest) = parse_manifest(&bytes).map_err(damaged)?;
+                let mut config = Vec::new();
+                self.blob(&wanted, &manifest.config).and_then(|mut blob| {
+                    std::io::Read::read_to_end(&mut blob, &mut config)
+                        .map_err(|source| RegistryError::Read { reference: reference.to_string(), source })
+                })?;
+                return Image::from_bytes(Some(reference.clone()), bytes, config).map_err(damaged);
+            };
+            let fits =
+                |m: &&crate::document::Descriptor| m.platform.as_ref().is_some_and(|p| platform.accepts(p));
+            let entry = index.manifests.iter().find(fits).ok_or_else(|| RegistryError::Platform {
+                reference: reference.to_string(),
+                wanted: platform.to_string(),
+                offered: offered(&index),
+            })?;
+            wanted = reference.with_digest(entry.digest.clone());
+        }
+        Err(RegistryError::Nesting { reference: reference.to_string() })
+    }
+
+    /// As [`Registry::image`], with `None` for an image that is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Registry::image`].
+    pub fn find_image(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Option<Image>, RegistryError> {
+        match self.image(reference, platform) {
+            Ok(image) => Ok(Some(image)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the image is there and may be read.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be asked.
+    pub fn can_read(&self, reference: &Reference) -> Result<bool, RegistryError> {
+        let answer = self.ask("ask for", reference, async |client, name, auth| {
+            client.fetch_manifest_digest(&name, &auth).await
+        });
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_missing() || error.is_denied() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether this repository may be written: asks to begin an upload and sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be asked.
+    pub fn can_write(&self, reference: &Reference) -> Result<bool, RegistryError> {
+        // The empty blob from the same repository: there or not, the answer tells whether writing is allowed.
+        match self.mount_blob(reference, reference, &Digest::of(b"")) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_denied() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether this content is in the repository.
+    ///
+    /// # Errors
+    ///
+    /// When the registry cannot be asked.
+    pub fn blob_exists(&self, reference: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
+        self.ask("ask for content of", reference, async |client, name, _| {
+            client.blob_exists(&name, digest.as_str()).await
+        })
+    }
+
+    fn manifest(&self, reference: &Reference) -> Result<Vec<u8>, RegistryError> {
+        let (bytes, _) = self.ask("read the manifest of", reference, async |client, name, auth| {
+            client.pull_manifest_raw(&name, &auth, &ACCEPT).await
+        })?;
+        let found = Digest::of(&bytes);
+        match &reference.digest {
+            Some(expected) if *expected != found => Err(RegistryError::OtherManifest {
+                reference: reference.to_string(),
+                expected: expected.clone(),
+                found,
+            }),
+            _ => Ok(bytes.to_vec()),
+        }
+    }
+
+    /// Runs one request, again after a pause if the failure may pass.
+    pub(crate) fn ask<T>(
+        &self,
+        act: &'static str,
+        reference: &Reference,
+        request: impl AsyncFn(Client, oci_client::Reference, RegistryAuth) -> Result<T, OciDistributionError>,
+    ) -> Result<T, RegistryError> {
+        let (client, name, auth) = self.connect(act, reference)?;
+        let mut pauses = PAUSES.iter();
+        loop {
+            let attempt = async {
+                client.store_auth_if_needed(name.resolve_registry(), &auth).await;
+                request(client.clone(), name.clone(), auth.clone()).await
+            };
+            match self.runtime.block_on(attempt) {
+                Ok(answer) => return Ok(answer),
+                Err(source) => match pauses.next() {
+                    Some(pause) if error::may_pass(&source) => thread::sleep(Duration::from_millis(*pause)),
+                    _ => return Err(RegistryError::request(act, reference, source)),
+                },
+            }
+        }
+    }
+
+    pub(crate) fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    fn connect(
+        &self,
+        act: &'static str,
+        reference: &Reference,
+    ) -> Result<(Client, oci_client::Reference, RegistryAuth), RegistryError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let (registry, repository) = (reference.registry.clone(), reference.repository.clone());
+        let client = match clients.get(&registry) {
+            Some(client) => client.clone(),
+            None => {
+                let client = Client::try_from(self.configuration(reference))
+                    .map_err(|source| RegistryError::request(act, reference, source))?;
+                clients.insert(registry.clone(), client.clone());
+                client
+            }
+        };
+        let name = match (&reference.digest, &reference.tag) {
+            (Some(digest), _) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
+            (None, tag) => {
+                let tag = tag.clone().unwrap_or_else(|| "latest".to_owned());
+                oci_client::Reference::with_tag(registry, repository, tag)
+            }
+        };
+        let auth = match self.options.auth.lookup(&reference.name()) {
+            Credentials::Anonymous => RegistryAuth::Anonymous,
+            Credentials::Basic { user, password } => RegistryAuth::Basic(user, password),
+            Credentials::Bearer(token) => RegistryAuth::Bearer(token),
+        };
+        Ok((client, name, auth))
+    }
+
+    fn configuration(&self, reference: &Reference) -> ClientConfig {
+        let plain = reference.is_loopback() || self.options.insecure.contains(&reference.registry);
+        let certificate =
+            |data: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: data.clone() };
+        let mut config = ClientConfig {
+            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
+            use_monolithic_push: true,
+            extra_root_certificates: self.certificates.iter().map(certificate).collect(),
+            connect_timeout: Some(Duration::from_secs(20)),
+            read_timeout: Some(Duration::from_secs(60)),
+            user_agent: concat!("coracle/", env!("CARGO_PKG_VERSION")),
+            ..ClientConfig::default()
+        };
+        if reference.is_loopback() {
+            // A proxy set explicitly, for no host at all, keeps the environment's away from this machine's own ports.
+            config.http_proxy = Some("http://127.0.0.1:9".to_owned());
+            config.no_proxy = Some("*".to_owned());
+        }
+        config
+    }
+}
+
+fn as_index(bytes: &[u8]) -> Option<Index> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+    let kind = value.get("mediaType").and_then(serde_json::Value::as_str).unwrap_or_default();
+    let listed = value.get("manifests").is_some() && value.get("config").is_none();
+    let index = matches!(kind, media::OCI_INDEX | media::DOCKER_INDEX) || kind.is_empty() && listed;
+    if index { serde_json::from_value(value).ok() } else { None }
+}
+
+fn offered(index: &Index) -> String {
+    let platforms: Vec<String> =
+        index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(Platform::to_string).collect();
+    if platforms.is_empty() { "none".to_owned() } else { platforms.join(", ") }
+}
+
+/// The client takes one certificate at a time.
+fn split_certificates(text: &str) -> Vec<Vec<u8>> {
+    const END: &str = "-----END CERTIFICATE-----";
+    text.split_inclusive(END)
+        .filter_map(|part| part.find("-----BEGIN CERTIFICATE-----").map(|start| &part[start..]))
+        .filter(|part| part.ends_with(END))
+        .map(|part| format!("{part}\n").into_bytes())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

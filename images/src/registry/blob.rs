@@ -1,0 +1,152 @@
+//! Content as a stream that survives broken connections.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use oci_client::client::BlobResponse;
+
+use super::{PAUSES, Registry, RegistryError};
+use crate::digest::{Digest, Hashing};
+use crate::document::Descriptor;
+use crate::reference::Reference;
+
+type Chunks = BoxStream<'static, Result<Bytes, io::Error>>;
+
+/// Reads content from its registry: resumes where a connection broke, ends with an error if the digest is wrong.
+struct BlobReader {
+    registry: Registry,
+    reference: Reference,
+    digest: Digest,
+    size: u64,
+    chunks: Option<Chunks>,
+    chunk: Bytes,
+    seen: Hashing<io::Sink>,
+    failures: usize,
+    verified: bool,
+}
+
+impl fmt::Debug for BlobReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobReader").field("digest", &self.digest).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Opens content of a repository. Reading verifies size and digest; a wrong one is an error instead of the end.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there or may not be read.
+    pub fn blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+    ) -> Result<Box<dyn Read + Send>, RegistryError> {
+        let mut reader = BlobReader {
+            registry: self.clone(),
+            reference: reference.clone(),
+            digest: descriptor.digest.clone(),
+            size: descriptor.size,
+            chunks: None,
+            chunk: Bytes::new(),
+            seen: Hashing::new(io::sink()),
+            failures: 0,
+            verified: false,
+        };
+        if reader.size > 0 {
+            reader.open()?;
+        }
+        Ok(Box::new(reader))
+    }
+}
+
+impl BlobReader {
+    fn open(&mut self) -> Result<(), RegistryError> {
+        let (digest, offset) = (self.digest.to_string(), self.seen.size());
+        let chunks = self.registry.ask("read content of", &self.reference, async |client, name, _| {
+            if offset == 0 {
+                return Ok((client.pull_blob_stream(&name, digest.as_str()).await?.stream, 0));
+            }
+            match client.pull_blob_stream_partial(&name, digest.as_str(), offset, None).await? {
+                BlobResponse::Partial(stream) => Ok((stream.stream, 0)),
+                BlobResponse::Full(stream) => Ok((stream.stream, offset)),
+            }
+        })?;
+        let (mut chunks, mut skip) = chunks;
+        // A registry without ranges starts over.
+        while skip > 0 {
+            let chunk = self.registry.runtime().block_on(chunks.next());
+            let mut chunk = chunk
+                .unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
+                .map_err(|source| RegistryError::Read { reference: self.reference.to_string(), source })?;
+            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+            self.chunk = chunk.split_off(known);
+            skip -= known as u64;
+        }
+        self.chunks = Some(chunks);
+        Ok(())
+    }
+
+    /// Gets more bytes, from a new connection if need be.
+    fn refill(&mut self) -> io::Result<()> {
+        while self.chunk.is_empty() {
+            let broken = match &mut self.chunks {
+                Some(chunks) => match self.registry.runtime().block_on(chunks.next()) {
+                    Some(Ok(chunk)) => {
+                        self.chunk = chunk;
+                        continue;
+                    }
+                    Some(Err(error)) => error,
+                    None => io::ErrorKind::UnexpectedEof.into(),
+                },
+                None => io::ErrorKind::NotConnected.into(),
+            };
+            self.chunks = None;
+            let Some(pause) = PAUSES.get(self.failures) else { return Err(broken) };
+            self.failures += 1;
+            thread::sleep(Duration::from_millis(*pause));
+            match self.open() {
+                Err(RegistryError::Read { .. }) | Ok(()) => {}
+                Err(error) => return Err(io::Error::other(error)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Read for BlobReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let left = self.size - self.seen.size();
+        if left == 0 {
+            let found = self.seen.digest();
+            if !self.verified && found != self.digest {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the registry sent {found} for {}", self.digest),
+                ));
+            }
+            self.verified = true;
+            return Ok(0);
+        }
+        self.refill()?;
+        if self.chunk.len() as u64 > left {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the registry sent more than {} bytes for {}", self.size, self.digest),
+            ));
+        }
+        let length = self.chunk.len().min(buffer.len());
+        let bytes = self.chunk.split_to(length);
+        buffer[..length].copy_from_slice(&bytes);
+        io::Write::write_all(&mut self.seen, &bytes)?;
+        Ok(length)
+    }
+}

@@ -1,0 +1,151 @@
+//! Content and manifests on their way into a registry.
+
+use std::io::{self, Read};
+use std::thread;
+
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use oci_client::errors::OciDistributionError;
+use tokio::sync::mpsc;
+
+use super::{Registry, RegistryError};
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::reference::Reference;
+
+const CHUNK: usize = 1 << 17;
+
+/// What became of content that was to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushed {
+    /// It was sent.
+    Sent,
+    /// The repository already had it.
+    Present,
+}
+
+impl Registry {
+    /// Sends content unless the repository has it. `open` is called once per attempt.
+    ///
+    /// # Errors
+    ///
+    /// When the content cannot be read, or the registry does not take it.
+    pub fn push_blob(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        size: u64,
+        open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+    ) -> Result<Pushed, RegistryError> {
+        // Some registries refuse to be asked for what nobody has written yet.
+        if self.blob_exists(reference, digest).unwrap_or(false) {
+            return Ok(Pushed::Present);
+        }
+        // Opened here first, so that a missing file is told apart from a failing registry.
+        open().map_err(|source| RegistryError::Source {
+            reference: reference.to_string(),
+            digest: digest.clone(),
+            source,
+        })?;
+        self.ask("send content to", reference, async |client, name, _| {
+            let chunks = channel(open()?);
+            let stream = unfold(chunks, async |mut chunks| chunks.recv().await.map(|chunk| (chunk, chunks)));
+            client.push_blob_stream(&name, stream, digest.as_str(), Some(size)).await
+        })?;
+        Ok(Pushed::Sent)
+    }
+
+    /// Sends these bytes unless the repository has them.
+    ///
+    /// # Errors
+    ///
+    /// When the registry does not take them.
+    pub fn push_bytes(&self, reference: &Reference, bytes: &[u8]) -> Result<Pushed, RegistryError> {
+        let open = || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(io::Cursor::new(bytes.to_vec()))) };
+        self.push_blob(reference, &Digest::of(bytes), bytes.len() as u64, &open)
+    }
+
+    /// Takes content over from another repository of the same registry; false if the registry does not.
+    ///
+    /// # Errors
+    ///
+    /// When writing is refused or the registry cannot be asked.
+    pub fn mount_blob(
+        &self,
+        reference: &Reference,
+        from: &Reference,
+        digest: &Digest,
+    ) -> Result<bool, RegistryError> {
+        let source =
+            oci_client::Reference::with_tag(from.registry.clone(), from.repository.clone(), "x".to_owned());
+        self.ask("write to", reference, async |client, name, _| {
+            match client.mount_blob(&name, &source, digest.as_str()).await {
+                Ok(()) => Ok(true),
+                // 202: an upload was begun instead, as the specification allows.
+                Err(OciDistributionError::SpecViolationError(_)) => Ok(false),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Sends a manifest under the reference's tag, or by its digest alone if the reference has no tag.
+    ///
+    /// # Errors
+    ///
+    /// When the registry does not take it.
+    pub fn push_manifest(
+        &self,
+        reference: &Reference,
+        manifest: &[u8],
+        media_type: &str,
+    ) -> Result<Digest, RegistryError> {
+        if media_type.is_empty() || !media_type.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(RegistryError::MediaType { media_type: media_type.to_owned() });
+        }
+        let digest = Digest::of(manifest);
+        let target = match &reference.tag {
+            Some(_) => Reference { digest: None, ..reference.clone() },
+            None => reference.with_digest(digest.clone()),
+        };
+        self.ask("write the manifest of", &target, async |client, name, _| {
+            let header = media_type
+                .parse()
+                .map_err(|_| OciDistributionError::UnsupportedMediaTypeError(media_type.to_owned()))?;
+            client.push_manifest_raw(&name, manifest.to_vec(), header).await
+        })?;
+        Ok(digest)
+    }
+
+    /// Sends an image's configuration and manifest; its layers must be there.
+    ///
+    /// # Errors
+    ///
+    /// When the registry does not take them.
+    pub fn push_image(&self, reference: &Reference, image: &Image) -> Result<Digest, RegistryError> {
+        self.push_bytes(reference, &image.config_bytes)?;
+        self.push_manifest(reference, &image.manifest_bytes, image.media_type())
+    }
+}
+
+/// Reads on a thread of its own: reading blocks, and the client must not.
+fn channel(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Result<Bytes, OciDistributionError>> {
+    let (sender, receiver) = mpsc::channel(8);
+    thread::spawn(move || {
+        loop {
+            let mut chunk = vec![0; CHUNK];
+            let sent = match source.read(&mut chunk) {
+                Ok(0) => return,
+                Ok(read) => {
+                    chunk.truncate(read);
+                    sender.blocking_send(Ok(Bytes::from(chunk)))
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => sender.blocking_send(Err(OciDistributionError::IoError(error))),
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
