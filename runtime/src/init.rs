@@ -1,0 +1,145 @@
+//! Process 1 of every container: our own static program, the same under every runtime.
+//!
+//! It joins a new session keyring, enters a Landlock domain, starts the phase behind the system call filter, reaps
+//! what the phase leaves behind, and reports the end on a descriptor that the phase never sees. When it exits, the
+//! kernel ends everything else in its PID namespace (pid_namespaces(7)).
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use landlock::{AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::wait::{WaitStatus, wait};
+use nix::unistd::{ForkResult, Pid};
+
+use crate::sandbox::{InitReport, InitRequest, Outcome};
+use crate::{seccomp, spec, sys};
+
+/// Run as process 1 until the phase has ended; the exit status is the phase's.
+pub(crate) fn run() -> i32 {
+    let Ok(status) = sys::take_status() else { return 125 };
+    match supervise(&status) {
+        Ok(outcome) => {
+            report(&status, &InitReport::Ended(outcome));
+            outcome.code()
+        }
+        Err(message) => {
+            report(&status, &InitReport::Failed(message));
+            125
+        }
+    }
+}
+
+fn report(status: &OwnedFd, report: &InitReport) {
+    // The launcher says so when nothing arrives, so a failure to write is not lost. A line is shorter than a pipe's
+    // atomic write, so one call is enough.
+    if let Ok(mut line) = serde_json::to_vec(report) {
+        line.push(b'\n');
+        let _ = nix::unistd::write(status, &line);
+    }
+}
+
+fn supervise(status: &OwnedFd) -> Result<Outcome, String> {
+    let request = std::fs::read(spec::INIT_REQUEST)
+        .map_err(|e| format!("could not read {}: {e}", spec::INIT_REQUEST))?;
+    let request: InitRequest = serde_json::from_slice(&request)
+        .map_err(|e| format!("could not parse {}: {e}", spec::INIT_REQUEST))?;
+    harden()?;
+    match sys::fork().map_err(|e| format!("could not start the phase's process: {e}"))? {
+        ForkResult::Child => {
+            let message = become_phase(&request);
+            report(status, &InitReport::Failed(message));
+            sys::exit_now(125)
+        }
+        ForkResult::Parent { child } => reap_until(child),
+    }
+}
+
+/// What holds for process 1 and all that it starts. Fails closed, except where the kernel lacks the feature.
+fn harden() -> Result<(), String> {
+    if !nix::sys::prctl::get_no_new_privs().unwrap_or(false) {
+        return Err("no_new_privs is not set; the runtime must set it".to_owned());
+    }
+    match sys::join_session_keyring() {
+        // No keyrings in this kernel, or closed off by an outer filter: then there is nothing to see in them.
+        Ok(()) => {}
+        Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOSYS | nix::libc::EPERM)) => {}
+        Err(error) => return Err(format!("could not join a new session keyring: {error}")),
+    }
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|e| format!("could not switch core dumps off: {e}"))?;
+    restrict_with_landlock().map_err(|e| format!("could not enter a Landlock domain: {e}"))
+}
+
+/// A Landlock domain: no device files, no abstract sockets of and no signals to processes outside, and no look into
+/// their /proc entries, which any domain implies. Kernels without it (before 5.13, before 6.12 for the scopes) go on
+/// with what they have: the namespaces and the filter do not depend on it. See landlock(7).
+fn restrict_with_landlock() -> Result<(), landlock::RulesetError> {
+    let devices: BitFlags<AccessFs> = AccessFs::MakeChar | AccessFs::MakeBlock;
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(devices)?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?
+        .restrict_self()?;
+    Ok(())
+}
+
+/// Load the filters and become the phase; returns only the reason why not.
+fn become_phase(request: &InitRequest) -> String {
+    let strings =
+        |list: &[String]| list.iter().map(|s| CString::new(s.as_str())).collect::<Result<Vec<_>, _>>();
+    let Some(program) = request.argv.first() else { return "no program to run".to_owned() };
+    let Ok(argv) = strings(&request.argv) else {
+        return format!("an argument of {program} holds a NUL byte");
+    };
+    let path = match find_program(program) {
+        Ok(path) => path,
+        Err(message) => return message,
+    };
+    for filter in &request.filters {
+        if let Err(error) = seccompiler::apply_filter(&seccomp::decode(filter)) {
+            return format!("could not load the system call filter: {error}");
+        }
+    }
+    let Ok(path_text) = CString::new(path.as_os_str().as_encoded_bytes()) else {
+        return format!("the path of {program} holds a NUL byte");
+    };
+    let error = sys::exec(&path_text, &argv);
+    let why = match error.raw_os_error() {
+        Some(nix::libc::ENOENT) if path.exists() => {
+            "it exists, so its interpreter (the first line of a script, or the program loader) is missing from the image"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    };
+    format!("could not execute {}: {why}", path.display())
+}
+
+/// execvp(3)'s search: `PATH` for a name without a slash.
+fn find_program(program: &str) -> Result<PathBuf, String> {
+    if program.contains('/') {
+        return Ok(PathBuf::from(program));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_file = |candidate: &PathBuf| Path::is_file(candidate);
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(is_file)
+        .ok_or_else(|| format!("program {program} is in no folder of PATH ({})", path.to_string_lossy()))
+}
+
+fn reap_until(phase: Pid) -> Result<Outcome, String> {
+    loop {
+        match wait() {
+            Ok(WaitStatus::Exited(pid, code)) if pid == phase => return Ok(Outcome::Exited(code)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == phase => {
+                return Ok(Outcome::Killed(signal as i32));
+            }
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(format!("could not wait for the phase: {}", io::Error::from(errno))),
+        }
+    }
+}

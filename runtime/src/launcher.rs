@@ -1,0 +1,266 @@
+//! The launcher: one process with one thread for each container. It mounts the guest's root folder in a mount
+//! namespace of its own, writes the files that exist for this container alone on a tmpfs there, writes the bundle,
+//! and has it run. Everything it made goes with its namespace.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, chown, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{IdMap, UnmappedId};
+use crate::sandbox::{Access, InitRequest, LaunchReport, Mount, Rootfs, SandboxSpec};
+use crate::{launch, protocol, root, seccomp, spec, sys};
+
+/// What the conductor sends.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LaunchRequest {
+    pub(crate) ids: IdMap,
+    pub(crate) spec: SandboxSpec,
+}
+
+/// A step of preparing the container failed.
+#[derive(Debug, thiserror::Error)]
+enum PrepareError {
+    #[error("could not {act} {path}: {source}")]
+    Step { act: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "{path} of the image is a symbolic link or a file where a folder must be; refused, because a runtime would follow it out of the image"
+    )]
+    Redirected { path: PathBuf },
+    #[error(transparent)]
+    Unmapped(#[from] UnmappedId),
+    #[error(transparent)]
+    Filter(#[from] seccomp::FilterError),
+}
+
+fn failed<E: Into<io::Error>>(act: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> PrepareError {
+    let path = path.into();
+    move |error| PrepareError::Step { act, path, source: error.into() }
+}
+
+/// The launcher's own tmpfs.
+const PHASE: &str = "/run/phase";
+
+/// Run as a launcher: read a request, run it, answer.
+pub(crate) fn run() -> i32 {
+    let Ok(socket) = sys::reserve_status().and_then(|()| protocol::job_socket()) else { return 125 };
+    let report: LaunchReport = match protocol::receive_last::<LaunchRequest>(&socket) {
+        Ok(Some(request)) => prepare(&request)
+            .map_err(|error| error.to_string())
+            .and_then(|bundle| launch::run(request.spec.runtime, &request.spec.id, &bundle)),
+        Ok(None) => return 0,
+        Err(error) => Err(format!("could not read the request: {error}")),
+    };
+    i32::from(protocol::send_last(&socket, &report).is_err())
+}
+
+/// Everything up to the bundle, whose path is returned.
+fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
+    let LaunchRequest { ids, spec } = request;
+    let nothing = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare the mount namespace of", "the launcher"))?;
+    mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
+        .map_err(failed("make private the mounts below", "/"))?;
+    tmpfs(PHASE, "mode=0755,size=16m")?;
+    let phase = Path::new(PHASE);
+    let rootfs = phase.join("rootfs");
+    let bundle = phase.join("bundle");
+    for folder in [&rootfs, &bundle, &phase.join("files"), &phase.join("layers")] {
+        fs::create_dir(folder).map_err(failed("create", folder))?;
+    }
+    mount_rootfs(&spec.rootfs, &rootfs, ids)?;
+    let mut own = vec![own_mount(root::PROGRAM.into(), spec::INIT_PROGRAM)];
+    let init_request = phase.join("request.json");
+    let filters = seccomp::programs()?.iter().map(seccomp::encode).collect();
+    write_json(&init_request, &InitRequest { argv: spec.argv.clone(), filters })?;
+    own.push(own_mount(init_request, spec::INIT_REQUEST));
+    own.extend(write_files(spec, ids)?);
+    let root_fd = open_folder(&rootfs)?;
+    for standard in ["/proc", "/dev", "/sys"] {
+        ensure_mount_point(&root_fd, Path::new(standard), true, ids)?;
+    }
+    for mount in spec.mounts.iter().chain(&own) {
+        let is_dir = fs::metadata(&mount.source).map_err(failed("look at", &mount.source))?.is_dir();
+        ensure_mount_point(&root_fd, &mount.target, is_dir, ids)?;
+    }
+    write_json(&bundle.join("config.json"), &spec::runtime_config(spec, &rootfs, &own))?;
+    Ok(bundle)
+}
+
+fn own_mount(source: PathBuf, target: impl Into<PathBuf>) -> Mount {
+    Mount { source, target: target.into(), access: Access::ReadOnly }
+}
+
+fn tmpfs(path: &str, options: &str) -> Result<(), PrepareError> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options)).map_err(failed("mount a tmpfs on", path))
+}
+
+fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), PrepareError> {
+    let file = File::create(path).map_err(failed("create", path))?;
+    serde_json::to_writer(file, value).map_err(failed("write", path))
+}
+
+/// Mount the overlay, or make an empty folder. The layers' paths are short links in the current folder, because
+/// mount(2) takes one page of options and an image may have 150 layers.
+fn mount_rootfs(kind: &Rootfs, rootfs: &Path, ids: &IdMap) -> Result<(), PrepareError> {
+    let root_owner = ids.outer(0)?;
+    let owned =
+        |path: &Path| chown(path, Some(root_owner), Some(root_owner)).map_err(failed("give away", path));
+    let Rootfs::Overlay { lower, scratch } = kind else { return owned(rootfs) };
+    let links = Path::new(PHASE).join("layers");
+    let mut names = Vec::with_capacity(lower.len());
+    for (number, layer) in lower.iter().enumerate() {
+        symlink(layer, links.join(number.to_string())).map_err(failed("link", layer))?;
+        names.push(number.to_string());
+    }
+    names.reverse();
+    let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    for folder in [&upper, &work] {
+        fs::create_dir_all(folder).map_err(failed("create", folder))?;
+    }
+    owned(&upper)?;
+    for (name, target) in [("upper", &upper), ("work", &work)] {
+        symlink(target, links.join(name)).map_err(failed("link", target))?;
+    }
+    nix::unistd::chdir(&links).map_err(failed("enter", &links))?;
+    let options = format!("lowerdir={},upperdir=upper,workdir=work,userxattr", names.join(":"));
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("overlay"), rootfs, Some("overlay"), flags, Some(options.as_str()))
+        .map_err(failed("mount an overlay of the image's layers on", rootfs))?;
+    nix::unistd::chdir("/").map_err(failed("enter", "/"))
+}
+
+/// The files that exist for this container alone: on a tmpfs, owned by the guest's user, readable by nobody else.
+fn write_files(spec: &SandboxSpec, ids: &IdMap) -> Result<Vec<Mount>, PrepareError> {
+    if spec.files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let folder = Path::new(PHASE).join("files");
+    tmpfs(&folder.to_string_lossy(), "mode=0755,size=1m")?;
+    let (uid, gid) = (ids.outer(u64::from(spec.uid))?, ids.outer(u64::from(spec.gid))?);
+    let mut mounts = Vec::new();
+    for (number, file) in spec.files.iter().enumerate() {
+        let path = folder.join(number.to_string());
+        let mut handle = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o400)
+            .open(&path)
+            .map_err(failed("create", &path))?;
+        io::Write::write_all(&mut handle, &file.content).map_err(failed("write", &path))?;
+        chown(&path, Some(uid), Some(gid)).map_err(failed("give away", &path))?;
+        mounts.push(own_mount(path, &file.target));
+    }
+    Ok(mounts)
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd, PrepareError> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    open(path, flags, Mode::empty()).map_err(failed("open", path))
+}
+
+/// Make sure that `target` is a real folder (or file) of the guest's root, reached without a symbolic link: an image
+/// that has one there could send the runtime's own writes elsewhere. What is missing is made; a link in a file's
+/// place (`/etc/resolv.conf` often is one) is replaced in the guest's own upper folder.
+fn ensure_mount_point(root: &OwnedFd, target: &Path, is_dir: bool, ids: &IdMap) -> Result<(), PrepareError> {
+    let owner = ids.outer(0)?;
+    let names: Vec<_> = target
+        .components()
+        .filter_map(|part| if let Component::Normal(name) = part { Some(name) } else { None })
+        .collect();
+    let mut folder = root.try_clone().map_err(failed("open", target))?;
+    for (index, name) in names.iter().enumerate() {
+        let so_far = || names[..=index].iter().collect::<PathBuf>();
+        let give_away = |at: &OwnedFd| {
+            let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+            fchownat(at.as_fd(), *name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+                .map_err(failed("give away", so_far()))
+        };
+        if index + 1 == names.len() && !is_dir {
+            return ensure_file(&folder, name, &so_far(), give_away);
+        }
+        match mkdirat(&folder, *name, Mode::from_bits_truncate(0o755)) {
+            Ok(()) => give_away(&folder)?,
+            Err(Errno::EEXIST) => {}
+            Err(errno) => return Err(failed("create", so_far())(errno)),
+        }
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        folder = match openat(&folder, *name, flags, Mode::empty()) {
+            Ok(next) => next,
+            Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(PrepareError::Redirected { path: so_far() }),
+            Err(errno) => return Err(failed("open", so_far())(errno)),
+        };
+    }
+    Ok(())
+}
+
+fn ensure_file(
+    folder: &OwnedFd,
+    name: &std::ffi::OsStr,
+    path: &Path,
+    give_away: impl Fn(&OwnedFd) -> Result<(), PrepareError>,
+) -> Result<(), PrepareError> {
+    use nix::sys::stat::{SFlag, fstatat};
+    let kind = match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => Some(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT),
+        Err(Errno::ENOENT) => None,
+        Err(errno) => return Err(failed("look at", path)(errno)),
+    };
+    match kind {
+        Some(SFlag::S_IFREG) => return Ok(()),
+        Some(SFlag::S_IFDIR) => return Err(PrepareError::Redirected { path: path.to_owned() }),
+        Some(_) => unlinkat(folder, name, UnlinkatFlags::NoRemoveDir).map_err(failed("replace", path))?,
+        None => {}
+    }
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(folder, name, flags, Mode::from_bits_truncate(0o644)).map_err(failed("create", path))?;
+    give_away(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ids that need no privilege in a test: everything is id 0, and giving away to 0 works for root only, so the
+    /// folders exist beforehand.
+    fn root_with(make: impl FnOnce(&Path)) -> (tempfile::TempDir, OwnedFd) {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path());
+        let fd = open_folder(folder.path()).unwrap();
+        (folder, fd)
+    }
+
+    #[test]
+    fn a_linked_dev_is_refused_by_name() {
+        let (_folder, root) = root_with(|path| symlink("/etc", path.join("dev")).unwrap());
+        let error = ensure_mount_point(&root, Path::new("/dev"), true, &IdMap::Single).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "dev of the image is a symbolic link or a file where a folder must be; refused, because a runtime would follow it out of the image"
+        );
+    }
+
+    #[test]
+    fn a_link_on_the_way_is_refused_even_when_the_end_is_missing() {
+        let (folder, root) = root_with(|path| symlink("..", path.join("cnb")).unwrap());
+        let error = ensure_mount_point(&root, Path::new("/cnb/lifecycle"), true, &IdMap::Single).unwrap_err();
+        assert!(error.to_string().starts_with("cnb of the image"), "{error}");
+        assert!(!folder.path().parent().unwrap().join("lifecycle").exists());
+    }
+
+    #[test]
+    fn secrets_do_not_show_in_debug_output() {
+        let file = crate::sandbox::EphemeralFile { target: "/auth".into(), content: b"hunter2".to_vec() };
+        assert!(!format!("{file:?}").contains("hunter2") && !format!("{file:?}").contains("104"));
+    }
+}

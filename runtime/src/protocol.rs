@@ -1,0 +1,83 @@
+//! Messages between the processes of a build: JSON over UNIX sockets, descriptors beside them (unix(7)).
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::sys;
+
+/// The longest message: a job's request holds no file content, so more than this is a fault of ours or an attack.
+const MESSAGE_LIMIT: u64 = 16 << 20;
+
+/// What the conductor asks of the stage: start a process of ours in the role `role`, with three descriptors beside
+/// the message: the job's socket (becomes standard input), standard output and standard error.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Spawn {
+    pub(crate) role: String,
+}
+
+/// Send `message` as one line of JSON, with `fds` attached to its first byte.
+pub(crate) fn send<T: Serialize>(to: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut bytes = serde_json::to_vec(message)?;
+    bytes.push(b'\n');
+    let raw: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
+    let sent = sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    if sent < bytes.len() {
+        UnixStream::from(to.try_clone_to_owned()?).write_all(&bytes[sent..])?;
+    }
+    Ok(())
+}
+
+/// Receive one [`Spawn`] and its descriptors; `None` at the end of the stream. The stage's requests are short and
+/// sent one at a time by one writer, so one read holds one line.
+pub(crate) fn receive_spawn(from: BorrowedFd<'_>) -> io::Result<Option<(Spawn, Vec<OwnedFd>)>> {
+    let mut buffer = [0u8; 4096];
+    let mut space = cmsg_space!([std::os::fd::RawFd; 3]);
+    let (length, fds) = {
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let message =
+            recvmsg::<()>(from.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+        let mut fds = Vec::new();
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(raw) = control {
+                fds.extend(sys::adopt(&raw));
+            }
+        }
+        (message.bytes, fds)
+    };
+    if length == 0 {
+        return Ok(None);
+    }
+    let spawn = serde_json::from_slice(&buffer[..length])?;
+    Ok(Some((spawn, fds)))
+}
+
+/// Write `message` and close the writing side.
+pub(crate) fn send_last<T: Serialize>(stream: &UnixStream, message: &T) -> io::Result<()> {
+    let bytes = serde_json::to_vec(message)?;
+    let mut writer = stream;
+    writer.write_all(&bytes)?;
+    stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// Read one message, up to the end of the stream. `None` where the other side ended without a word.
+pub(crate) fn receive_last<T: DeserializeOwned>(stream: impl Read) -> io::Result<Option<T>> {
+    let mut bytes = Vec::new();
+    stream.take(MESSAGE_LIMIT).read_to_end(&mut bytes)?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(serde_json::from_slice(&bytes)?))
+}
+
+/// The job's socket of a process that the stage has started: its standard input.
+pub(crate) fn job_socket() -> io::Result<UnixStream> {
+    Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
+}

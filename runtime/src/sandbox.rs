@@ -1,0 +1,144 @@
+//! What runs in one container, as values: the request of the conductor to a launcher, and its answer.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The low-level runtime that launches a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Runtime {
+    /// youki's libcontainer, in the launcher's own process.
+    Youki,
+    /// The program `crun`.
+    Crun,
+    /// The program `runc`.
+    Runc,
+}
+
+impl Runtime {
+    /// The program to start, or `None` for the one inside this binary.
+    pub fn program(self) -> Option<&'static str> {
+        match self {
+            Runtime::Youki => None,
+            Runtime::Crun => Some("crun"),
+            Runtime::Runc => Some("runc"),
+        }
+    }
+}
+
+/// Whether a guest may write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Access {
+    /// No.
+    ReadOnly,
+    /// Yes.
+    ReadWrite,
+}
+
+/// A folder or file of the stage's root that the guest sees at `target`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// A path in the stage's root (beneath `/store`, `/work`, `/source` or `/etc`).
+    pub source: PathBuf,
+    /// An absolute path in the guest.
+    pub target: PathBuf,
+    /// Whether the guest may write.
+    pub access: Access,
+}
+
+/// A file that exists for this container alone, on a tmpfs of the launcher's own mount namespace. The guest's user
+/// owns it and may only read it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct EphemeralFile {
+    /// An absolute path in the guest.
+    pub target: PathBuf,
+    /// The content; never shown by `Debug`.
+    pub content: Vec<u8>,
+}
+
+impl fmt::Debug for EphemeralFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EphemeralFile").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// What the guest's root folder is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum Rootfs {
+    /// Unpacked layers, the lowest first, below a folder that takes the guest's writes.
+    Overlay {
+        /// Paths in the stage's root.
+        lower: Vec<PathBuf>,
+        /// An existing folder in the stage's root; `upper` and `work` are made in it.
+        scratch: PathBuf,
+    },
+    /// Nothing but mount points, read-only.
+    Empty,
+}
+
+/// One process in one container.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SandboxSpec {
+    /// The container's name: letters, digits, `-`.
+    pub id: String,
+    /// What launches it.
+    pub runtime: Runtime,
+    /// Its root folder.
+    pub rootfs: Rootfs,
+    /// The program and its arguments; a program without `/` is looked up in the `PATH` of `env`.
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// The working folder, in the guest.
+    pub cwd: PathBuf,
+    /// The guest's user id.
+    pub uid: u32,
+    /// The guest's group id.
+    pub gid: u32,
+    /// What it sees of the stage's root, in order.
+    pub mounts: Vec<Mount>,
+    /// Files made for it alone.
+    pub files: Vec<EphemeralFile>,
+}
+
+/// How the process in a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It exited with this status.
+    Exited(i32),
+    /// A signal ended it.
+    Killed(i32),
+}
+
+impl Outcome {
+    /// The status as a shell would give it: 128 + n for signal n.
+    pub fn code(self) -> i32 {
+        match self {
+            Outcome::Exited(code) => code,
+            Outcome::Killed(signal) => 128 + signal,
+        }
+    }
+}
+
+/// What a launcher reports: the outcome, or why there is none.
+pub(crate) type LaunchReport = Result<Outcome, String>;
+
+/// What process 1 of a container needs to know, as a read-only file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct InitRequest {
+    pub(crate) argv: Vec<String>,
+    pub(crate) filters: Vec<Vec<u64>>,
+}
+
+/// What process 1 writes on its status descriptor, a line each.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum InitReport {
+    Failed(String),
+    Ended(Outcome),
+}

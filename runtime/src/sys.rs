@@ -1,0 +1,101 @@
+//! The only `unsafe` code of the project: system calls that the libraries do not wrap, one function each.
+
+#![allow(unsafe_code, reason = "this is the module that exists to hold it")]
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+
+use nix::libc;
+use nix::unistd::{ForkResult, Pid};
+
+/// The descriptor on which a sandbox's process 1 reports: 3, the first that runtimes preserve.
+pub(crate) const STATUS_FD: RawFd = 3;
+
+/// fork(2). Only for processes with one thread.
+///
+/// # Errors
+/// The errno of the call, or `EBUSY` where the process has more than one thread.
+pub(crate) fn fork() -> io::Result<ForkResult> {
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: the process has one thread (just counted, and only this thread could start another), so the child
+    // inherits no lock that some other thread held.
+    unsafe { nix::unistd::fork() }.map_err(io::Error::from)
+}
+
+/// Take ownership of descriptors that recvmsg(2) has just installed in this process.
+pub(crate) fn adopt(fds: &[RawFd]) -> Vec<OwnedFd> {
+    // SAFETY: the kernel made these descriptors for this call and nothing else knows their numbers.
+    fds.iter().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }).collect()
+}
+
+/// Keep the number [`STATUS_FD`] free for [`place_status`]. To be called before this process opens anything.
+///
+/// # Errors
+/// The errno of open(2), or `EBUSY` where something is open at that number already.
+pub(crate) fn reserve_status() -> io::Result<()> {
+    let placeholder = OwnedFd::from(std::fs::File::open("/dev/null")?);
+    if placeholder.as_raw_fd() != STATUS_FD {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // Owned from here on by whoever calls `place_status`.
+    let _ = placeholder.into_raw_fd();
+    Ok(())
+}
+
+/// Move `fd` to the reserved [`STATUS_FD`], without close-on-exec, so that a runtime hands it on. Once per process,
+/// after [`reserve_status`].
+///
+/// # Errors
+/// The errno of dup2(2).
+pub(crate) fn place_status(fd: OwnedFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain dup2(2) onto a number that `reserve_status` has set aside, so that no owned descriptor is there.
+    nix::errno::Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), STATUS_FD) })?;
+    // SAFETY: dup2 succeeded, so STATUS_FD is open and, by the line above, nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(STATUS_FD) })
+}
+
+/// Take the status descriptor that the runtime handed to process 1, and keep it from the programs it starts.
+///
+/// # Errors
+/// `EBADF` where the runtime handed none.
+pub(crate) fn take_status() -> io::Result<OwnedFd> {
+    // SAFETY: plain fcntl(2); fails with EBADF where the descriptor is not open.
+    nix::errno::Errno::result(unsafe { libc::fcntl(STATUS_FD, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    // SAFETY: it is open, and process 1 calls this once, before it opens anything.
+    Ok(unsafe { OwnedFd::from_raw_fd(STATUS_FD) })
+}
+
+/// Join a new, empty session keyring: keyctl(2), `KEYCTL_JOIN_SESSION_KEYRING`.
+///
+/// # Errors
+/// The errno of the call: `EDQUOT` where the user has too many keyrings, `ENOSYS` or `EPERM` where there are none.
+pub(crate) fn join_session_keyring() -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let name: *const libc::c_char = std::ptr::null();
+    // SAFETY: a null name asks for an anonymous keyring; no memory of ours is read.
+    nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name) })?;
+    Ok(())
+}
+
+/// execve(2) with the environment as it is; returns only on failure.
+pub(crate) fn exec(path: &CString, argv: &[CString]) -> io::Error {
+    match nix::unistd::execv(path, argv) {
+        Ok(never) => match never {},
+        Err(errno) => errno.into(),
+    }
+}
+
+/// End this process at once, running no destructor.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) has no precondition.
+    unsafe { libc::_exit(code) }
+}
+
+/// kill(2) of every process of this PID namespace but the caller.
+pub(crate) fn kill_all() {
+    let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+}

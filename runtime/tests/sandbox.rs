@@ -1,0 +1,277 @@
+//! Containers on the real kernel, under each runtime, as a plain user. This program is its own stage, launcher, init
+//! and probe: it is static, so the guest's root needs nothing else.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the probe answers on its outputs")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+use coracle_runtime::{
+    Access, Bind, EphemeralFile, JobOutput, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Session,
+    StageSetup, id_map_of_user,
+};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+type TestResult = Result<(), Failed>;
+type Test = (&'static str, fn(Runtime) -> TestResult);
+
+fn main() -> ExitCode {
+    if let Some(code) = coracle_runtime::take_over(|_| 0) {
+        return ExitCode::from(u8::try_from(code).unwrap_or(125));
+    }
+    let name = std::env::args().next().unwrap_or_default();
+    if name == "/probe" {
+        return probe();
+    }
+    let tests: [Test; 7] = [
+        ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
+        ("a_signal_is_told_from_an_exit_status", killed_by_signal),
+        ("nothing_can_be_gained_inside", nothing_can_be_gained),
+        ("a_file_for_one_container_is_read_only_and_gone_afterwards", ephemeral_file),
+        ("a_missing_program_is_named", missing_program),
+        ("what_the_phase_leaves_running_ends_with_it", survivors_end),
+        ("a_guest_that_may_not_write_cannot", read_only_mount),
+    ];
+    let mut trials = Vec::new();
+    for runtime in [Runtime::Youki, Runtime::Crun, Runtime::Runc] {
+        for (name, test) in tests {
+            trials.push(Trial::test(format!("{runtime:?}::{name}").to_lowercase(), move || {
+                if nix::unistd::geteuid().is_root() {
+                    return Err(
+                        "these tests show what a plain user can do; run them as one (scripts/test does)"
+                            .into(),
+                    );
+                }
+                test(runtime)
+            }));
+        }
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// What the guest's process does: each argument is an act, each answer a line `act=result`.
+fn probe() -> ExitCode {
+    let mut code = 0;
+    for act in std::env::args().skip(1) {
+        let (verb, object) = act.split_once(':').unwrap_or((act.as_str(), ""));
+        let io =
+            |result: std::io::Result<String>| result.unwrap_or_else(|error| format!("{:?}", error.kind()));
+        let of = |result: nix::Result<()>| {
+            result.map_or_else(|errno| format!("{errno:?}"), |()| "done".to_owned())
+        };
+        let result = match verb {
+            "exit" => {
+                code = object.parse().unwrap_or(1);
+                continue;
+            }
+            "err" => {
+                eprintln!("{object}");
+                continue;
+            }
+            "abort" => std::process::abort(),
+            "spawn" => {
+                let child = std::process::Command::new("/probe").args(["sleep"]).spawn();
+                io(child.map(|_| "started".to_owned()))
+            }
+            "sleep" => {
+                std::thread::sleep(std::time::Duration::from_secs(60));
+                continue;
+            }
+            "cat" => io(fs::read_to_string(object).map(|text| text.trim().replace('\n', "|"))),
+            "write" => io(fs::write(object, "x").map(|()| "written".to_owned())),
+            "list" => io(fs::read_dir(object).map(|entries| {
+                let mut names: Vec<_> =
+                    entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+                names.sort();
+                names.join(",")
+            })),
+            "status" => status_field(object),
+            "ids" => format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid()),
+            "unshare" => of(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)),
+            "mount" => of(nix::mount::mount(
+                Some("tmpfs"),
+                "/tmp",
+                Some("tmpfs"),
+                nix::mount::MsFlags::empty(),
+                None::<&str>,
+            )),
+            "mknod" => of(nix::sys::stat::mknod(
+                "/dev/shm/node",
+                nix::sys::stat::SFlag::S_IFCHR,
+                nix::sys::stat::Mode::empty(),
+                nix::sys::stat::makedev(1, 3),
+            )),
+            "kill" => {
+                of(nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGKILL))
+            }
+            _ => "no such act".to_owned(),
+        };
+        println!("{act}={result}");
+    }
+    ExitCode::from(code)
+}
+
+fn status_field(name: &str) -> String {
+    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or("missing").trim().to_owned()
+}
+
+struct Run {
+    outcome: Result<Outcome, String>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn facts(&self) -> BTreeMap<&str, &str> {
+        self.stdout.lines().filter_map(|line| line.split_once('=')).collect()
+    }
+}
+
+fn spec(runtime: Runtime, acts: &[&str]) -> SandboxSpec {
+    let mut argv = vec!["/probe".to_owned()];
+    argv.extend(acts.iter().map(|act| (*act).to_owned()));
+    SandboxSpec {
+        id: "test".to_owned(),
+        runtime,
+        rootfs: Rootfs::Empty,
+        argv,
+        env: vec![("PATH".to_owned(), "/bin".to_owned())],
+        cwd: "/".into(),
+        uid: 1000,
+        gid: 1000,
+        mounts: vec![Mount { source: PROGRAM.into(), target: "/probe".into(), access: Access::ReadOnly }],
+        files: Vec::new(),
+    }
+}
+
+fn run(spec: SandboxSpec, binds: Vec<Bind>) -> Result<Run, Failed> {
+    let setup = StageSetup { binds, host_programs: spec.runtime != Runtime::Youki };
+    let session = Session::start(id_map_of_user()?, &setup)?;
+    let (out_reader, stdout) = nix::unistd::pipe()?;
+    let (err_reader, stderr) = nix::unistd::pipe()?;
+    let read = |fd: OwnedFd| {
+        std::thread::spawn(move || {
+            let mut text = String::new();
+            File::from(fd).read_to_string(&mut text).map(|_| text)
+        })
+    };
+    let (out, err) = (read(out_reader), read(err_reader));
+    let outcome = session.launch(spec, JobOutput { stdout, stderr }).map_err(|error| error.to_string());
+    drop(session);
+    let text = |thread: std::thread::JoinHandle<std::io::Result<String>>| -> Result<String, Failed> {
+        Ok(thread.join().map_err(|_| "a reader failed")??)
+    };
+    Ok(Run { outcome, stdout: text(out)?, stderr: text(err)? })
+}
+
+#[track_caller]
+fn same<T: PartialEq + std::fmt::Debug>(got: T, expected: T, run: &Run) {
+    assert_eq!(got, expected, "outcome {:?}\nstdout: {}\nstderr: {}", run.outcome, run.stdout, run.stderr);
+}
+
+fn exit_status_and_outputs(runtime: Runtime) -> TestResult {
+    let run = run(spec(runtime, &["ids", "err:to standard error", "exit:7"]), Vec::new())?;
+    same(run.outcome.clone(), Ok(Outcome::Exited(7)), &run);
+    same(run.stdout.as_str(), "ids=1000:1000\n", &run);
+    assert!(run.stderr.contains("to standard error"), "{}", run.stderr);
+    Ok(())
+}
+
+fn killed_by_signal(runtime: Runtime) -> TestResult {
+    let run = run(spec(runtime, &["abort"]), Vec::new())?;
+    same(run.outcome.clone(), Ok(Outcome::Killed(6)), &run);
+    Ok(())
+}
+
+fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
+    let acts = [
+        "status:CapEff",
+        "status:CapBnd",
+        "status:CapPrm",
+        "status:CapInh",
+        "status:CapAmb",
+        "status:NoNewPrivs",
+        "status:Seccomp",
+        "status:Seccomp_filters",
+        "unshare",
+        "mount",
+        "mknod",
+        "kill",
+        "cat:/proc/self/uid_map",
+        "list:/proc/self/fd",
+        "list:/sys",
+        "write:/proc/sys/kernel/core_pattern",
+        "cat:/proc/keys",
+        "cat:/proc/1/cmdline",
+    ];
+    let run = run(spec(runtime, &acts), Vec::new())?;
+    let facts = run.facts();
+    for set in ["CapEff", "CapBnd", "CapPrm", "CapInh", "CapAmb"] {
+        same(facts[format!("status:{set}").as_str()], "0000000000000000", &run);
+    }
+    same(facts["status:NoNewPrivs"], "1", &run);
+    same(facts["status:Seccomp"], "2", &run);
+    for act in ["unshare", "mount", "mknod"] {
+        same(facts[act], "EPERM", &run);
+    }
+    same(
+        facts["cat:/proc/self/uid_map"].split_whitespace().collect::<Vec<_>>(),
+        vec!["0", "1", "65536"],
+        &run,
+    );
+    // 0, 1, 2 and the one that lists the folder.
+    same(facts["list:/proc/self/fd"], "0,1,2,3", &run);
+    same(facts["list:/sys"], "", &run);
+    assert_ne!(facts["write:/proc/sys/kernel/core_pattern"], "written");
+    same(facts["cat:/proc/keys"], "", &run);
+    same(facts["cat:/proc/1/cmdline"].trim_matches('\0'), "/.coracle/init", &run);
+    Ok(())
+}
+
+fn ephemeral_file(runtime: Runtime) -> TestResult {
+    let mut with_file = spec(runtime, &["cat:/auth", "write:/auth"]);
+    with_file.files.push(EphemeralFile { target: "/auth".into(), content: b"s3cret".to_vec() });
+    let run = run(with_file, Vec::new())?;
+    same(run.facts()["cat:/auth"], "s3cret", &run);
+    assert_ne!(run.facts()["write:/auth"], "written");
+    let left = fs::read_to_string("/proc/self/mountinfo")?;
+    assert!(!left.contains("/run/phase"), "{left}");
+    Ok(())
+}
+
+fn missing_program(runtime: Runtime) -> TestResult {
+    let mut missing = spec(runtime, &[]);
+    missing.argv = vec!["/bin/absent".to_owned()];
+    let run = run(missing, Vec::new())?;
+    let expected = "container test could not be run: could not execute /bin/absent: No such file or directory (os error 2)";
+    same(run.outcome.clone(), Err(expected.to_owned()), &run);
+    Ok(())
+}
+
+fn survivors_end(runtime: Runtime) -> TestResult {
+    // The child inherits the output pipes: were it alive, reading them would last a minute.
+    let run = run(spec(runtime, &["spawn", "exit:0"]), Vec::new())?;
+    same(run.outcome.clone(), Ok(Outcome::Exited(0)), &run);
+    same(run.facts()["spawn"], "started", &run);
+    Ok(())
+}
+
+fn read_only_mount(runtime: Runtime) -> TestResult {
+    let folder = tempfile::tempdir()?;
+    File::create(folder.path().join("file"))?.write_all(b"host")?;
+    let bind = |target: &str, access| Bind { source: folder.path().into(), target: target.into(), access };
+    let mut reading = spec(runtime, &["cat:/in/file", "write:/in/new", "write:/in/file", "list:/"]);
+    reading.mounts.push(Mount { source: "/source".into(), target: "/in".into(), access: Access::ReadOnly });
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+    let run = run(reading, vec![bind("/source", Access::ReadWrite)])?;
+    same(run.facts()["cat:/in/file"], "host", &run);
+    assert_ne!(run.facts()["write:/in/new"], "written");
+    assert_ne!(run.facts()["write:/in/file"], "written");
+    same(run.facts()["list:/"], ".coracle,dev,in,probe,proc,sys", &run);
+    Ok(())
+}
