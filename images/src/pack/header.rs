@@ -174,6 +174,7 @@ fn put_octal(field: &mut [u8], value: u64) {
     let width = field.len() - 1;
     let value = if fits(u32::try_from(field.len()).unwrap_or(12), value) { value } else { 0 };
     field[..width].copy_from_slice(format!("{value:0width$o}").as_bytes());
+    field[width] = 0;
 }
 
 /// Marks the block as ustar and sums it up.

@@ -129,7 +129,8 @@ impl<'a, R: Read> Archive<'a, R> {
             pax.apply(&mut entry);
         }
         entry.kind = self.kind(header, &entry)?;
-        if entry.kind == Kind::File {
+        // By the kind in the header: an old folder has a file's data, if any, and Go skips it.
+        if matches!(header.entry_type(), EntryType::Regular | EntryType::Continuous) {
             self.data = size;
             self.padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
             if size > self.limits.bytes {
@@ -143,7 +144,12 @@ impl<'a, R: Read> Archive<'a, R> {
         let refused = |why| UnpackError::Refused { path: shown(&entry.path), why };
         Ok(match header.entry_type() {
             // Before ustar, a folder was a file whose name ends in a slash.
-            EntryType::Regular | EntryType::Continuous if entry.path.ends_with(b"/") => Kind::Folder,
+            EntryType::Regular if header.as_old().linkflag == [0] && entry.path.ends_with(b"/") => {
+                Kind::Folder
+            }
+            EntryType::Regular | EntryType::Continuous if entry.path.ends_with(b"/") => {
+                return Err(refused("a file's name ends in a slash"));
+            }
             EntryType::Regular | EntryType::Continuous => Kind::File,
             EntryType::Link => Kind::Link,
             EntryType::Symlink => Kind::Symlink,

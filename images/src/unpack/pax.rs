@@ -149,7 +149,7 @@ mod tests {
         assert_eq!((pax.path, pax.size), (Some(b"a".to_vec()), Some(12)));
         for bad in [
             &b"x"[..],
-            b"9 path=a\n",
+            b"8 path=a\n",
             b"11 path=a\n",
             b"-1 path=a\n",
             b"99999999999999999999 a=b\n",
