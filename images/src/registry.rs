@@ -274,9 +274,9 @@ impl Registry {
             ..ClientConfig::default()
         };
         if reference.is_loopback() {
-            // A proxy set explicitly, for no host at all, keeps the environment's away from this machine's own ports.
+            // A proxy set here, and not used for this machine's own ports, keeps the environment's away from them.
             config.http_proxy = Some("http://127.0.0.1:9".to_owned());
-            config.no_proxy = Some("*".to_owned());
+            config.no_proxy = Some("localhost,127.0.0.0/8,::1".to_owned());
         }
         config
     }

@@ -217,10 +217,12 @@ fn round(server: &Server, registry: &Registry) -> Result<(), RegistryError> {
     let read = registry.image(&name, &platform())?;
     assert_eq!((&read.digest, read.reference), (&image().digest, Some(name.clone())));
     let pinned = name.with_digest(image().digest);
-    server.state.lock().unwrap().manifests.insert(
-        image().digest.to_string(),
-        (media::OCI_MANIFEST.to_owned(), image().manifest_bytes),
-    );
+    server
+        .state
+        .lock()
+        .unwrap()
+        .manifests
+        .insert(image().digest.to_string(), (media::OCI_MANIFEST.to_owned(), image().manifest_bytes));
     assert_eq!(registry.image(&pinned, &platform())?.digest, image().digest);
     Ok(())
 }
