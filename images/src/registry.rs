@@ -41,6 +41,9 @@ const PAUSES: [u64; 5] = [100, 200, 500, 1000, 2000];
 /// An index may lead to another one, but not forever.
 const NESTING: usize = 3;
 
+/// A configuration is read into memory.
+const CONFIG_LIMIT: u64 = 16 << 20;
+
 /// How to speak to registries.
 #[derive(Debug, Clone, Default)]
 pub struct RegistryOptions {
@@ -109,6 +112,11 @@ impl Registry {
                     source: Box::new(source),
                 };
                 let (_, manifest) = parse_manifest(&bytes).map_err(damaged)?;
+                let size = manifest.config.size;
+                if size > CONFIG_LIMIT {
+                    let reference = reference.to_string();
+                    return Err(RegistryError::TooLarge { reference, size, limit: CONFIG_LIMIT });
+                }
                 let mut config = Vec::new();
                 self.blob(&wanted, &manifest.config).and_then(|mut blob| {
                     std::io::Read::read_to_end(&mut blob, &mut config)

@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use super::*;
 use crate::digest::Digest;
 
+/// Name, link, kind, mode, user, group, data, device.
 type Case<'a> = (&'a [u8], &'a [u8], u8, u32, u32, u32, &'a [u8], (u64, u64));
+type OwnedCase = (Vec<u8>, Vec<u8>, u8, u32, u32, u32, &'static [u8], (u64, u64));
 
-fn cases() -> Vec<(Vec<u8>, Vec<u8>, u8, u32, u32, u32, &'static [u8], (u64, u64))> {
+fn cases() -> Vec<OwnedCase> {
     let slash = |parts: &[String]| format!("/{}", parts.join("/")).into_bytes();
     let many = |c: &str, n: usize| c.repeat(n);
     let long = slash(&[many("d", 60), many("e", 60), many("f", 60)]);

@@ -93,6 +93,16 @@ pub enum RegistryError {
         #[source]
         source: Box<ImageError>,
     },
+    /// A configuration no honest image has.
+    #[error("the configuration of `{reference}` has {size} bytes, more than the limit of {limit}")]
+    TooLarge {
+        /// The image.
+        reference: String,
+        /// Its size by the manifest.
+        size: u64,
+        /// What is allowed.
+        limit: u64,
+    },
     /// The index has nothing for this machine.
     #[error("the image `{reference}` is not made for {wanted}; it is for: {offered}")]
     Platform {
