@@ -1,1 +1,10 @@
-//! the phases of a build
+//! The phases of a build, each a function from what lies in folders to a value or to files in folders.
+//!
+//! Nothing here prints, and nothing reads the environment of the process: callers hand both over.
+
+pub mod api;
+#[cfg(feature = "phases")]
+pub mod detect;
+pub mod env;
+pub mod file;
+pub mod launcher;

@@ -1,0 +1,20 @@
+//! Which versions of the two APIs are spoken.
+
+use coracle_cnb::ApiVersion;
+
+/// The Platform APIs of the phases.
+pub const PLATFORM_APIS: [ApiVersion; 2] = [ApiVersion::new(0, 12), ApiVersion::new(0, 13)];
+
+/// The Buildpack APIs of the buildpacks that can be run.
+pub const BUILDPACK_APIS: [ApiVersion; 5] = [
+    ApiVersion::new(0, 7),
+    ApiVersion::new(0, 8),
+    ApiVersion::new(0, 9),
+    ApiVersion::new(0, 10),
+    ApiVersion::new(0, 11),
+];
+
+/// Whether a buildpack of this API can be run.
+pub fn runs_buildpack_api(api: ApiVersion) -> bool {
+    BUILDPACK_APIS.contains(&api)
+}

@@ -1,0 +1,130 @@
+//! Reading and writing documents, with errors that name the file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use coracle_cnb::DocumentError;
+
+/// The largest document that is read: what foreign programs write must not fill the memory.
+const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
+
+/// Why a file or a folder could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file could not be read.
+    #[error("read file: `{path}`")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file is larger than any document should be.
+    #[error("read file: `{path}` is larger than {MAX_DOCUMENT} bytes")]
+    TooLarge { path: PathBuf },
+    /// The folder could not be listed.
+    #[error("list folder: `{path}`")]
+    List {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file or folder could not be written.
+    #[error("write: `{path}`")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not the document it should be.
+    #[error("read document: `{path}`")]
+    Document {
+        path: PathBuf,
+        #[source]
+        source: DocumentError,
+    },
+}
+
+/// The bytes of a file, or nothing where there is none.
+pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    use std::io::Read as _;
+    let failed = |source| FileError::Read { path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_DOCUMENT {
+        return Err(FileError::TooLarge { path: path.to_owned() });
+    }
+    Ok(Some(bytes))
+}
+
+/// The text of a file, or nothing where there is none.
+pub fn read_text(path: &Path) -> Result<Option<String>, FileError> {
+    let Some(bytes) = read_bytes(path)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|error| FileError::Read {
+        path: path.to_owned(),
+        source: io::Error::new(io::ErrorKind::InvalidData, error),
+    })
+}
+
+/// The document in a TOML file, or nothing where there is none.
+pub fn read_document<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    path: &Path,
+) -> Result<Option<T>, FileError> {
+    let Some(text) = read_text(path)? else { return Ok(None) };
+    coracle_cnb::read_toml(document, &text)
+        .map(Some)
+        .map_err(|source| FileError::Document { path: path.to_owned(), source })
+}
+
+/// Writes a TOML document, with the folders above it.
+pub fn write_document<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), FileError> {
+    let text = coracle_cnb::write_toml(value)
+        .map_err(|source| FileError::Document { path: path.to_owned(), source })?;
+    write(path, text.as_bytes())
+}
+
+/// Writes a file, with the folders above it.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let failed = |source| FileError::Write { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    std::fs::write(path, bytes).map_err(failed)
+}
+
+/// The entries of a folder sorted by name; none where there is no folder. Links count as what they lead to.
+pub fn entries(dir: &Path) -> Result<Vec<DirEntry>, FileError> {
+    let failed = |source| FileError::List { path: dir.to_owned(), source };
+    let listing = match std::fs::read_dir(dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut entries = Vec::new();
+    for entry in listing {
+        let path = entry.map_err(failed)?.path();
+        let is_dir = path.is_dir();
+        entries.push(DirEntry { path, is_dir });
+    }
+    entries.sort_by(|one, other| one.path.file_name().cmp(&other.path.file_name()));
+    Ok(entries)
+}
+
+/// One entry of a folder.
+#[derive(Debug, Clone)]
+pub struct DirEntry {
+    pub path: PathBuf,
+    pub is_dir: bool,
+}
+
+impl DirEntry {
+    /// The name within its folder.
+    pub fn name(&self) -> &std::ffi::OsStr {
+        self.path.file_name().unwrap_or_default()
+    }
+}

@@ -1,0 +1,103 @@
+//! The resolver against what the reference decided for 120 random orders, and the programs against a real folder.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use coracle_cnb::{Group, Order, Plan};
+use coracle_lifecycle::detect::{
+    Catalog, DetectProgramsInput, DetectRun, ResolveError, resolve, run_programs,
+};
+use serde_json::Value;
+
+fn install(buildpacks: &Value, dir: &Path) {
+    for (path, file) in buildpacks.as_object().unwrap() {
+        let path = dir.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let text = file.as_str().or_else(|| file["text"].as_str()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        if let Some(mode) = file["mode"].as_str() {
+            let mode = u32::from_str_radix(mode, 8).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+}
+
+fn runs_of(order: &Order, dir: &Path) -> (Catalog, Vec<DetectRun>) {
+    let catalog = Catalog::read(&dir.join("buildpacks"), order).unwrap();
+    for folder in ["scratch", "app", "platform"] {
+        std::fs::create_dir_all(dir.join(folder)).unwrap();
+    }
+    let runs = run_programs(&DetectProgramsInput {
+        catalog: &catalog,
+        buildpacks_dir: &dir.join("buildpacks"),
+        app_dir: &dir.join("app"),
+        platform_dir: &dir.join("platform"),
+        build_config_dir: &dir.join("build-config"),
+        scratch_dir: &dir.join("scratch"),
+        target: None,
+        outer_env: &BTreeMap::from([
+            ("PATH".into(), std::env::var_os("PATH").unwrap()),
+            ("SECRET".into(), "s".into()),
+        ]),
+    });
+    (catalog, runs)
+}
+
+/// Entries of a plan have no order of their own.
+fn sorted(plan: &Plan) -> Vec<String> {
+    let mut entries: Vec<String> =
+        plan.entries.iter().map(|entry| serde_json::to_string(entry).unwrap()).collect();
+    entries.sort();
+    entries
+}
+
+#[test]
+fn decides_as_the_reference_did() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/detect.json"))
+        .unwrap();
+    let vectors: Value = serde_json::from_str(&text).unwrap();
+    let mut wrong = Vec::new();
+    for case in vectors["cases"].as_array().unwrap() {
+        let dir = tempfile::tempdir().unwrap();
+        install(&case["buildpacks"], &dir.path().join("buildpacks"));
+        let order: Order = toml::from_str(case["order.toml"].as_str().unwrap()).unwrap();
+        let (catalog, runs) = runs_of(&order, dir.path());
+        let decided = resolve(&order, &catalog, &runs, None, None);
+        let same = match (case["exit"].as_i64().unwrap(), &decided) {
+            (0, Ok(detected)) => {
+                let group: Group =
+                    toml::from_str(case["files"]["/layers/group.toml"].as_str().unwrap()).unwrap();
+                let plan: Plan =
+                    toml::from_str(case["files"]["/layers/plan.toml"].as_str().unwrap()).unwrap();
+                group == detected.group && sorted(&plan) == sorted(&detected.plan)
+            }
+            (20, Err(ResolveError::NonePassed)) | (21, Err(ResolveError::NonePassedWithErrors)) => true,
+            _ => false,
+        };
+        if !same {
+            wrong.push(format!("{}: exit {}: {decided:?}", case["name"], case["exit"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn programs_get_their_paths_and_nothing_of_the_phase() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = serde_json::json!({
+        "a_b/1/buildpack.toml": "api = \"0.10\"\n[buildpack]\nid = \"a/b\"\nversion = \"1\"\n",
+        "a_b/1/bin/detect": {"mode": "755", "text": "#!/bin/sh\necho \"$1|$CNB_PLATFORM_DIR\"\necho \"$2|$CNB_BUILD_PLAN_PATH\"\necho \"secret=$SECRET\" >&2\nexit 7\n"},
+    });
+    install(&files, &dir.path().join("buildpacks"));
+    let order: Order = toml::from_str("[[order]]\n[[order.group]]\nid = \"a/b\"\nversion = \"1\"\n").unwrap();
+    let (_, runs) = runs_of(&order, dir.path());
+    let [run] = runs.as_slice() else { panic!("{runs:?}") };
+    let platform = dir.path().join("platform");
+    let plan = dir.path().join("scratch/a_b/1/plan.toml");
+    assert_eq!(run.exit, 7);
+    let expected = format!("{0}|{0}\n{1}|{1}\nsecret=\n", platform.display(), plan.display());
+    assert_eq!(run.output, expected);
+}

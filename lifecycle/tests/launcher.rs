@@ -1,0 +1,66 @@
+//! The launcher against what the reference's started. The image's root is a temporary folder, whose path is taken out of what
+//! the probe printed.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+fn install(files: &Value, root: &Path) {
+    let prefix = root.to_str().unwrap();
+    for (path, file) in files.as_object().unwrap() {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let text = file.as_str().or_else(|| file["text"].as_str()).unwrap();
+        let text = text.replace("\"/work", &format!("\"{prefix}/work"));
+        std::fs::write(&path, text.replace("\"/bin/probe", &format!("\"{prefix}/bin/probe"))).unwrap();
+        if let Some(mode) = file["mode"].as_str() {
+            let mode = u32::from_str_radix(mode, 8).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+    }
+}
+
+fn run(case: &Value) -> (i64, String) {
+    let root = tempfile::tempdir().unwrap();
+    let prefix = root.path().to_str().unwrap().to_owned();
+    install(&case["files"], root.path());
+    for folder in ["workspace", "work dir"] {
+        std::fs::create_dir_all(root.path().join(folder)).unwrap();
+    }
+    let words: Vec<&str> =
+        case["argv"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_launcher"));
+    command.arg0(words[0]).args(&words[1..]).env_clear().env("HOME", "/home/cnb");
+    for (name, value) in case["env"].as_object().unwrap() {
+        let value = value.as_str().unwrap();
+        let value = match name.as_str() {
+            "PATH" => value.replace(":/usr/bin:/bin", &format!(":{prefix}/bin:/usr/bin:/bin")),
+            "CNB_LAYERS_DIR" | "CNB_APP_DIR" => format!("{prefix}{value}"),
+            _ => value.to_owned(),
+        };
+        command.env(name, value);
+    }
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let text = text.replace(&format!("{prefix}/bin:/usr/bin:/bin"), "/usr/bin:/bin").replace(&prefix, "");
+    (output.status.code().map_or(-1, i64::from), text)
+}
+
+#[test]
+fn starts_what_the_reference_started() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/launcher.json");
+    let vectors: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let mut wrong = Vec::new();
+    for case in vectors["cases"].as_array().unwrap() {
+        let (exit, text) = run(case);
+        if exit != case["exit"].as_i64().unwrap() || (exit == 0 && text != case["stdout"].as_str().unwrap()) {
+            wrong.push(format!("{} {}: {exit}, wanted {}\n{text}", case["name"], case["argv"], case["exit"]));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
