@@ -10,5 +10,7 @@ mod resolve;
 mod trial;
 
 pub use catalog::{Catalog, CatalogError};
+pub(crate) use catalog::{buildpack_dir, read_one};
+pub(crate) use programs::add_target;
 pub use programs::{DetectProgramsInput, DetectRun, run_programs};
 pub use resolve::{Detected, ResolveError, resolve};

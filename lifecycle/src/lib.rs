@@ -4,6 +4,8 @@
 
 pub mod api;
 #[cfg(feature = "phases")]
+pub mod build;
+#[cfg(feature = "phases")]
 pub mod detect;
 pub mod env;
 pub mod file;

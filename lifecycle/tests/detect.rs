@@ -5,12 +5,16 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Mutex;
 
 use coracle_cnb::{Group, Order, Plan};
 use coracle_lifecycle::detect::{
     Catalog, DetectProgramsInput, DetectRun, ResolveError, resolve, run_programs,
 };
 use serde_json::Value;
+
+/// A program being written while another test forks could not be started ("text file busy").
+static PROGRAMS: Mutex<()> = Mutex::new(());
 
 fn install(buildpacks: &Value, dir: &Path) {
     for (path, file) in buildpacks.as_object().unwrap() {
@@ -56,6 +60,7 @@ fn sorted(plan: &Plan) -> Vec<String> {
 
 #[test]
 fn decides_as_the_reference_did() {
+    let _alone = PROGRAMS.lock();
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/detect.json"))
         .unwrap();
     let vectors: Value = serde_json::from_str(&text).unwrap();
@@ -86,6 +91,7 @@ fn decides_as_the_reference_did() {
 
 #[test]
 fn programs_get_their_paths_and_nothing_of_the_phase() {
+    let _alone = PROGRAMS.lock();
     let dir = tempfile::tempdir().unwrap();
     let files = serde_json::json!({
         "a_b/1/buildpack.toml": "api = \"0.10\"\n[buildpack]\nid = \"a/b\"\nversion = \"1\"\n",

@@ -1,0 +1,97 @@
+//! `config/metadata.toml` from what each buildpack asked for in its launch.toml.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use coracle_cnb::{ApiVersion, Command, Group, GroupElement, LaunchToml, Metadata, Process, ProcessType};
+
+use crate::file::{self, FileError};
+
+/// Why the metadata could not be composed.
+#[derive(Debug, thiserror::Error)]
+pub enum ComposeError {
+    /// A launch.toml could not be read.
+    #[error("read launch.toml of buildpack `{name}`")]
+    File {
+        name: String,
+        #[source]
+        source: FileError,
+    },
+    /// The group does not say for which API the buildpack was made.
+    #[error("buildpack `{0}` has no API version in group.toml")]
+    NoApi(String),
+    /// `direct` is decided by the API since 0.9.
+    #[error("process `{process}` of buildpack `{name}`: `direct` is not allowed in Buildpack API {api}")]
+    Direct { name: String, process: ProcessType, api: ApiVersion },
+    /// The command is a list since Buildpack API 0.9, and was text before.
+    #[error("process `{process}` of buildpack `{name}`: the command must be {wanted} in Buildpack API {api}")]
+    Command { name: String, process: ProcessType, api: ApiVersion, wanted: &'static str },
+}
+
+/// Reads the launch.toml of every buildpack of the group from the folders that a build left.
+pub fn read_launch(
+    layers_dir: &Path,
+    group: &Group,
+) -> Result<Vec<(GroupElement, LaunchToml)>, ComposeError> {
+    let read = |element: &GroupElement| {
+        let path = layers_dir.join(element.id.dir()).join("launch.toml");
+        let launch = file::read_document("launch.toml", &path)
+            .map_err(|source| ComposeError::File { name: element.name(), source })?;
+        Ok((element.clone(), launch.unwrap_or_default()))
+    };
+    group.group.iter().map(read).collect()
+}
+
+/// Composes the metadata. A later process takes the place of an earlier one of its type; one that is not a default takes
+/// the default away with it. Pure.
+pub fn compose(built: &[(GroupElement, LaunchToml)]) -> Result<Metadata, ComposeError> {
+    let mut metadata = Metadata::default();
+    let mut processes: BTreeMap<ProcessType, Process> = BTreeMap::new();
+    for (element, launch) in built {
+        metadata.buildpacks.push(GroupElement { optional: false, ..element.clone() });
+        metadata.labels.extend(launch.labels.iter().cloned());
+        metadata.slices.extend(launch.slices.iter().cloned());
+        for process in &launch.processes {
+            let kind = process.kind.as_str();
+            if process.default {
+                kind.clone_into(&mut metadata.buildpack_default_process_type);
+            } else if metadata.buildpack_default_process_type == kind {
+                metadata.buildpack_default_process_type.clear();
+            }
+            processes.insert(process.kind.clone(), settled(element, process)?);
+        }
+    }
+    metadata.processes = processes.into_values().collect();
+    Ok(metadata)
+}
+
+/// A process with what its buildpack's API leaves open decided.
+fn settled(element: &GroupElement, process: &Process) -> Result<Process, ComposeError> {
+    let name = element.name();
+    let api = element.api.ok_or_else(|| ComposeError::NoApi(name.clone()))?;
+    let lists = api >= ApiVersion::new(0, 9);
+    let wrong = |name, wanted| ComposeError::Command { name, process: process.kind.clone(), api, wanted };
+    let command = match (&process.command, lists) {
+        (Command::List(words), true) => Command::List(words.clone()),
+        (Command::Text(text), false) => Command::List(vec![text.clone()]),
+        (Command::Text(_), true) => return Err(wrong(name, "a list")),
+        (Command::List(words), false) if words.is_empty() => Command::List(Vec::new()),
+        (Command::List(_), false) => return Err(wrong(name, "text")),
+    };
+    if lists && process.direct.is_some() {
+        return Err(ComposeError::Direct { name, process: process.kind.clone(), api });
+    }
+    Ok(Process {
+        kind: process.kind.clone(),
+        command,
+        args: process.args.clone(),
+        direct: Some(lists || process.direct.unwrap_or(false)),
+        default: false,
+        buildpack_id: Some(element.id.clone()),
+        working_dir: process
+            .working_dir
+            .clone()
+            .filter(|dir| !dir.is_empty() && api >= ApiVersion::new(0, 8)),
+        exec_env: Vec::new(),
+    })
+}

@@ -1,0 +1,77 @@
+//! Bills of materials: from the buildpacks' folders to `<layers>/sbom` (Buildpack API, "Bill-of-Materials").
+
+use std::path::Path;
+
+use coracle_cnb::GroupElement;
+
+use super::BuildError;
+use super::layers::Layer;
+use crate::file::{self, FileError};
+
+const FORMATS: [(&str, &str); 3] = [
+    ("cdx.json", "application/vnd.cyclonedx+json"),
+    ("spdx.json", "application/spdx+json"),
+    ("syft.json", "application/vnd.syft+json"),
+];
+
+/// Empties `<layers>/sbom`. The two files that hold the older, unstructured bill are always there; it is empty by now.
+pub(super) fn start(layers_dir: &Path) -> Result<(), FileError> {
+    let dir = layers_dir.join("sbom");
+    match std::fs::remove_dir_all(&dir) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            return Err(FileError::Write { path: dir, source });
+        }
+        _ => {}
+    }
+    file::write(&dir.join("build/sbom.legacy.json"), b"null\n")?;
+    file::write(&dir.join("launch/sbom.legacy.json"), b"null\n")
+}
+
+/// Copies what one buildpack wrote.
+pub(super) fn collect(
+    layers_dir: &Path,
+    own_layers: &Path,
+    element: &GroupElement,
+    declared: &[String],
+    layers: &[Layer],
+) -> Result<(), BuildError> {
+    let failed = |source| BuildError::File { name: element.name(), source };
+    for entry in file::entries(own_layers).map_err(failed)?.into_iter().filter(|entry| !entry.is_dir) {
+        let Some((of, format)) = entry.name().to_str().and_then(|name| name.split_once(".sbom.")) else {
+            continue;
+        };
+        let known = FORMATS.iter().find(|(suffix, _)| *suffix == format);
+        if !known.is_some_and(|(_, media)| declared.iter().any(|declared| declared == media)) {
+            return Err(BuildError::Sbom { name: element.name(), path: entry.path.clone() });
+        }
+        let bytes = file::read_bytes(&entry.path).map_err(failed)?.unwrap_or_default();
+        for kind in kinds(of, layers) {
+            let mut target = layers_dir.join("sbom").join(kind).join(element.id.dir());
+            if !matches!(of, "launch" | "build") {
+                target.push(of);
+            }
+            file::write(&target.join(format!("sbom.{format}")), &bytes).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Under which of `launch`, `build` and `cache` a bill belongs.
+fn kinds(of: &str, layers: &[Layer]) -> Vec<&'static str> {
+    match of {
+        "launch" => vec!["launch"],
+        "build" => vec!["build"],
+        layer => {
+            let types = layers
+                .iter()
+                .find(|known| known.name == layer)
+                .map(|known| known.toml.types)
+                .unwrap_or_default();
+            let mut kinds = vec![if types.launch { "launch" } else { "build" }];
+            if types.cache {
+                kinds.push("cache");
+            }
+            kinds
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Builds of the recorded kind: the programs run for real, and what they leave is compared with what the reference left.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Mutex;
+
+use coracle_cnb::{Group, Plan};
+use coracle_lifecycle::build::{BuildError, BuildInput, build, compose, read_launch};
+use coracle_lifecycle::env::Env;
+
+/// A program being written while another test forks could not be started ("text file busy").
+static PROGRAMS: Mutex<()> = Mutex::new(());
+
+fn program(dir: &Path, id: &str, api: &str, script: &str) {
+    let dir = dir.join("buildpacks").join(id).join("1");
+    std::fs::create_dir_all(dir.join("bin")).unwrap();
+    let toml = format!(
+        "api = \"{api}\"\n[buildpack]\nid = \"{id}\"\nversion = \"1\"\nsbom-formats = [\"application/spdx+json\"]\n"
+    );
+    std::fs::write(dir.join("buildpack.toml"), toml).unwrap();
+    std::fs::write(dir.join("bin/build"), format!("#!/bin/sh\nset -e\nL=\"$CNB_LAYERS_DIR\"\n{script}\n"))
+        .unwrap();
+    std::fs::set_permissions(dir.join("bin/build"), std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn run(dir: &Path, group: &Group, plan: &str) -> Result<(), BuildError> {
+    for folder in ["app", "layers", "platform", "scratch"] {
+        std::fs::create_dir_all(dir.join(folder)).unwrap();
+    }
+    let plan: Plan = toml::from_str(plan).unwrap();
+    let env: Env = [("PATH".into(), std::env::var_os("PATH").unwrap()), ("SECRET".into(), "s".into())].into();
+    build(&BuildInput {
+        group,
+        plan: &plan,
+        buildpacks_dir: &dir.join("buildpacks"),
+        app_dir: &dir.join("app"),
+        layers_dir: &dir.join("layers"),
+        platform_dir: &dir.join("platform"),
+        build_config_dir: &dir.join("build-config"),
+        scratch_dir: &dir.join("scratch"),
+        target: None,
+        outer_env: &env,
+    })
+    .map(|_| ())
+}
+
+fn group(api: &str, ids: &[&str]) -> Group {
+    let text: String = ids
+        .iter()
+        .map(|id| format!("[[group]]\nid = \"{id}\"\nversion = \"1\"\napi = \"{api}\"\n"))
+        .collect();
+    toml::from_str(&text).unwrap()
+}
+
+const PLAN: &str = "[[entries]]\n[[entries.providers]]\nid = \"one\"\nversion = \"1\"\n[[entries.providers]]\nid = \"two\"\nversion = \"1\"\n[[entries.requires]]\nname = \"n\"\n";
+
+#[test]
+fn later_buildpacks_see_build_layers_and_what_is_unmet() {
+    let _alone = PROGRAMS.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let one = "mkdir -p $L/x/bin $L/x/env $L/none; printf v > $L/x/env/VAR; printf '[types]\\nbuild = true\\n' > $L/x.toml\n\
+               touch $L/none.toml; printf '{}' > $L/x.sbom.spdx.json; printf '[[unmet]]\\nname = \"n\"\\n' > $L/build.toml";
+    let two = "cat $CNB_BP_PLAN_PATH > plan; echo \"$VAR|$SECRET\" > env; echo \"$PATH\" > path";
+    program(dir.path(), "one", "0.10", one);
+    program(dir.path(), "two", "0.10", two);
+    run(dir.path(), &group("0.10", &["one", "two"]), PLAN).unwrap();
+    let read = |path: &str| std::fs::read_to_string(dir.path().join(path)).unwrap();
+    assert_eq!(read("app/plan"), "[[entries]]\n  name = \"n\"\n");
+    assert_eq!(read("app/env"), "v|\n");
+    assert!(read("app/path").starts_with(&format!("{}/layers/one/x/bin:", dir.path().display())));
+    assert_eq!(read("layers/sbom/build/one/x/sbom.spdx.json"), "{}");
+    assert!(dir.path().join("layers/one/none.ignore").is_dir());
+}
+
+#[test]
+fn failures_have_the_exit_codes_of_the_specification() {
+    let _alone = PROGRAMS.lock();
+    for (script, exit) in [
+        ("exit 9", 51),
+        ("echo 'launch = true' > $L/x.toml", 52),
+        ("echo '[types' > $L/x.toml", 52),
+        ("printf '{}' > $L/launch.sbom.cdx.json", 52),
+        ("printf '[[unmet]]\\nname = \"other\"\\n' > $L/build.toml", 52),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        program(dir.path(), "one", "0.10", script);
+        let error = run(dir.path(), &group("0.10", &["one"]), PLAN).unwrap_err();
+        assert_eq!(error.exit_code(), exit, "{script}: {error}");
+    }
+}
+
+#[test]
+fn processes_are_composed_by_the_rules_of_their_api() {
+    let compose_one = |api: &str, launch: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("one")).unwrap();
+        std::fs::write(dir.path().join("one/launch.toml"), launch).unwrap();
+        compose(&read_launch(dir.path(), &group(api, &["one"])).unwrap())
+            .map(|metadata| coracle_cnb::write_toml(&metadata).unwrap())
+    };
+    let new = "[[processes]]\ntype = \"web\"\ncommand = [\"a\", \"b\"]\ndefault = true\n";
+    let old = "[[processes]]\ntype = \"web\"\ncommand = \"a && b\"\n";
+    let head = "[[buildpacks]]\n  id = \"one\"\n  version = \"1\"\n";
+    assert_eq!(
+        compose_one("0.9", new).unwrap(),
+        format!(
+            "buildpack-default-process-type = \"web\"\n\n{head}  api = \"0.9\"\n\n[[processes]]\n  type = \"web\"\n  command = [\"a\", \"b\"]\n  direct = true\n  buildpack-id = \"one\"\n"
+        )
+    );
+    assert_eq!(
+        compose_one("0.8", old).unwrap(),
+        format!(
+            "{head}  api = \"0.8\"\n\n[[processes]]\n  type = \"web\"\n  command = [\"a \\u0026\\u0026 b\"]\n  direct = false\n  buildpack-id = \"one\"\n"
+        )
+    );
+    assert!(compose_one("0.9", old).is_err());
+    assert!(compose_one("0.8", new).is_err());
+    assert!(compose_one("0.9", &format!("{new}direct = true\n")).is_err());
+}
