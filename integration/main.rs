@@ -1,1 +1,3 @@
 //! The built binary, end to end.
+
+mod architecture;
