@@ -10,3 +10,5 @@ pub mod detect;
 pub mod env;
 pub mod file;
 pub mod launcher;
+#[cfg(feature = "phases")]
+pub mod phases;
