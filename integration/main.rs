@@ -1,3 +1,5 @@
 //! The built binary, end to end.
 
 mod architecture;
+mod harness;
+mod run;

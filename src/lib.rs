@@ -1,1 +1,31 @@
-//! The conductor of one build.
+//! The conductor: turns a request into jobs for a worker and containers, and tells an [`Observer`] what happens.
+//! It never prints, reads no environment, and knows no command line.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `home.rs` | the folders on disk that outlive a process, and those that must not |
+//! | `stage.rs` | a [`coracle_runtime::Session`] with our folders bound, its output turned into events |
+//! | `worker.rs` | what runs inside the stage as the owner of all ids: pull, unpack, look up, delete |
+//! | `pull.rs`, `run.rs` | one operation each |
+//! | `event.rs`, `error.rs` | what an operation says on its way, and at its end |
+
+mod error;
+mod event;
+mod home;
+mod pull;
+mod run;
+mod stage;
+mod worker;
+
+pub use coracle_images::{AuthFile, Digest, Reference, Store};
+pub use coracle_runtime::{Outcome, Runtime, Terminator};
+pub use error::Error;
+pub use event::{Event, Observer, Stream};
+pub use home::Home;
+pub use pull::{PullRequest, Pulled, pull};
+pub use run::{RunRequest, run};
+
+/// The first call of `main`: plays a role inside a stage, if this process was started for one.
+pub fn take_over() -> Option<i32> {
+    coracle_runtime::take_over(worker::serve)
+}

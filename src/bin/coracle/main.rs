@@ -1,1 +1,114 @@
-fn main() {}
+//! The terminal: reads the command line, the environment and settings, calls the library, prints.
+
+mod args;
+mod failure;
+mod report;
+mod settings;
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use clap::Parser;
+use coracle::{Home, PullRequest, RunRequest, Store, Terminator};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use crate::args::{Args, Command};
+use crate::failure::Failure;
+use crate::report::{Quiet, Terminal};
+
+fn main() -> ExitCode {
+    if let Some(code) = coracle::take_over() {
+        return exit_code(code);
+    }
+    let args = Args::parse();
+    let signal = AtomicI32::new(0);
+    // The signal handler's thread lives as long as the process does, and so does what it holds.
+    let held: &'static Held = Box::leak(Box::new(Held { signal, terminator: Mutex::new(None) }));
+    if let Err(error) = held.listen() {
+        return failure::print(&Failure::Signals(error));
+    }
+    let result = carry_out(&args, held);
+    match (held.signal.load(Ordering::SeqCst), result) {
+        (0, Ok(code)) => exit_code(code),
+        (0, Err(failure)) => failure::print(&failure),
+        (signal, result) => failure::interrupted(signal, result.err().as_ref()),
+    }
+}
+
+fn exit_code(code: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// What a signal needs to end an operation: the stage's control socket.
+struct Held {
+    signal: AtomicI32,
+    terminator: Mutex<Option<Terminator>>,
+}
+
+impl Held {
+    /// End the operation at the first signal; the stage takes every process with it, and the operation then fails
+    /// with its connection lost, which `main` reports as an interruption.
+    fn listen(&'static self) -> std::io::Result<()> {
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                let first = self.signal.swap(signal, Ordering::SeqCst) == 0;
+                match self.terminator.lock() {
+                    Ok(terminator) if first => terminator.iter().for_each(Terminator::end),
+                    _ => {}
+                }
+            }
+        })?;
+        Ok(())
+    }
+
+    fn hold(&self, terminator: Terminator) {
+        if let Ok(mut held) = self.terminator.lock() {
+            // A signal that came before there was anything to end ends this at once.
+            if self.signal.load(Ordering::SeqCst) != 0 {
+                terminator.end();
+            }
+            *held = Some(terminator);
+        }
+    }
+}
+
+fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
+    let home = Home::open(settings::home(args.home.clone())?)?;
+    let hold = |terminator| held.hold(terminator);
+    match &args.command {
+        Command::Pull(pull) => {
+            let request = PullRequest {
+                reference: pull.image.clone(),
+                insecure: pull.insecure_registry.clone(),
+                auth: settings::credentials()?,
+            };
+            let terminal = Terminal::new();
+            let pulled = if args.quiet {
+                coracle::pull(&home, &request, &Quiet, &hold)?
+            } else {
+                coracle::pull(&home, &request, &terminal, &hold)?
+            };
+            report::result(&format!("{}", pulled.digest));
+            Ok(0)
+        }
+        Command::Run(run) => {
+            let request = RunRequest {
+                image: run.image.clone(),
+                runtime: run.runtime.into(),
+                entrypoint: run.entrypoint.clone(),
+                env: settings::variables(&run.env)?,
+                args: run.args.clone(),
+            };
+            Ok(coracle::run(&home, &request, &Terminal::new(), &hold)?.code())
+        }
+        Command::Images => {
+            let store = Store::open(home.store()).map_err(coracle::Error::from)?;
+            for (reference, descriptor) in store.images().map_err(coracle::Error::from)? {
+                report::result(&format!("{reference} {}", descriptor.digest));
+            }
+            Ok(0)
+        }
+    }
+}

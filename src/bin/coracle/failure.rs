@@ -1,0 +1,60 @@
+//! Failures as text: the error, its causes, an exit code.
+
+use std::error::Error as StdError;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::report;
+
+/// Anything that ends the program early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Library(coracle::Error),
+    Signals(std::io::Error),
+    NoHome,
+    Credentials { path: PathBuf, source: Box<dyn StdError + Send + Sync> },
+    Variable(String),
+}
+
+impl From<coracle::Error> for Failure {
+    fn from(error: coracle::Error) -> Self {
+        Self::Library(error)
+    }
+}
+
+impl Failure {
+    /// The message, then each cause.
+    fn text(&self) -> String {
+        let (message, source): (String, Option<&dyn StdError>) = match self {
+            Self::Library(error) => (error.to_string(), error.source()),
+            Self::Signals(error) => ("could not listen for signals".to_owned(), Some(error)),
+            Self::NoHome => (
+                "there is no folder to keep images in: neither --home, CORACLE_HOME, XDG_DATA_HOME nor HOME is set"
+                    .to_owned(),
+                None,
+            ),
+            Self::Credentials { path, source } => {
+                (format!("could not use the credentials in {}", path.display()), Some(source.as_ref()))
+            }
+            Self::Variable(text) => (format!("--env {text:?} names no variable; write NAME=VALUE or NAME"), None),
+        };
+        let causes = std::iter::successors(source, |cause: &&dyn StdError| (*cause).source());
+        causes.fold(message, |text, cause| format!("{text}\n  cause: {cause}"))
+    }
+}
+
+pub(crate) fn print(failure: &Failure) -> ExitCode {
+    report::error(&failure.text());
+    ExitCode::from(if matches!(failure, Failure::Variable(_)) { 2 } else { 1 })
+}
+
+/// A signal ended the operation; what failed because of that is only worth telling if it is something else.
+pub(crate) fn interrupted(signal: i32, failure: Option<&Failure>) -> ExitCode {
+    if let Some(failure) =
+        failure.filter(|failure| !matches!(failure, Failure::Library(coracle::Error::Session(_))))
+    {
+        report::error(&failure.text());
+    }
+    report::error(&format!("interrupted by signal {signal}; nothing was left running"));
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
+}

@@ -1,0 +1,84 @@
+//! The only file that prints.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing belongs")]
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+
+use coracle::{Event, Observer, Stream};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// What the user asked to be told: on standard output.
+pub(crate) fn result(text: &str) {
+    println!("{text}");
+}
+
+/// What went wrong: on standard error.
+pub(crate) fn error(text: &str) {
+    eprintln!("error: {text}");
+}
+
+/// Says nothing.
+pub(crate) struct Quiet;
+
+impl Observer for Quiet {
+    fn event(&self, _: Event) {}
+}
+
+/// A bar on a terminal, plain lines elsewhere.
+pub(crate) struct Terminal {
+    bar: Mutex<Option<Bar>>,
+    is_terminal: bool,
+}
+
+struct Bar {
+    bar: ProgressBar,
+    layers: BTreeMap<usize, u64>,
+}
+
+impl Terminal {
+    pub(crate) fn new() -> Self {
+        Self { bar: Mutex::new(None), is_terminal: std::io::stderr().is_terminal() }
+    }
+}
+
+impl Observer for Terminal {
+    fn event(&self, event: Event) {
+        let Ok(mut slot) = self.bar.lock() else { return };
+        match event {
+            Event::PullStarted { image, layers: 0, .. } => eprintln!("{image}: all layers are here"),
+            Event::PullStarted { image, layers, bytes } if self.is_terminal => {
+                let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
+                let bar = ProgressBar::new(bytes).with_message(format!("{image} ({layers} layers)"));
+                *slot = Some(Bar {
+                    bar: bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())),
+                    layers: BTreeMap::new(),
+                });
+            }
+            Event::PullStarted { image, layers, bytes } => {
+                eprintln!("{image}: fetching {layers} layers, {:.1} MB", megabytes(bytes));
+            }
+            Event::LayerProgress { layer, bytes } => {
+                if let Some(bar) = slot.as_mut() {
+                    bar.layers.insert(layer, bytes);
+                    bar.bar.set_position(bar.layers.values().sum());
+                }
+            }
+            Event::LayerReady { layer, skipped } => {
+                if skipped > 0 {
+                    eprintln!(
+                        "layer {layer}: {skipped} device files were left out; containers get their own"
+                    );
+                }
+            }
+            Event::Line { stream: Stream::Out, text } => println!("{text}"),
+            Event::Line { stream: Stream::Err, text } => eprintln!("{text}"),
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for reading, to one decimal")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}

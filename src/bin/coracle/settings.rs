@@ -1,0 +1,42 @@
+//! What was typed, completed from the environment and the user's files.
+
+use std::io;
+use std::path::PathBuf;
+
+use coracle::AuthFile;
+
+use crate::failure::Failure;
+
+/// Where images are kept (XDG Base Directory Specification).
+pub(crate) fn home(typed: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    typed
+        .or_else(|| Some(absolute("XDG_DATA_HOME")?.join("coracle")))
+        .or_else(|| Some(absolute("HOME")?.join(".local/share/coracle")))
+        .ok_or(Failure::NoHome)
+}
+
+/// The user's credentials: `config.json` of `$DOCKER_CONFIG` or `~/.docker`. No file is no credentials.
+pub(crate) fn credentials() -> Result<AuthFile, Failure> {
+    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+    let Some(path) = folder.map(|folder| folder.join("config.json")) else { return Ok(AuthFile::default()) };
+    match std::fs::read(&path) {
+        Ok(text) => {
+            AuthFile::parse(&text).map_err(|source| Failure::Credentials { path, source: Box::new(source) })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AuthFile::default()),
+        Err(error) => Err(Failure::Credentials { path, source: Box::new(error) }),
+    }
+}
+
+/// `NAME=VALUE`, or `NAME` for the value that this process has.
+pub(crate) fn variables(typed: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let split = |text: &String| match text.split_once('=') {
+        Some(("", _)) => Err(Failure::Variable(text.clone())),
+        Some((name, value)) => Ok(Some((name.to_owned(), value.to_owned()))),
+        None if text.is_empty() => Err(Failure::Variable(text.clone())),
+        None => Ok(std::env::var(text).ok().map(|value| (text.clone(), value))),
+    };
+    typed.iter().map(split).filter_map(Result::transpose).collect()
+}

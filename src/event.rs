@@ -1,0 +1,55 @@
+//! What an operation says on its way.
+
+use serde::{Deserialize, Serialize};
+
+/// Which of a program's two outputs a line came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stream {
+    /// Standard output.
+    Out,
+    /// Standard error.
+    Err,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    /// An image's documents are known; its missing layers follow.
+    PullStarted {
+        /// The image's name.
+        image: String,
+        /// Layers to fetch.
+        layers: usize,
+        /// Their compressed size, bytes.
+        bytes: u64,
+    },
+    /// Compressed bytes of a layer have arrived.
+    LayerProgress {
+        /// The layer's place among those fetched.
+        layer: usize,
+        /// So far, bytes.
+        bytes: u64,
+    },
+    /// A layer is verified and in the store.
+    LayerReady {
+        /// The layer's place among those fetched.
+        layer: usize,
+        /// Its entries that were left out (devices, sockets), which a container cannot use here.
+        skipped: usize,
+    },
+    /// A line that a program in a container wrote, without its line feed.
+    Line {
+        /// Where it came from.
+        stream: Stream,
+        /// The line; bytes that are not UTF-8 are replaced.
+        text: String,
+    },
+}
+
+/// Hears of every event, from any thread.
+pub trait Observer: Sync {
+    /// Something happened.
+    fn event(&self, event: Event);
+}

@@ -1,0 +1,56 @@
+//! Bring an image into the store, its layers unpacked for this user's ids.
+
+use coracle_images::{AuthFile, Digest, Reference};
+use coracle_runtime::{Runtime, Terminator};
+
+use crate::error::Error;
+use crate::event::Observer;
+use crate::home::Home;
+use crate::stage::Stage;
+use crate::worker::{Answer, Request};
+
+/// What to pull, and how to speak to its registry.
+#[derive(Debug)]
+pub struct PullRequest {
+    /// The image.
+    pub reference: Reference,
+    /// Registries spoken to in plain HTTP; those on loopback need not be named.
+    pub insecure: Vec<String>,
+    /// Credentials; only those of the image's registry leave this process.
+    pub auth: AuthFile,
+}
+
+/// An image that is in the store now.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pulled {
+    /// Its manifest's digest.
+    pub digest: Digest,
+    /// How many layers were fetched; the others were there.
+    pub fetched: usize,
+}
+
+/// Pull. `hold` gets the handle with which a signal handler ends the work at once.
+///
+/// # Errors
+/// [`Error`]: no user namespaces, no subordinate ids, the registry, or what it sent.
+pub fn pull(
+    home: &Home,
+    request: &PullRequest,
+    observer: &dyn Observer,
+    hold: &dyn Fn(Terminator),
+) -> Result<Pulled, Error> {
+    let stage = Stage::start(home, Runtime::Youki, observer, hold)?;
+    let auth = request.auth.for_registries(&[&request.reference.registry]);
+    let answer = stage.work(&Request::Pull {
+        reference: request.reference.clone(),
+        ids: stage.ids,
+        insecure: request.insecure.clone(),
+        auth,
+    });
+    let pulled = match answer? {
+        Answer::Pulled { digest, fetched } => Pulled { digest, fetched },
+        other => return Err(Error::Worker(format!("the worker answered a pull with {other:?}"))),
+    };
+    stage.finish()?;
+    Ok(pulled)
+}

@@ -1,0 +1,172 @@
+//! Start an image of the store in the foreground.
+
+use coracle_images::{Config, Image, Reference, Store};
+use coracle_runtime::{Access, Mount, Outcome, Rootfs, Runtime, SandboxSpec, Terminator};
+
+use crate::error::Error;
+use crate::event::Observer;
+use crate::home::Home;
+use crate::stage::{STORE, Stage};
+use crate::worker::{Answer, Request};
+
+/// What to run.
+#[derive(Debug)]
+pub struct RunRequest {
+    /// An image of the store.
+    pub image: Reference,
+    /// The runtime that launches it.
+    pub runtime: Runtime,
+    /// Instead of the image's entrypoint: a program, or the name of a process type.
+    pub entrypoint: Option<String>,
+    /// Variables, over those of the image.
+    pub env: Vec<(String, String)>,
+    /// Arguments, instead of the image's command.
+    pub args: Vec<String>,
+}
+
+/// Run to the end.
+///
+/// # Errors
+/// [`Error`]: the image is not there or names nothing to run, or the container could not be launched.
+pub fn run(
+    home: &Home,
+    request: &RunRequest,
+    observer: &dyn Observer,
+    hold: &dyn Fn(Terminator),
+) -> Result<Outcome, Error> {
+    let name = request.image.to_string();
+    let store = Store::open(home.store())?;
+    let image = store.image(&request.image)?.ok_or_else(|| Error::NoImage(name.clone()))?;
+    let argv = command_line(&image.config, request);
+    if argv.is_empty() {
+        return Err(Error::NothingToRun(name));
+    }
+    let stage = Stage::start(home, request.runtime, observer, hold)?;
+    let layers = unpacked_layers(&store, &image, &stage)?;
+    let user = image.config.config.user.clone();
+    let (uid, gid) = match stage.work(&Request::User { layers: layers.clone(), user })? {
+        Answer::User { uid, gid } => (uid, gid),
+        other => return Err(Error::Worker(format!("the worker answered a user with {other:?}"))),
+    };
+    let outcome = stage.launch(SandboxSpec {
+        id: "run".to_owned(),
+        runtime: request.runtime,
+        rootfs: Rootfs::Overlay { lower: layers, scratch: stage.folder() },
+        argv,
+        env: environment(&image.config, &request.env),
+        cwd: working_folder(&image.config).into(),
+        uid,
+        gid,
+        mounts: name_resolution(),
+        files: Vec::new(),
+    });
+    stage.finish()?;
+    outcome
+}
+
+/// The unpacked layers of `image` as the stage sees them, the lowest first.
+fn unpacked_layers(
+    store: &Store,
+    image: &Image,
+    stage: &Stage<'_>,
+) -> Result<Vec<std::path::PathBuf>, Error> {
+    let name = || image.reference.as_ref().map(ToString::to_string).unwrap_or_default();
+    let key = stage.ids.key();
+    let folder = |diff_id| {
+        let path = store.layer_dir(&key, diff_id)?;
+        Some(std::path::Path::new(STORE).join(path.strip_prefix(store.root()).ok()?))
+    };
+    let layers = image.layers();
+    layers.iter().map(|layer| folder(&layer.diff_id).ok_or_else(|| Error::NotUnpacked(name()))).collect()
+}
+
+/// The host's name resolution, where it has files for it.
+fn name_resolution() -> Vec<Mount> {
+    let mount = |path: &str| Mount { source: path.into(), target: path.into(), access: Access::ReadOnly };
+    let there = |path: &&str| std::path::Path::new(path).exists();
+    ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter(there).map(mount).collect()
+}
+
+/// Entrypoint and arguments. A name without `/` given as entrypoint is a process type, as a launcher's image has
+/// them below `/cnb/process`, where the image has process types at all.
+fn command_line(config: &Config, request: &RunRequest) -> Vec<String> {
+    let execution = &config.config;
+    let has_processes = execution.entrypoint.first().is_some_and(|program| program.starts_with("/cnb/"));
+    let (mut argv, own_command) = match &request.entrypoint {
+        Some(name) if has_processes && !name.contains('/') => {
+            (vec![format!("/cnb/process/{name}")], Vec::new())
+        }
+        Some(program) => (vec![program.clone()], Vec::new()),
+        None => (execution.entrypoint.clone(), execution.cmd.clone()),
+    };
+    argv.extend(if request.args.is_empty() { own_command } else { request.args.clone() });
+    argv
+}
+
+/// The image's variables, those of the request over them, and a `PATH` in any case.
+fn environment(config: &Config, extra: &[(String, String)]) -> Vec<(String, String)> {
+    let default = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    let own = config.config.env.iter().filter_map(|variable| variable.split_once('='));
+    let given = extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut env: Vec<(String, String)> = Vec::new();
+    for (name, value) in std::iter::once(default).chain(own).chain(given) {
+        match env.iter_mut().find(|(known, _)| known == name) {
+            Some(known) => value.clone_into(&mut known.1),
+            None => env.push((name.to_owned(), value.to_owned())),
+        }
+    }
+    env
+}
+
+fn working_folder(config: &Config) -> &str {
+    let folder = config.config.working_dir.as_str();
+    if folder.is_empty() { "/" } else { folder }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(entrypoint: Option<&str>, args: &[&str]) -> RunRequest {
+        RunRequest {
+            image: "demo".parse().unwrap(),
+            runtime: Runtime::Youki,
+            entrypoint: entrypoint.map(str::to_owned),
+            env: Vec::new(),
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        }
+    }
+
+    fn config(entrypoint: &[&str], cmd: &[&str]) -> Config {
+        let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let mut config = Config::default();
+        config.config.entrypoint = strings(entrypoint);
+        config.config.cmd = strings(cmd);
+        config
+    }
+
+    #[test]
+    fn arguments_replace_the_command_and_an_entrypoint_replaces_both() {
+        let image = config(&["/bin/web"], &["--port", "80"]);
+        let line = |entrypoint, args: &[&str]| command_line(&image, &request(entrypoint, args)).join(" ");
+        assert_eq!(line(None, &[]), "/bin/web --port 80");
+        assert_eq!(line(None, &["--help"]), "/bin/web --help");
+        assert_eq!(line(Some("sh"), &["-c", "id"]), "sh -c id");
+    }
+
+    #[test]
+    fn a_process_type_is_meant_only_where_the_image_has_some() {
+        let built = config(&["/cnb/process/web"], &[]);
+        assert_eq!(command_line(&built, &request(Some("worker"), &["now"])), ["/cnb/process/worker", "now"]);
+        assert_eq!(command_line(&built, &request(Some("/bin/sh"), &[])), ["/bin/sh"]);
+    }
+
+    #[test]
+    fn given_variables_win_and_there_is_always_a_path() {
+        let mut image = config(&[], &[]);
+        image.config.env = vec!["A=1".to_owned(), "PATH=/x".to_owned()];
+        let env = environment(&image, &[("A".to_owned(), "2".to_owned())]);
+        let pairs: Vec<_> = env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(pairs, [("PATH", "/x"), ("A", "2")]);
+    }
+}

@@ -1,0 +1,125 @@
+//! A session with our folders bound: `/store`, `/work`, and what the operation adds.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
+use std::thread::Scope;
+
+use coracle_runtime::{
+    Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, Terminator,
+};
+
+use crate::error::Error;
+use crate::event::{Event, Observer, Stream};
+use crate::home::{self, Home, WorkFolder};
+use crate::worker::{Answer, Request};
+
+/// Where the store is in the stage's root.
+pub(crate) const STORE: &str = "/store";
+/// Where the work folders are in the stage's root.
+pub(crate) const WORK: &str = "/work";
+
+/// The longest line of a program's output that is handed on whole.
+const LINE_LIMIT: u64 = 64 << 10;
+
+/// A running stage and the folder that its operation works in.
+pub(crate) struct Stage<'a> {
+    session: Session,
+    home: &'a Home,
+    folder: WorkFolder,
+    pub(crate) ids: IdMap,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Stage<'a> {
+    /// Start one. `hold` gets the handle that ends it, for a signal handler.
+    pub(crate) fn start(
+        home: &'a Home,
+        runtime: Runtime,
+        observer: &'a dyn Observer,
+        hold: &dyn Fn(Terminator),
+    ) -> Result<Self, Error> {
+        let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
+        let bind = |source, target: &str| Bind { source, target: target.into(), access: Access::ReadWrite };
+        let binds = vec![bind(home.store(), STORE), bind(home.work(), WORK)];
+        let setup = StageSetup { binds, host_programs: runtime.program().is_some() };
+        let folder = home.new_work_folder()?;
+        let session = Session::start(ids, &setup)?;
+        hold(session.terminator().map_err(Error::Pipe)?);
+        Ok(Self { session, home, folder, ids, observer })
+    }
+
+    /// The work folder's path in the stage's root.
+    pub(crate) fn folder(&self) -> std::path::PathBuf {
+        std::path::Path::new(WORK).join(self.folder.path.file_name().unwrap_or_default())
+    }
+
+    /// Have the worker do something. Its standard output is a stream of events.
+    pub(crate) fn work(&self, request: &Request) -> Result<Answer, Error> {
+        let answer: Result<Answer, String> = self.with_output(
+            |output| Ok(self.session.work(request, output)?),
+            |line| serde_json::from_str(&line).unwrap_or(Event::Line { stream: Stream::Out, text: line }),
+        )?;
+        answer.map_err(Error::Worker)
+    }
+
+    /// Run a container. Its output becomes [`Event::Line`]s.
+    pub(crate) fn launch(&self, spec: SandboxSpec) -> Result<Outcome, Error> {
+        self.with_output(
+            |output| Ok(self.session.launch(spec, output)?),
+            |text| Event::Line { stream: Stream::Out, text },
+        )
+    }
+
+    /// Run `job` with two pipes, reading both until everybody who could write is gone.
+    fn with_output<T>(
+        &self,
+        job: impl FnOnce(JobOutput) -> Result<T, Error>,
+        on_stdout: impl Fn(String) -> Event + Send,
+    ) -> Result<T, Error> {
+        let pipe = || nix_pipe().map_err(Error::Pipe);
+        let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
+        std::thread::scope(|scope| {
+            self.forward(scope, out, on_stdout);
+            self.forward(scope, err, |text| Event::Line { stream: Stream::Err, text });
+            job(JobOutput { stdout, stderr })
+        })
+    }
+
+    fn forward<'scope>(
+        &'scope self,
+        scope: &'scope Scope<'scope, '_>,
+        from: OwnedFd,
+        event: impl Fn(String) -> Event + Send + 'scope,
+    ) {
+        let observer = self.observer;
+        scope.spawn(move || {
+            let mut reader = BufReader::new(File::from(from));
+            let mut line = Vec::new();
+            // A line over the limit is handed on in pieces, so that a program cannot make us hold it all.
+            while reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+                let text = String::from_utf8_lossy(&line);
+                observer.event(event(text.trim_end_matches(['\n', '\r']).to_owned()));
+                line.clear();
+            }
+        });
+    }
+
+    /// Delete the work folder, and those of operations that were killed, and end the stage.
+    pub(crate) fn finish(self) -> Result<(), Error> {
+        let abandoned = self.home.abandoned();
+        let mut folders = vec![self.folder()];
+        folders.extend(
+            abandoned.iter().filter_map(|path| Some(std::path::Path::new(WORK).join(path.file_name()?))),
+        );
+        self.work(&Request::Delete { folders })?;
+        abandoned.iter().for_each(|path| home::forget_abandoned(path));
+        self.folder.forget();
+        Ok(())
+    }
+}
+
+fn nix_pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
+    let (reader, writer) = std::io::pipe()?;
+    Ok((reader.into(), writer.into()))
+}
