@@ -63,6 +63,10 @@ fn harden() -> Result<(), String> {
     if !nix::sys::prctl::get_no_new_privs().unwrap_or(false) {
         return Err("no_new_privs is not set; the runtime must set it".to_owned());
     }
+    // The phase has the same user id: without this it could look into /proc/1 (environment, descriptors, memory),
+    // and only the pipe's owner would keep it from reporting an end of its own making (proc(5), ptrace(2) on access
+    // modes). Executing the phase makes the phase dumpable again.
+    nix::sys::prctl::set_dumpable(false).map_err(|e| format!("could not close /proc/1 to the phase: {e}"))?;
     match sys::join_session_keyring() {
         // No keyrings in this kernel, or closed off by an outer filter: then there is nothing to see in them.
         Ok(()) => {}

@@ -208,6 +208,9 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
         "write:/proc/sys/kernel/core_pattern",
         "cat:/proc/keys",
         "cat:/proc/1/cmdline",
+        "list:/proc/1/fd",
+        "write:/proc/1/fd/3",
+        "cat:/proc/1/environ",
     ];
     let run = run(spec(runtime, &acts), Vec::new())?;
     let facts = run.facts();
@@ -230,6 +233,9 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
     same(facts["list:/sys"], "", &run);
     assert_ne!(facts["write:/proc/sys/kernel/core_pattern"], "written");
     same(facts["cat:/proc/keys"], "", &run);
+    for act in ["list:/proc/1/fd", "write:/proc/1/fd/3", "cat:/proc/1/environ"] {
+        same(facts[act], "PermissionDenied", &run);
+    }
     same(facts["cat:/proc/1/cmdline"].trim_matches('\0'), "/.coracle/init", &run);
     Ok(())
 }
