@@ -51,14 +51,17 @@ impl Home {
     /// A new work folder, its lock taken before anybody else can see it.
     pub(crate) fn new_work_folder(&self) -> Result<WorkFolder, Error> {
         let work = self.work();
-        let folder = tempfile::Builder::new()
+        // The lock comes first and is held before the folder exists, so that nobody takes it for abandoned.
+        let lock = tempfile::Builder::new()
             .prefix("op-")
-            .tempdir_in(&work)
-            .map_err(Error::folder("create a folder in", &work))?;
-        let path = folder.keep();
-        let lock = lock_path(&path);
-        let file = File::create(&lock).map_err(Error::folder("create", &lock))?;
-        file.lock().map_err(Error::folder("lock", &lock))?;
+            .suffix(".lock")
+            .tempfile_in(&work)
+            .map_err(Error::folder("create a lock in", &work))?;
+        lock.as_file().lock().map_err(Error::folder("lock", lock.path()))?;
+        let (file, lock) =
+            lock.keep().map_err(|error| Error::folder("keep a lock in", &work)(error.error))?;
+        let path = lock.with_extension("");
+        DirBuilder::new().mode(0o700).create(&path).map_err(Error::folder("create", &path))?;
         Ok(WorkFolder { path, _lock: file })
     }
 

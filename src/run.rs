@@ -60,8 +60,10 @@ pub fn run(
         mounts: name_resolution(),
         files: Vec::new(),
     });
-    stage.finish()?;
-    outcome
+    // The program's end is what the caller asked for; what cannot be deleted now, the next operation tries again.
+    let finished = stage.finish();
+    let outcome = outcome?;
+    finished.map(|()| outcome)
 }
 
 /// The unpacked layers of `image` as the stage sees them, the lowest first.

@@ -73,7 +73,8 @@ fn harden() -> Result<(), String> {
         Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOSYS | nix::libc::EPERM)) => {}
         Err(error) => return Err(format!("could not join a new session keyring: {error}")),
     }
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|e| format!("could not switch core dumps off: {e}"))?;
+    // 1, not 0: for a core_pattern that is a pipe the kernel ignores 0 and starts the host's handler (core(5)).
+    setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(|e| format!("could not switch core dumps off: {e}"))?;
     restrict_with_landlock().map_err(|e| format!("could not enter a Landlock domain: {e}"))
 }
 

@@ -36,6 +36,10 @@ enum PrepareError {
         "{path} of the image is a symbolic link or a file where a folder must be; refused, because a runtime would follow it out of the image"
     )]
     Redirected { path: PathBuf },
+    #[error(
+        "{path} cannot be {what} of a container: it must be absolute, without `..`, and outside /proc, /dev, /sys and every other mount"
+    )]
+    Target { path: PathBuf, what: &'static str },
     #[error(transparent)]
     Unmapped(#[from] UnmappedId),
     #[error(transparent)]
@@ -66,6 +70,10 @@ pub(crate) fn run() -> i32 {
 /// Everything up to the bundle, whose path is returned.
 fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     let LaunchRequest { ids, spec } = request;
+    // Before anything else: an id that is not mapped is not the guest's to have (and -1 would mean "no change").
+    let (uid, gid) = (ids.outer(u64::from(spec.uid))?, ids.outer(u64::from(spec.gid))?);
+    check_targets(spec)?;
+    give_outputs(uid, gid);
     let nothing = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare the mount namespace of", "the launcher"))?;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
@@ -85,6 +93,7 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     own.push(own_mount(init_request, spec::INIT_REQUEST));
     own.extend(write_files(spec, ids)?);
     let root_fd = open_folder(&rootfs)?;
+    ensure_mount_point(&root_fd, &spec.cwd, true, ids)?;
     for standard in ["/proc", "/dev", "/sys"] {
         ensure_mount_point(&root_fd, Path::new(standard), true, ids)?;
     }
@@ -94,6 +103,35 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     }
     write_json(&bundle.join("config.json"), &spec::runtime_config(spec, &rootfs, &own))?;
     Ok(bundle)
+}
+
+/// Refuse mount points that a runtime would resolve through content: below another mount a link of the guest's making
+/// could send the mount elsewhere, and nothing of ours looks in there.
+fn check_targets(spec: &SandboxSpec) -> Result<(), PrepareError> {
+    let is_plain = |path: &Path| {
+        path.is_absolute()
+            && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+    };
+    if !is_plain(&spec.cwd) {
+        return Err(PrepareError::Target { path: spec.cwd.clone(), what: "the working folder" });
+    }
+    let mut taken: Vec<&Path> = ["/proc", "/dev", "/sys", "/.coracle"].map(Path::new).to_vec();
+    let targets =
+        spec.mounts.iter().map(|mount| &mount.target).chain(spec.files.iter().map(|file| &file.target));
+    for target in targets {
+        if !is_plain(target) || taken.iter().any(|other| target.starts_with(other)) {
+            return Err(PrepareError::Target { path: target.clone(), what: "a mount point" });
+        }
+        taken.push(target);
+    }
+    Ok(())
+}
+
+/// Make the output pipes the guest's, so that it can open `/dev/stdout`. A file of the caller's stays the caller's.
+fn give_outputs(uid: u32, gid: u32) {
+    for output in [io::stdout().as_fd(), io::stderr().as_fd()] {
+        let _ = nix::unistd::fchown(output, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    }
 }
 
 fn own_mount(source: PathBuf, target: impl Into<PathBuf>) -> Mount {
@@ -256,6 +294,33 @@ mod tests {
         let error = ensure_mount_point(&root, Path::new("/cnb/lifecycle"), true, &IdMap::Single).unwrap_err();
         assert!(error.to_string().starts_with("cnb of the image"), "{error}");
         assert!(!folder.path().parent().unwrap().join("lifecycle").exists());
+    }
+
+    #[test]
+    fn a_target_that_content_could_redirect_is_refused() {
+        let refuses = |targets: &[&str], cwd: &str| {
+            let mount = |target: &&str| own_mount("/work/x".into(), *target);
+            let spec = SandboxSpec {
+                id: "t".to_owned(),
+                runtime: crate::sandbox::Runtime::Youki,
+                rootfs: Rootfs::Empty,
+                argv: Vec::new(),
+                env: Vec::new(),
+                cwd: cwd.into(),
+                uid: 0,
+                gid: 0,
+                mounts: targets.iter().map(mount).collect(),
+                files: Vec::new(),
+            };
+            check_targets(&spec).is_err()
+        };
+        assert!(!refuses(&["/workspace", "/layers", "/etc/hosts"], "/workspace"));
+        for targets in
+            [&["/workspace", "/workspace/in"][..], &["/a/../b"], &["a"], &["/proc/x"], &["/x", "/x"]]
+        {
+            assert!(refuses(targets, "/"), "{targets:?}");
+        }
+        assert!(refuses(&[], "relative") && refuses(&[], "/a/../b"));
     }
 
     #[test]

@@ -33,9 +33,14 @@ pub(crate) fn programs() -> Result<Vec<BpfProgram>, FilterError> {
     let one_of = |values: &[u64]| -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
         values.iter().map(|value| SeccompRule::new(equal(*value)?)).collect()
     };
-    let families =
-        [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(|family| family as u64);
-    rules.insert(libc::SYS_socket, one_of(&families)?);
+    let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].map(|family| family as u64);
+    let mut sockets = one_of(&families)?;
+    // Of netlink only the protocol that tells of interfaces and routes: others reach into the host's network.
+    let argument = |index, value| SeccompCondition::new(index, Len::Dword, Op::Eq, value);
+    let (netlink, route) = (libc::AF_NETLINK as u64, libc::NETLINK_ROUTE as u64);
+    sockets.push(SeccompRule::new(vec![argument(0, netlink)?, argument(2, route)?])?);
+    rules.insert(libc::SYS_socket, sockets);
+    rules.insert(libc::SYS_socketpair, one_of(&[libc::AF_UNIX as u64])?);
     rules.insert(libc::SYS_personality, one_of(&[0, 0xffff_ffff])?);
     let no_namespace = SeccompCondition::new(0, Len::Qword, Op::MaskedEq(NEW_NAMESPACES), 0)?;
     rules.insert(libc::SYS_clone, vec![SeccompRule::new(vec![no_namespace])?]);

@@ -26,7 +26,9 @@ fn main() -> ExitCode {
     if name == "/probe" {
         return probe();
     }
-    let tests: [Test; 7] = [
+    let tests: [Test; 9] = [
+        ("an_id_that_is_not_mapped_is_refused", unmapped_id),
+        ("the_outputs_can_be_opened_by_name", open_outputs),
         ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
         ("a_signal_is_told_from_an_exit_status", killed_by_signal),
         ("nothing_can_be_gained_inside", nothing_can_be_gained),
@@ -82,6 +84,10 @@ fn probe() -> ExitCode {
             }
             "cat" => io(fs::read_to_string(object).map(|text| text.trim().replace('\n', "|"))),
             "write" => io(fs::write(object, "x").map(|()| "written".to_owned())),
+            "append" => {
+                let file = fs::OpenOptions::new().append(true).open(object);
+                io(file.and_then(|mut file| file.write_all(b"x\n")).map(|()| "appended".to_owned()))
+            }
             "list" => io(fs::read_dir(object).map(|entries| {
                 let mut names: Vec<_> =
                     entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
@@ -89,6 +95,14 @@ fn probe() -> ExitCode {
                 names.join(",")
             })),
             "status" => status_field(object),
+            "socket" => {
+                use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+                let protocol = match object {
+                    "route" => SockProtocol::NetlinkRoute,
+                    _ => SockProtocol::NetlinkAudit,
+                };
+                of(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::empty(), protocol).map(drop))
+            }
             "ids" => format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid()),
             "unshare" => of(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)),
             "mount" => of(nix::mount::mount(
@@ -203,6 +217,8 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
         "mknod",
         "kill",
         "cat:/proc/self/uid_map",
+        "socket:route",
+        "socket:audit",
         "list:/proc/self/fd",
         "list:/sys",
         "write:/proc/sys/kernel/core_pattern",
@@ -219,6 +235,8 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
     }
     same(facts["status:NoNewPrivs"], "1", &run);
     same(facts["status:Seccomp"], "2", &run);
+    same(facts["socket:route"], "done", &run);
+    same(facts["socket:audit"], "EPERM", &run);
     same(facts["unshare"], "EPERM", &run);
     same(facts["mount"], "EPERM", &run);
     // Landlock says EACCES before the missing capability says EPERM, where the kernel has it.
@@ -257,6 +275,28 @@ fn missing_program(runtime: Runtime) -> TestResult {
     let run = run(missing, Vec::new())?;
     let expected = "container test could not be run: could not execute /bin/absent: No such file or directory (os error 2)";
     same(run.outcome.clone(), Err(expected.to_owned()), &run);
+    Ok(())
+}
+
+fn unmapped_id(runtime: Runtime) -> TestResult {
+    for (uid, gid) in [(u32::MAX, 1000), (1000, 65_536)] {
+        let mut foreign = spec(runtime, &["ids"]);
+        (foreign.uid, foreign.gid) = (uid, gid);
+        let run = run(foreign, Vec::new())?;
+        let id = if uid == u32::MAX { uid } else { gid };
+        let expected = format!(
+            "container test could not be run: id {id} is outside the 65536 ids that a container has here"
+        );
+        same(run.outcome.clone(), Err(expected), &run);
+    }
+    Ok(())
+}
+
+fn open_outputs(runtime: Runtime) -> TestResult {
+    let run = run(spec(runtime, &["append:/proc/self/fd/1", "append:/proc/self/fd/2"]), Vec::new())?;
+    assert!(run.stdout.contains("append:/proc/self/fd/1=appended"), "{}", run.stdout);
+    assert!(run.stdout.contains("append:/proc/self/fd/2=appended"), "{}", run.stdout);
+    same(run.stderr.as_str(), "x\n", &run);
     Ok(())
 }
 

@@ -156,8 +156,9 @@ impl<'a, R: Read> Archive<'a, R> {
             EntryType::Directory => Kind::Folder,
             EntryType::Fifo => Kind::Fifo,
             EntryType::Char | EntryType::Block => {
-                let fields = header.as_ustar().map(|u| (number(&u.dev_major), number(&u.dev_minor)));
-                let (Ok(major), Ok(minor)) = fields.unwrap_or((Ok(0), Ok(0))) else {
+                // At the same place in POSIX and GNU headers; older ones have zeros there.
+                let bytes = header.as_bytes();
+                let (Ok(major), Ok(minor)) = (number(&bytes[329..337]), number(&bytes[337..345])) else {
                     return Err(refused("its device number cannot be read"));
                 };
                 Kind::Device(major << 32 | minor)

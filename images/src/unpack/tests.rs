@@ -19,6 +19,18 @@ impl Tar {
         self.0.resize(self.0.len().next_multiple_of(512), 0);
         self
     }
+    /// A character device 5:1, the header's magic and version given.
+    fn device(mut self, name: &str, magic: &[u8; 8]) -> Self {
+        let start = self.0.len();
+        self = self.raw(b'3', name, "", 0o600, b"");
+        let header = &mut self.0[start..start + 512];
+        header[257..265].copy_from_slice(magic);
+        header[329..345].copy_from_slice(b"0000005\x000000001\0");
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        self
+    }
     fn file(self, name: &str, data: &str) -> Self {
         self.raw(b'0', name, "", 0o644, data.as_bytes())
     }
@@ -235,6 +247,8 @@ fn t27_whiteouts() {
     check("as folder", |t, _| t.folder(".wh.a", 0o755), Err("empty file"));
     check("as link", |t, c| t.symlink(".wh.a", c), Err("empty file"));
     check("device 0:0", |t, _| t.raw(b'3', "a", "", 0o644, b""), Err("whiteout"));
+    check("device 5:1 with a POSIX header", |t, _| t.device("console", b"ustar\x0000"), Ok(&[]));
+    check("device 5:1 with a GNU header", |t, _| t.device("console", b"ustar  \0"), Ok(&[]));
 }
 
 #[test]

@@ -72,13 +72,32 @@ impl Observer for Terminal {
                     );
                 }
             }
-            Event::Line { stream: Stream::Out, text } => println!("{text}"),
-            Event::Line { stream: Stream::Err, text } => eprintln!("{text}"),
+            Event::Line { stream: Stream::Out, text } => println!("{}", printable(&text)),
+            Event::Line { stream: Stream::Err, text } => eprintln!("{}", printable(&text)),
         }
     }
+}
+
+/// A stranger's line without what would move the cursor, write the clipboard or rename the window: every control
+/// character but the tab is replaced.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for reading, to one decimal")]
 fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::printable;
+
+    #[test]
+    fn a_strangers_line_cannot_drive_the_terminal() {
+        assert_eq!(
+            printable("a\tb\u{1b}]52;c;x\u{7}\r\u{9b}2Jé"),
+            "a\tb\u{fffd}]52;c;x\u{fffd}\u{fffd}\u{fffd}2Jé"
+        );
+    }
 }
