@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::home::Home;
 use crate::stage::Stage;
-use crate::worker::{Answer, Request};
+use crate::worker;
 
 /// What to pull, and how to speak to its registry.
 #[derive(Debug)]
@@ -40,17 +40,12 @@ pub fn pull(
     hold: &dyn Fn(Terminator),
 ) -> Result<Pulled, Error> {
     let stage = Stage::start(home, Runtime::Youki, observer, hold)?;
-    let auth = request.auth.for_registries(&[&request.reference.registry]);
-    let answer = stage.work(&Request::Pull {
+    let pulled = stage.work(worker::Pull {
         reference: request.reference.clone(),
         ids: stage.ids,
         insecure: request.insecure.clone(),
-        auth,
-    });
-    let pulled = match answer? {
-        Answer::Pulled { digest, fetched } => Pulled { digest, fetched },
-        other => return Err(Error::Worker(format!("the worker answered a pull with {other:?}"))),
-    };
+        auth: request.auth.for_registries(&[&request.reference.registry]),
+    })?;
     stage.finish()?;
-    Ok(pulled)
+    Ok(Pulled { digest: pulled.digest, fetched: pulled.fetched })
 }

@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::home::Home;
 use crate::stage::{STORE, Stage};
-use crate::worker::{Answer, Request};
+use crate::worker::{FindUser, User};
 
 /// What to run.
 #[derive(Debug)]
@@ -44,10 +44,7 @@ pub fn run(
     let stage = Stage::start(home, request.runtime, observer, hold)?;
     let layers = unpacked_layers(&store, &image, &stage)?;
     let user = image.config.config.user.clone();
-    let (uid, gid) = match stage.work(&Request::User { layers: layers.clone(), user })? {
-        Answer::User { uid, gid } => (uid, gid),
-        other => return Err(Error::Worker(format!("the worker answered a user with {other:?}"))),
-    };
+    let User { uid, gid } = stage.work(FindUser { layers: layers.clone(), user })?;
     let outcome = stage.launch(SandboxSpec {
         id: "run".to_owned(),
         runtime: request.runtime,

@@ -12,7 +12,7 @@ use coracle_runtime::{
 use crate::error::Error;
 use crate::event::{Event, Observer, Stream};
 use crate::home::{self, Home, WorkFolder};
-use crate::worker::{Answer, Request};
+use crate::worker::{Delete, Job, Request};
 
 /// Where the store is in the stage's root.
 pub(crate) const STORE: &str = "/store";
@@ -55,9 +55,10 @@ impl<'a> Stage<'a> {
     }
 
     /// Have the worker do something. Its standard output is a stream of events.
-    pub(crate) fn work(&self, request: &Request) -> Result<Answer, Error> {
-        let answer: Result<Answer, String> = self.with_output(
-            |output| Ok(self.session.work(request, output)?),
+    pub(crate) fn work<J: Job>(&self, job: J) -> Result<J::Answer, Error> {
+        let request: Request = job.into();
+        let answer: Result<J::Answer, String> = self.with_output(
+            |output| Ok(self.session.work(&request, output)?),
             |line| serde_json::from_str(&line).unwrap_or(Event::Line { stream: Stream::Out, text: line }),
         )?;
         answer.map_err(Error::Worker)
@@ -77,7 +78,7 @@ impl<'a> Stage<'a> {
         job: impl FnOnce(JobOutput) -> Result<T, Error>,
         on_stdout: impl Fn(String) -> Event + Send,
     ) -> Result<T, Error> {
-        let pipe = || nix_pipe().map_err(Error::Pipe);
+        let pipe = || pipe().map_err(Error::Pipe);
         let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
         std::thread::scope(|scope| {
             self.forward(scope, out, on_stdout);
@@ -112,14 +113,14 @@ impl<'a> Stage<'a> {
         folders.extend(
             abandoned.iter().filter_map(|path| Some(std::path::Path::new(WORK).join(path.file_name()?))),
         );
-        self.work(&Request::Delete { folders })?;
+        self.work(Delete { folders })?;
         abandoned.iter().for_each(|path| home::forget_abandoned(path));
         self.folder.forget();
         Ok(())
     }
 }
 
-fn nix_pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
+fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = std::io::pipe()?;
     Ok((reader.into(), writer.into()))
 }

@@ -1,0 +1,132 @@
+//! Images on their way from a registry into the store.
+
+use std::fmt;
+use std::io::Read;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use coracle_images::{
+    AuthFile, Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, RegistryOptions,
+    Store, ingest_layer,
+};
+use coracle_runtime::{GUEST_IDS, IdMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::{AnyError, Job, tell};
+use crate::event::Event;
+use crate::stage::STORE;
+
+/// How many layers are fetched and unpacked at once.
+const PARALLEL_LAYERS: usize = 3;
+
+/// The shift by one, as `images` wants to hear it.
+pub(super) struct Owners(pub(super) IdMap);
+
+impl OwnerMap for Owners {
+    fn owner(&self, uid: u64, gid: u64) -> Result<(u32, u32), OwnerError> {
+        let refused = |_| OwnerError { uid, gid, why: format!("ids here end at {}", GUEST_IDS - 1) };
+        Ok((self.0.outer(uid).map_err(refused)?, self.0.outer(gid).map_err(refused)?))
+    }
+}
+
+/// Bring an image and its unpacked layers into the store.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Pull {
+    pub(crate) reference: Reference,
+    pub(crate) ids: IdMap,
+    pub(crate) insecure: Vec<String>,
+    /// A `config.json` with the credentials of the image's registry alone.
+    pub(crate) auth: String,
+}
+
+impl fmt::Debug for Pull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pull").field("reference", &self.reference).finish_non_exhaustive()
+    }
+}
+
+/// An image that is in the store now.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Pulled {
+    pub(crate) digest: Digest,
+    /// How many layers were fetched; the others were there.
+    pub(crate) fetched: usize,
+}
+
+impl Job for Pull {
+    type Answer = Pulled;
+
+    fn carry_out(self) -> Result<Pulled, AnyError> {
+        let Self { reference, ids, insecure, auth } = self;
+        let store = Store::open(STORE)?;
+        let auth = AuthFile::parse(auth.as_bytes())?;
+        let registry = Registry::new(RegistryOptions { insecure, auth, ca_bundle: None })?;
+        let image = registry.image(&reference, &Platform::host())?;
+        let key = ids.key();
+        let is_missing = |layer: &Layer| store.layer_dir(&key, &layer.diff_id).is_none();
+        let missing: Vec<Layer> = image.layers().into_iter().filter(is_missing).collect();
+        let bytes = missing.iter().map(|layer| layer.descriptor.size).sum();
+        tell(&Event::PullStarted { image: reference.to_string(), layers: missing.len(), bytes });
+        fetch_layers(&store, &registry, &reference, &missing, ids)?;
+        publish(&store, &reference, &image)?;
+        Ok(Pulled { digest: image.digest, fetched: missing.len() })
+    }
+}
+
+/// The documents come last: an image that the store knows by name is complete.
+fn publish(store: &Store, reference: &Reference, image: &Image) -> Result<(), AnyError> {
+    store.put_image(image)?;
+    Ok(store.tag(reference, &image.descriptor())?)
+}
+
+fn fetch_layers(
+    store: &Store,
+    registry: &Registry,
+    reference: &Reference,
+    layers: &[Layer],
+    ids: IdMap,
+) -> Result<(), AnyError> {
+    let next = AtomicUsize::new(0);
+    let failure: Mutex<Option<AnyError>> = Mutex::new(None);
+    let fetch = |number: usize, layer: &Layer| -> Result<(), AnyError> {
+        let source: Box<dyn Read + Send> = match store.blob(&layer.descriptor.digest) {
+            Ok(file) => Box::new(file),
+            Err(_) => registry.blob(reference, &layer.descriptor)?,
+        };
+        // A megabyte at a time: a line for each read would cost more than the bars are worth.
+        let told = AtomicUsize::new(0);
+        let progress = |bytes: u64| {
+            let step = usize::try_from(bytes >> 20).unwrap_or(usize::MAX);
+            if told.swap(step, Ordering::Relaxed) != step {
+                tell(&Event::LayerProgress { layer: number, bytes });
+            }
+        };
+        let (_, unpacked) = ingest_layer(store, source, layer, &ids.key(), &Owners(ids), &progress)?;
+        let skipped = unpacked.map_or(0, |unpacked| unpacked.devices.len());
+        tell(&Event::LayerReady { layer: number, skipped });
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..PARALLEL_LAYERS.min(layers.len()) {
+            scope.spawn(|| {
+                while let Some((number, layer)) =
+                    layers.iter().enumerate().nth(next.fetch_add(1, Ordering::Relaxed))
+                {
+                    if let Err(error) = fetch(number, layer) {
+                        next.store(layers.len(), Ordering::Relaxed);
+                        if let Ok(mut failure) = failure.lock() {
+                            failure.get_or_insert(error);
+                        }
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    match failure.into_inner() {
+        Ok(None) => Ok(()),
+        Ok(Some(error)) => Err(error),
+        Err(_) => Err("a thread that fetched layers panicked".into()),
+    }
+}
