@@ -25,6 +25,6 @@ pub use reference::{DOCKER_HUB, Reference, ReferenceError};
 pub use registry::{Pushed, Registry, RegistryError, RegistryOptions};
 pub use store::{
     Blob, BlobWriter, IngestError, LayerSlot, LayoutError, StagedLayer, Store, StoreError, ingest_layer,
-    read_layout, write_layout,
+    read_layout, write_layout, write_sparse_layout,
 };
 pub use unpack::{OwnerError, OwnerMap};

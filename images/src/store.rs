@@ -31,7 +31,7 @@ use crate::reference::Reference;
 pub use blob::{Blob, BlobWriter};
 pub use ingest::{IngestError, ingest_layer};
 pub use layers::{LayerSlot, StagedLayer};
-pub use layout::{LayoutError, read_layout, write_layout};
+pub use layout::{LayoutError, read_layout, write_layout, write_sparse_layout};
 
 /// The annotation that names an image in a layout.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";

@@ -83,9 +83,6 @@ pub fn write_layout(
 ) -> Result<(), LayoutError> {
     let blobs = dir.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(|source| LayoutError::Write { path: blobs.clone(), source })?;
-    let write = |path: PathBuf, bytes: &[u8]| {
-        fs::write(&path, bytes).map_err(|source| LayoutError::Write { path, source })
-    };
     for descriptor in &image.manifest.layers {
         let path = blobs.join(descriptor.digest.hex());
         if path.exists() {
@@ -105,6 +102,23 @@ pub fn write_layout(
         }
         fs::rename(&staged, &path).map_err(fail)?;
     }
+    write_sparse_layout(image, name, dir)
+}
+
+/// Writes an image as a layout folder without its layers: what a reader needs who only asks which layers there are.
+///
+/// Layers that the folder already has stay. `name` becomes the `ref.name` annotation; the image is then the folder's
+/// only one. `index.json` comes last.
+///
+/// # Errors
+///
+/// When the folder cannot be written.
+pub fn write_sparse_layout(image: &Image, name: Option<&str>, dir: &Path) -> Result<(), LayoutError> {
+    let blobs = dir.join("blobs/sha256");
+    fs::create_dir_all(&blobs).map_err(|source| LayoutError::Write { path: blobs.clone(), source })?;
+    let write = |path: PathBuf, bytes: &[u8]| {
+        fs::write(&path, bytes).map_err(|source| LayoutError::Write { path, source })
+    };
     write(blobs.join(image.manifest.config.digest.hex()), &image.config_bytes)?;
     write(blobs.join(image.digest.hex()), &image.manifest_bytes)?;
     let mut entry = image.descriptor();
@@ -118,7 +132,7 @@ pub fn write_layout(
     write(path, &index)
 }
 
-/// Reads an image from a layout folder: the one of this `ref.name`, or the first.
+/// Reads an image from a layout folder, sparse or whole: the one of this `ref.name`, or the first.
 ///
 /// # Errors
 ///

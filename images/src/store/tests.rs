@@ -196,3 +196,22 @@ fn layout_round_trip() {
     assert!(matches!(write_layout(&image, None, &other, &wrong), Err(LayoutError::OtherContent { .. })));
     assert!(!other.join("index.json").exists());
 }
+
+#[test]
+fn sparse_layout_has_documents_and_keeps_layers() {
+    let (dir, _store) = store();
+    let (bytes, layer) = layer();
+    let image = Image::assemble(Config::default(), vec![layer.clone()]).unwrap();
+    let out = dir.path().join("out");
+    write_sparse_layout(&image, Some("app"), &out).unwrap();
+    assert_eq!(read_layout(&out, Some("app")).unwrap(), image);
+    assert_eq!(fs::read_dir(out.join("blobs/sha256")).unwrap().count(), 2);
+    assert_eq!(fs::read(out.join("oci-layout")).unwrap(), br#"{"imageLayoutVersion":"1.0.0"}"#);
+    // A layer that a program adds later survives a second writing under another name.
+    let blob = out.join("blobs/sha256").join(layer.descriptor.digest.hex());
+    fs::write(&blob, &bytes).unwrap();
+    write_sparse_layout(&image, None, &out).unwrap();
+    assert_eq!(read_layout(&out, None).unwrap(), image);
+    assert!(matches!(read_layout(&out, Some("app")), Err(LayoutError::Missing { .. })));
+    assert_eq!(fs::read(blob).unwrap(), bytes);
+}
