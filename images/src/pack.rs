@@ -144,13 +144,20 @@ impl<'a> TarWriter<'a> {
         self.entry(path.as_bytes(), b"", b'5', mode, (uid, gid), 0, (0, 0))
     }
 
-    /// A symbolic link, with the permissions Linux shows for one.
+    /// A symbolic link. Linux shows 0777 for one; archives of other builders may say something else.
     ///
     /// # Errors
     ///
     /// When it cannot be written.
-    pub fn symlink(&mut self, path: &str, target: &str, uid: u32, gid: u32) -> Result<(), PackError> {
-        self.entry(path.as_bytes(), target.as_bytes(), b'2', 0o777, (uid, gid), 0, (0, 0))
+    pub fn symlink(
+        &mut self,
+        path: &str,
+        target: &str,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    ) -> Result<(), PackError> {
+        self.entry(path.as_bytes(), target.as_bytes(), b'2', mode, (uid, gid), 0, (0, 0))
     }
 
     /// A file of `size` bytes.

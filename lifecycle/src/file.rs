@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use coracle_cnb::DocumentError;
 
 /// The largest document that is read: what foreign programs write must not fill the memory.
-const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
 
 /// Why a file or a folder could not be used.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,8 @@ pub mod build;
 pub mod detect;
 pub mod env;
 pub mod file;
+#[cfg(feature = "phases")]
+pub mod folder;
 pub mod launcher;
 #[cfg(feature = "phases")]
 pub mod phases;

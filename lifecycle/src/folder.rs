@@ -1,0 +1,184 @@
+//! Folders that foreign programs wrote: everything is opened below a handle, and no link is followed.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt as _;
+use std::path::{Path, PathBuf};
+
+use coracle_cnb::DocumentError;
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::sys::stat::{SFlag, fstatat};
+
+use crate::file::MAX_DOCUMENT;
+
+/// Why a folder or file could not be used. Paths are relative to the folder that was opened.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It could not be opened.
+    #[error("open without following links: `{path}`")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be read.
+    #[error("read: `{path}`")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It is no regular file, or larger than any document should be.
+    #[error("read: `{path}` is not a regular file of at most {MAX_DOCUMENT} bytes")]
+    Unfit { path: PathBuf },
+    /// It is not the document it should be.
+    #[error("read document: `{path}`")]
+    Document {
+        path: PathBuf,
+        #[source]
+        source: DocumentError,
+    },
+}
+
+/// Opens a path below a folder, or nothing where there is none (`openat2(2)`, `RESOLVE_NO_SYMLINKS`).
+fn open(at: BorrowedFd<'_>, path: &Path, flags: OFlag) -> Result<Option<OwnedFd>, FolderError> {
+    // Nonblocking: whoever owns the folder may have put a FIFO there.
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(at, path, how) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(FolderError::Open { path: path.to_owned(), source: errno.into() }),
+    }
+}
+
+/// A folder below another, or nothing where there is none.
+pub fn folder(at: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, FolderError> {
+    open(at, path, OFlag::O_DIRECTORY)
+}
+
+/// The text of a file, or nothing where there is none.
+pub fn text(at: BorrowedFd<'_>, path: &Path) -> Result<Option<String>, FolderError> {
+    let Some(fd) = open(at, path, OFlag::empty())? else { return Ok(None) };
+    let failed = |source| FolderError::Read { path: path.to_owned(), source };
+    let unfit = || FolderError::Unfit { path: path.to_owned() };
+    let file = File::from(fd);
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(unfit());
+    }
+    let mut text = String::new();
+    let read = file.take(MAX_DOCUMENT + 1).read_to_string(&mut text).map_err(failed)?;
+    if read as u64 > MAX_DOCUMENT {
+        return Err(unfit());
+    }
+    Ok(Some(text))
+}
+
+/// The document in a TOML file, or nothing where there is none; `document` names it in the error.
+pub fn document<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    at: BorrowedFd<'_>,
+    path: &Path,
+) -> Result<Option<T>, FolderError> {
+    let read = |text: String| coracle_cnb::read_toml(document, &text);
+    text(at, path)?
+        .map(read)
+        .transpose()
+        .map_err(|source| FolderError::Document { path: path.to_owned(), source })
+}
+
+/// One entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub name: OsString,
+    /// Whether it is a folder itself; a link to one is not.
+    pub is_dir: bool,
+}
+
+/// The entries of a folder sorted by name; none where there is no folder.
+pub fn entries(at: BorrowedFd<'_>, path: &Path) -> Result<Vec<Entry>, FolderError> {
+    let failed = |errno: Errno| FolderError::Read { path: path.to_owned(), source: errno.into() };
+    let Some(fd) = folder(at, path)? else { return Ok(Vec::new()) };
+    let mut dir = Dir::from_fd(fd).map_err(failed)?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry.map_err(failed)?;
+        let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+        if name != "." && name != ".." {
+            names.push((name, entry.file_type()));
+        }
+    }
+    let is_dir = |name: &OsString| -> Result<bool, FolderError> {
+        let stat = fstatat(dir.as_fd(), name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
+        Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+    };
+    let mut entries = Vec::new();
+    for (name, kind) in names {
+        // Not every file system says of what kind an entry is.
+        let is_dir = match kind {
+            Some(kind) => kind == Type::Directory,
+            None => is_dir(&name)?,
+        };
+        entries.push(Entry { name, is_dir });
+    }
+    entries.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_read_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, other) = (dir.path().join("own"), dir.path().join("other"));
+        fs::create_dir_all(own.join("inner")).unwrap();
+        fs::create_dir_all(other.join("inner")).unwrap();
+        fs::write(own.join("file"), "own").unwrap();
+        fs::write(other.join("file"), "secret").unwrap();
+        symlink(other.join("file"), own.join("link")).unwrap();
+        symlink("file", own.join("inside")).unwrap();
+        symlink(&other, own.join("linked")).unwrap();
+        nix::unistd::mkfifo(&own.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let at = File::open(&own).unwrap();
+        let read = |path: &str| text(at.as_fd(), Path::new(path));
+        assert_eq!(read("file").unwrap().as_deref(), Some("own"));
+        assert_eq!(read("missing").unwrap(), None);
+        for path in ["link", "inside", "linked/file", "../other/file", "/etc/passwd"] {
+            assert!(matches!(read(path), Err(FolderError::Open { .. })), "{path}");
+        }
+        assert!(matches!(read("fifo"), Err(FolderError::Unfit { .. })));
+        assert!(matches!(read("inner"), Err(FolderError::Unfit { .. })));
+        assert!(folder(at.as_fd(), Path::new("linked")).is_err());
+        assert!(entries(at.as_fd(), Path::new("linked/inner")).is_err());
+        let dirs: Vec<OsString> = entries(at.as_fd(), Path::new("."))
+            .unwrap()
+            .into_iter()
+            .filter(|entry| entry.is_dir)
+            .map(|entry| entry.name)
+            .collect();
+        assert_eq!(dirs, ["inner"]);
+    }
+
+    #[test]
+    fn documents_have_a_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = File::create(dir.path().join("large.toml")).unwrap();
+        file.set_len(MAX_DOCUMENT + 1).unwrap();
+        fs::write(dir.path().join("broken.toml"), "a = ").unwrap();
+        let at = File::open(dir.path()).unwrap();
+        let read = |path: &str| document::<toml::Table>("layer TOML", at.as_fd(), Path::new(path));
+        assert!(matches!(read("large.toml"), Err(FolderError::Unfit { .. })));
+        assert!(matches!(read("broken.toml"), Err(FolderError::Document { .. })));
+        assert_eq!(read("missing.toml").unwrap(), None);
+    }
+}
