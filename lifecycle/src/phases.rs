@@ -4,29 +4,101 @@
 //! code 3, and never ignored.
 
 mod arguments;
+mod builder;
+mod detect_programs;
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
-use coracle_cnb::{Analyzed, ApiVersion, Group, Order, Plan};
+use coracle_cnb::{Analyzed, ApiVersion};
 
 use crate::api;
-use crate::build::{self, BuildError, BuildInput, ComposeError};
-use crate::detect::{Catalog, CatalogError, DetectProgramsInput, run_programs};
+use crate::build::{BuildError, ComposeError};
+use crate::detect::CatalogError;
 use crate::env::Env;
 use crate::file::{self, FileError};
 
 pub use arguments::{ArgumentError, Arguments};
+pub use detect_programs::DetectRuns;
+
+/// One phase: what it is called by, which flags and how many image names it understands, and what it does.
+struct Phase {
+    name: &'static str,
+    flags: &'static [&'static str],
+    images: Names,
+    run: fn(&Call<'_>) -> Result<(), PhaseError>,
+}
+
+/// How many names of images follow the flags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(dead_code, reason = "for the analyzer and the exporter")]
+enum Names {
+    None,
+    One,
+    Some,
+}
+
+/// The phases that are here.
+const PHASES: [Phase; 2] = [
+    Phase {
+        name: "detect-programs",
+        flags: &[
+            "analyzed",
+            "app",
+            "build-config",
+            "buildpacks",
+            "layers",
+            "order",
+            "platform",
+            "runs",
+            "scratch",
+        ],
+        images: Names::None,
+        run: detect_programs::run,
+    },
+    Phase {
+        name: "builder",
+        flags: &[
+            "analyzed",
+            "app",
+            "build-config",
+            "buildpacks",
+            "group",
+            "layers",
+            "plan",
+            "platform",
+            "scratch",
+        ],
+        images: Names::None,
+        run: builder::run,
+    },
+];
 
 /// Phases of the specification that are not here yet.
 const MISSING: [&str; 7] = ["analyzer", "detector", "restorer", "exporter", "creator", "rebaser", "extender"];
+
+/// The program that starts processes in an application image: the exporter makes a layer of it.
+#[derive(Debug)]
+pub struct Launcher<'a> {
+    pub program: &'a [u8],
+    /// What the label `io.buildpacks.build.metadata` says of it.
+    pub metadata: serde_json::Value,
+}
+
+/// A phase being run: what it was told, and by whom.
+#[derive(Debug)]
+struct Call<'a> {
+    arguments: Arguments,
+    env: &'a Env,
+    #[allow(dead_code, reason = "for the exporter")]
+    launcher: &'a Launcher<'a>,
+}
 
 /// Why a phase failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PhaseError {
     /// The name is no phase.
-    #[error("`{0}` is not a phase (phases: detect-programs, builder)")]
+    #[error("`{0}` is not a phase (phases: {names})", names = PHASES.map(|phase| phase.name).join(", "))]
     Unknown(String),
     /// The phase is not here yet.
     #[error("phase `{0}` is not implemented: use the builder's own lifecycle for it")]
@@ -70,16 +142,15 @@ impl PhaseError {
 }
 
 /// Runs the phase that `name` (the program's own name, with or without a folder) says.
-pub fn main(name: &OsStr, args: &[OsString], env: &Env) -> Result<(), PhaseError> {
+pub fn main(name: &OsStr, args: &[OsString], env: &Env, launcher: &Launcher<'_>) -> Result<(), PhaseError> {
     let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    match name.as_str() {
-        "detect-programs" | "builder" => {}
-        missing if MISSING.contains(&missing) => return Err(PhaseError::Missing(name)),
-        _ => return Err(PhaseError::Unknown(name)),
-    }
+    let Some(phase) = PHASES.iter().find(|phase| phase.name == name) else {
+        let missing = MISSING.contains(&name.as_str());
+        return Err(if missing { PhaseError::Missing(name) } else { PhaseError::Unknown(name) });
+    };
     check_platform_api(env)?;
-    let arguments = Arguments::read(args, env)?;
-    if name == "builder" { builder(&arguments, env) } else { detect_programs(&arguments, env) }
+    let arguments = Arguments::read(phase, args, env)?;
+    (phase.run)(&Call { arguments, env, launcher })
 }
 
 fn check_platform_api(env: &Env) -> Result<(), PhaseError> {
@@ -91,52 +162,6 @@ fn check_platform_api(env: &Env) -> Result<(), PhaseError> {
     }
 }
 
-/// What `detect-programs` leaves at `-runs`: the reports on which the decision is made elsewhere.
-#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
-pub struct DetectRuns {
-    #[serde(default)]
-    pub runs: Vec<crate::detect::DetectRun>,
-}
-
-fn detect_programs(arguments: &Arguments, env: &Env) -> Result<(), PhaseError> {
-    let order: Order = needed("order.toml", &arguments.path("order"))?;
-    let buildpacks_dir = arguments.path("buildpacks");
-    let catalog = Catalog::read(&buildpacks_dir, &order)?;
-    let analyzed = analyzed(arguments)?;
-    let runs = run_programs(&DetectProgramsInput {
-        catalog: &catalog,
-        buildpacks_dir: &buildpacks_dir,
-        app_dir: &arguments.path("app"),
-        platform_dir: &arguments.path("platform"),
-        build_config_dir: &arguments.path("build-config"),
-        scratch_dir: &arguments.path("scratch"),
-        target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
-        outer_env: env,
-    });
-    Ok(file::write_document(&arguments.path("runs"), &DetectRuns { runs })?)
-}
-
-fn builder(arguments: &Arguments, env: &Env) -> Result<(), PhaseError> {
-    let layers_dir = arguments.path("layers");
-    let group: Group = needed("group.toml", &arguments.path("group"))?;
-    let plan: Plan = needed("plan.toml", &arguments.path("plan"))?;
-    let analyzed = analyzed(arguments)?;
-    let built = build::build(&BuildInput {
-        group: &group,
-        plan: &plan,
-        buildpacks_dir: &arguments.path("buildpacks"),
-        app_dir: &arguments.path("app"),
-        layers_dir: &layers_dir,
-        platform_dir: &arguments.path("platform"),
-        build_config_dir: &arguments.path("build-config"),
-        scratch_dir: &arguments.path("scratch"),
-        target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
-        outer_env: env,
-    })?;
-    let metadata = build::compose(&built)?;
-    Ok(file::write_document(&layers_dir.join("config/metadata.toml"), &metadata)?)
-}
-
 fn analyzed(arguments: &Arguments) -> Result<Analyzed, FileError> {
     Ok(file::read_document("analyzed.toml", &arguments.path("analyzed"))?.unwrap_or_default())
 }
@@ -144,24 +169,3 @@ fn analyzed(arguments: &Arguments) -> Result<Analyzed, FileError> {
 fn needed<T: serde::de::DeserializeOwned>(document: &'static str, path: &Path) -> Result<T, PhaseError> {
     file::read_document(document, path)?.ok_or_else(|| PhaseError::NoFile { document, path: path.to_owned() })
 }
-
-/// A flag: its name, the variable that stands in for it, and its default (`<layers>` is filled in).
-type Flag = (&'static str, &'static str, &'static str);
-
-/// The flags that the phases here understand.
-const FLAGS: [Flag; 11] = [
-    ("analyzed", "CNB_ANALYZED_PATH", "<layers>/analyzed.toml"),
-    ("app", "CNB_APP_DIR", "/workspace"),
-    ("build-config", "CNB_BUILD_CONFIG_DIR", "/cnb/build-config"),
-    ("buildpacks", "CNB_BUILDPACKS_DIR", "/cnb/buildpacks"),
-    ("group", "CNB_GROUP_PATH", "<layers>/group.toml"),
-    ("layers", "CNB_LAYERS_DIR", "/layers"),
-    ("order", "CNB_ORDER_PATH", "/cnb/order.toml"),
-    ("plan", "CNB_PLAN_PATH", "<layers>/plan.toml"),
-    ("platform", "CNB_PLATFORM_DIR", "/platform"),
-    ("runs", "", "<layers>/detect-runs.toml"),
-    ("scratch", "", "/tmp/coracle-plans"),
-];
-
-/// The values of all flags, by name.
-type Values = BTreeMap<&'static str, OsString>;

@@ -1,0 +1,29 @@
+//! `builder`: the `bin/build` programs of the group, and the metadata composed of what they left.
+
+use coracle_cnb::{Group, Plan};
+
+use super::{Call, PhaseError, analyzed, needed};
+use crate::build::{self, BuildInput};
+use crate::file;
+
+pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let layers_dir = arguments.path("layers");
+    let group: Group = needed("group.toml", &arguments.path("group"))?;
+    let plan: Plan = needed("plan.toml", &arguments.path("plan"))?;
+    let analyzed = analyzed(arguments)?;
+    let built = build::build(&BuildInput {
+        group: &group,
+        plan: &plan,
+        buildpacks_dir: &arguments.path("buildpacks"),
+        app_dir: &arguments.path("app"),
+        layers_dir: &layers_dir,
+        platform_dir: &arguments.path("platform"),
+        build_config_dir: &arguments.path("build-config"),
+        scratch_dir: &arguments.path("scratch"),
+        target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
+        outer_env: call.env,
+    })?;
+    let metadata = build::compose(&built)?;
+    Ok(file::write_document(&layers_dir.join("config/metadata.toml"), &metadata)?)
+}

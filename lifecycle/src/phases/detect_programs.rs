@@ -1,0 +1,33 @@
+//! `detect-programs`: the `bin/detect` programs of the order, and what each of them said. The decision is made elsewhere.
+
+use coracle_cnb::Order;
+
+use super::{Call, PhaseError, analyzed, needed};
+use crate::detect::{Catalog, DetectProgramsInput, run_programs};
+use crate::file;
+
+/// What `detect-programs` leaves at `-runs`: the reports on which the decision is made elsewhere.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct DetectRuns {
+    #[serde(default)]
+    pub runs: Vec<crate::detect::DetectRun>,
+}
+
+pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let order: Order = needed("order.toml", &arguments.path("order"))?;
+    let buildpacks_dir = arguments.path("buildpacks");
+    let catalog = Catalog::read(&buildpacks_dir, &order)?;
+    let analyzed = analyzed(arguments)?;
+    let runs = run_programs(&DetectProgramsInput {
+        catalog: &catalog,
+        buildpacks_dir: &buildpacks_dir,
+        app_dir: &arguments.path("app"),
+        platform_dir: &arguments.path("platform"),
+        build_config_dir: &arguments.path("build-config"),
+        scratch_dir: &arguments.path("scratch"),
+        target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
+        outer_env: call.env,
+    });
+    Ok(file::write_document(&arguments.path("runs"), &DetectRuns { runs })?)
+}
