@@ -13,6 +13,7 @@ mod blob;
 mod ingest;
 mod layers;
 mod layout;
+mod receive;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
@@ -32,6 +33,7 @@ pub use blob::{Blob, BlobWriter};
 pub use ingest::{IngestError, ingest_layer};
 pub use layers::{LayerSlot, StagedLayer};
 pub use layout::{LayoutError, read_layout, write_layout, write_sparse_layout};
+pub use receive::ReceiveError;
 
 /// The annotation that names an image in a layout.
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
