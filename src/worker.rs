@@ -59,14 +59,8 @@ jobs!(Pull, FindUser, Delete);
 pub(crate) fn serve(socket: UnixStream) -> i32 {
     let result = coracle_runtime::read_request(&socket)
         .map_err(|error| format!("the worker could not read its request: {error}"))
-        .and_then(|request| answer(request).map_err(|error| chain(&*error)));
+        .and_then(|request| answer(request).map_err(|error| coracle_runtime::with_causes(&*error)));
     i32::from(coracle_runtime::send_answer(&socket, &result).is_err())
-}
-
-/// An error and its causes in one line: the form in which it crosses the process boundary.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Tell the conductor. It may be gone, and then this process is about to be: nothing is lost.

@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use crate::protocol::with_causes;
 use crate::sandbox::{InitReport, LaunchReport, Runtime};
 use crate::sys;
 
@@ -58,12 +59,12 @@ fn with_libcontainer(id: &str, bundle: &Path, status: OwnedFd) -> Result<(), Str
                 .with_detach(false)
                 .build()
         })
-        .map_err(|error| format!("libcontainer could not create the container: {}", chain(&error)))?;
+        .map_err(|error| format!("libcontainer could not create the container: {}", with_causes(&error)))?;
     drop(status);
     let pid = container.pid().ok_or("libcontainer made a container without a process")?;
     container
         .start()
-        .map_err(|error| format!("libcontainer could not start the container: {}", chain(&error)))?;
+        .map_err(|error| format!("libcontainer could not start the container: {}", with_causes(&error)))?;
     while waitpid(Pid::from_raw(pid.as_raw()), None) == Err(Errno::EINTR) {}
     // Its state lies in the stage's own root and goes with it; the outcome is known, so a failure changes nothing.
     let _ = container.delete(true);
@@ -86,10 +87,4 @@ fn with_program(program: &str, id: &str, bundle: &Path, status: OwnedFd) -> Resu
         }
         Err(error) => Err(format!("could not start {program}: {error}")),
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -30,7 +30,7 @@ pub(crate) struct LaunchRequest {
 /// A step of preparing the container failed.
 #[derive(Debug, thiserror::Error)]
 enum PrepareError {
-    #[error("could not {act} {path}: {source}")]
+    #[error("could not {act} {path}")]
     Step { act: &'static str, path: PathBuf, source: io::Error },
     #[error(
         "{path} of the image is a symbolic link or a file where a folder must be; refused, because a runtime would follow it out of the image"
@@ -59,7 +59,7 @@ pub(crate) fn run() -> i32 {
     let Ok(socket) = sys::reserve_status().and_then(|()| protocol::job_socket()) else { return 125 };
     let report: LaunchReport = match protocol::receive_last::<LaunchRequest>(&socket) {
         Ok(Some(request)) => prepare(&request)
-            .map_err(|error| error.to_string())
+            .map_err(|error| protocol::with_causes(&error))
             .and_then(|bundle| launch::run(request.spec.runtime, &request.spec.id, &bundle)),
         Ok(None) => return 0,
         Err(error) => Err(format!("could not read the request: {error}")),

@@ -29,6 +29,7 @@ mod userns;
 use std::os::unix::net::UnixStream;
 
 pub use ids::{GUEST_IDS, IdMap, SubordinateRange, UnmappedId, find_range};
+pub use protocol::with_causes;
 pub use root::{Bind, PROGRAM, StageSetup};
 pub use sandbox::{Access, EphemeralFile, Mount, Outcome, Rootfs, Runtime, SandboxSpec};
 pub use session::{JobOutput, Session, SessionError, Terminator};

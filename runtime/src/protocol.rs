@@ -77,7 +77,32 @@ pub(crate) fn receive_last<T: DeserializeOwned>(stream: impl Read) -> io::Result
     Ok(Some(serde_json::from_slice(&bytes)?))
 }
 
+/// An error and its causes in one line: the form in which errors cross from one process to another.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// The job's socket of a process that the stage has started: its standard input.
 pub(crate) fn job_socket() -> io::Result<UnixStream> {
     Ok(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layered {
+        text: &'static str,
+        source: Option<Box<Layered>>,
+    }
+
+    #[test]
+    fn every_cause_crosses_the_border() {
+        let layer = |text, source: Option<Layered>| Layered { text, source: source.map(Box::new) };
+        let error = layer("no sandbox", Some(layer("no mount", Some(layer("no right", None)))));
+        assert_eq!(with_causes(&error), "no sandbox: no mount: no right");
+    }
 }

@@ -97,7 +97,7 @@ fn explain_unshare(errno: nix::errno::Errno) -> String {
 fn serve(control: &UnixStream, setup: &StageSetup) -> Result<(), String> {
     prctl::set_pdeathsig(Signal::SIGKILL)
         .map_err(|e| format!("could not tie the stage to its parent: {e}"))?;
-    root::enter(setup).map_err(|error| format!("{error}: {}", error_source(&error)))?;
+    root::enter(setup).map_err(|error| protocol::with_causes(&error))?;
     nix::unistd::sethostname("coracle").map_err(|e| format!("could not set the host name: {e}"))?;
     protocol::send(control.as_fd(), &StageReport::Ready, &[])
         .map_err(|e| format!("could not report: {e}"))?;
@@ -114,10 +114,6 @@ fn serve(control: &UnixStream, setup: &StageSetup) -> Result<(), String> {
     // The conductor is gone. Process 1 ends, and the kernel ends every process of the namespace with it.
     sys::kill_all();
     Ok(())
-}
-
-fn error_source(error: &dyn std::error::Error) -> String {
-    error.source().map(ToString::to_string).unwrap_or_default()
 }
 
 fn start(spawn: &Spawn, fds: Vec<OwnedFd>) -> io::Result<()> {

@@ -330,7 +330,7 @@ mod tests {
     fn links_are_not_followed() {
         for path in ["index.json", "blobs", "blobs/sha256", "."] {
             let ground = Ground::new();
-            ground.link(&ground.layout().join(path).components().as_path());
+            ground.link(ground.layout().join(path).components().as_path());
             assert!(matches!(ground.refused(), ReceiveError::Open { .. }), "{path}");
         }
         let ground = Ground::new();
