@@ -1,15 +1,17 @@
 //! The system call filter of every container: a list of what is allowed, compiled once by the launcher, loaded by
 //! the container's process 1. Pure; see seccomp(2).
 //!
-//! Three programs are stacked, and the kernel takes the strictest answer: the list itself (everything else: EPERM),
-//! `clone3` (ENOSYS, so that C libraries fall back to `clone`, whose flags can be read), and terminal injection.
+//! Three programs are stacked, and the kernel takes the strictest answer, of two errors that of the program loaded
+//! last: `clone3` (ENOSYS, so that C libraries fall back to `clone`, whose flags can be read), terminal injection, and
+//! the list itself. What the list refuses gets EPERM; what is newer than everything on the list gets ENOSYS, because
+//! C libraries take that alone for "this kernel is older" and fall back.
 
 use std::collections::BTreeMap;
 
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 /// The filter could not be compiled: a fault of ours.
@@ -47,7 +49,9 @@ pub(crate) fn programs() -> Result<Vec<BpfProgram>, FilterError> {
     rules.insert(libc::SYS_clone3, Vec::new());
 
     let errno = |code: i32| SeccompAction::Errno(code as u32);
-    let list = filter(rules, errno(libc::EPERM), SeccompAction::Allow)?;
+    let newest = rules.keys().next_back().copied().unwrap_or_default();
+    let mut list = newer_is_unknown(u32::try_from(newest).unwrap_or_default());
+    list.extend(filter(rules, errno(libc::EPERM), SeccompAction::Allow)?);
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let clone3 = filter(clone3, SeccompAction::Allow, errno(libc::ENOSYS))?;
     let request = |value: u64| -> Result<SeccompRule, seccompiler::BackendError> {
@@ -58,6 +62,28 @@ pub(crate) fn programs() -> Result<Vec<BpfProgram>, FilterError> {
     let injection = filter(injection, SeccompAction::Allow, errno(libc::EPERM))?;
     // The list comes last: it does not allow seccomp(2) itself, so nothing can be loaded behind it.
     Ok(vec![clone3, injection, list])
+}
+
+/// The beginning of a program: ENOSYS for every x86-64 number above `newest`; all else goes on behind it. Numbers of
+/// x32, which have bit 30 set, are no newer calls but the same ones under another ABI, and stay the list's business.
+fn newer_is_unknown(newest: u32) -> BpfProgram {
+    const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+    const X32: u32 = 0x4000_0000;
+    // Offsets in `struct seccomp_data`.
+    const NUMBER: u32 = 0;
+    const ARCHITECTURE: u32 = 4;
+    let load = |k| sock_filter { code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16, jt: 0, jf: 0, k };
+    let jump =
+        |test: u32, k, jt, jf| sock_filter { code: (libc::BPF_JMP | libc::BPF_K | test) as u16, jt, jf, k };
+    let answer = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+    vec![
+        load(ARCHITECTURE),
+        jump(libc::BPF_JEQ, AUDIT_ARCH_X86_64, 0, 4),
+        load(NUMBER),
+        jump(libc::BPF_JGE, X32, 2, 0),
+        jump(libc::BPF_JGT, newest, 0, 1),
+        sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: answer },
+    ]
 }
 
 fn filter(
@@ -78,7 +104,7 @@ pub(crate) fn encode(program: &BpfProgram) -> Vec<u64> {
 
 /// The inverse of [`encode`].
 pub(crate) fn decode(numbers: &[u64]) -> BpfProgram {
-    let instruction = |n: &u64| seccompiler::sock_filter {
+    let instruction = |n: &u64| sock_filter {
         code: (n >> 48) as u16,
         jt: (n >> 40) as u8,
         jf: (n >> 32) as u8,
@@ -98,6 +124,74 @@ mod tests {
         for program in &programs {
             assert_eq!(&decode(&encode(program)), program);
         }
+    }
+
+    /// The kernel's answer to a call, by the rules of seccomp(2): the programs run the last first, and the lowest of
+    /// their actions counts, the first of equals.
+    fn answer(architecture: u32, number: i64, arguments: &[u64]) -> u32 {
+        let mut data = [u32::try_from(number).unwrap(), architecture, 0, 0].to_vec();
+        for index in 0..6 {
+            let argument = arguments.get(index).copied().unwrap_or_default();
+            data.extend([argument as u32, (argument >> 32) as u32]);
+        }
+        let answers = programs().unwrap();
+        let answers = answers.iter().rev().map(|program| run(program, &data));
+        answers
+            .reduce(|first, next| if next & 0xffff_0000 < first & 0xffff_0000 { next } else { first })
+            .unwrap()
+    }
+
+    /// Classic BPF, as far as these programs go.
+    fn run(program: &BpfProgram, data: &[u32]) -> u32 {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at];
+            let holds = match u32::from(code) {
+                0x20 => {
+                    accumulator = data[k as usize / 4];
+                    at += 1;
+                    continue;
+                }
+                0x54 => {
+                    accumulator &= k;
+                    at += 1;
+                    continue;
+                }
+                0x05 => {
+                    at += 1 + k as usize;
+                    continue;
+                }
+                0x06 => return k,
+                0x15 => accumulator == k,
+                0x25 => accumulator > k,
+                0x35 => accumulator >= k,
+                other => panic!("instruction {other:#x}"),
+            };
+            at += 1 + usize::from(if holds { jt } else { jf });
+        }
+    }
+
+    #[test]
+    fn the_kernel_answers() {
+        const X86_64: u32 = 0xc000_003e;
+        const I386: u32 = 0x4000_0003;
+        let error = |code: i32| libc::SECCOMP_RET_ERRNO | code as u32;
+        let (allowed, refused, unknown) = (libc::SECCOMP_RET_ALLOW, error(libc::EPERM), error(libc::ENOSYS));
+        let native = |number, arguments: &[u64]| answer(X86_64, number, arguments);
+        assert_eq!(native(libc::SYS_read, &[]), allowed);
+        assert_eq!(native(libc::SYS_mount, &[]), refused);
+        assert_eq!(native(libc::SYS_clone3, &[]), unknown);
+        assert_eq!(native(libc::SYS_clone, &[0x11]), allowed);
+        assert_eq!(native(libc::SYS_clone, &[libc::CLONE_NEWUSER as u64]), refused);
+        assert_eq!(native(libc::SYS_ioctl, &[0, libc::TIOCSTI]), refused);
+        assert_eq!(native(libc::SYS_socket, &[libc::AF_INET as u64]), allowed);
+        assert_eq!(native(libc::SYS_socket, &[libc::AF_VSOCK as u64]), refused);
+        // Holes among the numbers on the list, and calls that it leaves out, are refused; what is newer is unknown.
+        assert_eq!((native(400, &[]), native(457, &[]), native(462, &[])), (refused, refused, allowed));
+        assert_eq!((native(463, &[]), native(0x3fff_ffff, &[])), (unknown, unknown));
+        // x32 is another name for calls on the list; 32-bit programs are none of ours.
+        assert_eq!((native(0x4000_0000, &[]), native(0x4000_0200, &[])), (refused, refused));
+        assert_eq!(answer(I386, 463, &[]), libc::SECCOMP_RET_KILL_PROCESS);
     }
 
     #[test]
