@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use landlock::{AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
 use nix::errno::Errno;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{ForkResult, Pid};
 
@@ -73,9 +73,38 @@ fn harden() -> Result<(), String> {
         Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOSYS | nix::libc::EPERM)) => {}
         Err(error) => return Err(format!("could not join a new session keyring: {error}")),
     }
+    limit_resources()?;
+    restrict_with_landlock().map_err(|e| format!("could not enter a Landlock domain: {e}"))
+}
+
+/// Processes and threads of one user id. A quarter of the smallest default of `kernel.pid_max`, so that a phase which
+/// forks without end leaves the machine usable. Linux counts them for each id of each user namespace since 5.14
+/// (user_namespaces(7)), so for each container; before, for each id of the machine, so for all containers of the
+/// user, because they share the subordinate ids.
+const PROCESSES: rlim_t = 8192;
+
+/// Open files: the hard limit is what systemd gives, the soft one is far below, because programs that close every
+/// descriptor they might have walk up to it, and take minutes where a container engine has set a billion.
+const OPEN_FILES: (rlim_t, rlim_t) = (65_536, 524_288);
+
+/// Limits that the phase inherits. None is raised: the user's own hold in here too.
+fn limit_resources() -> Result<(), String> {
     // 1, not 0: for a core_pattern that is a pipe the kernel ignores 0 and starts the host's handler (core(5)).
     setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(|e| format!("could not switch core dumps off: {e}"))?;
-    restrict_with_landlock().map_err(|e| format!("could not enter a Landlock domain: {e}"))
+    for (resource, bounds, what) in [
+        (Resource::RLIMIT_NPROC, (PROCESSES, PROCESSES), "processes"),
+        (Resource::RLIMIT_NOFILE, OPEN_FILES, "open files"),
+    ] {
+        let failed = |e| format!("could not limit the number of {what}: {e}");
+        let (soft, hard) = at_most(getrlimit(resource).map_err(failed)?, bounds);
+        setrlimit(resource, soft, hard).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A soft and a hard limit, each at most as in `bounds`. "Unlimited" is the highest number.
+fn at_most((soft, hard): (rlim_t, rlim_t), bounds: (rlim_t, rlim_t)) -> (rlim_t, rlim_t) {
+    (soft.min(bounds.0), hard.min(bounds.1))
 }
 
 /// A Landlock domain: no device files, no abstract sockets of and no signals to processes outside, and no look into
@@ -146,5 +175,20 @@ fn reap_until(phase: Pid) -> Result<Outcome, String> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(format!("could not wait for the phase: {}", io::Error::from(errno))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_lowered_and_never_raised() {
+        let unlimited = nix::libc::RLIM_INFINITY;
+        assert_eq!(at_most((1024, 4096), OPEN_FILES), (1024, 4096));
+        assert_eq!(at_most((1 << 30, 1 << 30), OPEN_FILES), OPEN_FILES);
+        assert_eq!(at_most((1024, unlimited), OPEN_FILES), (1024, 524_288));
+        assert_eq!(at_most((unlimited, unlimited), (PROCESSES, PROCESSES)), (8192, 8192));
+        assert_eq!(at_most((100, 200), (PROCESSES, PROCESSES)), (100, 200));
     }
 }
