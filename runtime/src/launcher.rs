@@ -64,7 +64,7 @@ pub(crate) fn run() -> i32 {
         Ok(None) => return 0,
         Err(error) => Err(format!("could not read the request: {error}")),
     };
-    i32::from(protocol::send_last(&socket, &report).is_err())
+    i32::from(protocol::send_last(&socket, &protocol::Reply::Answer(report)).is_err())
 }
 
 /// Everything up to the bundle, whose path is returned.

@@ -62,5 +62,5 @@ pub fn read_request<T: serde::de::DeserializeOwned>(socket: &UnixStream) -> std:
 /// # Errors
 /// Where the conductor is gone.
 pub fn send_answer<T: serde::Serialize>(socket: &UnixStream, answer: &T) -> std::io::Result<()> {
-    protocol::send_last(socket, answer)
+    protocol::send_last(socket, &protocol::Reply::Answer(answer))
 }

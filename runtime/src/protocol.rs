@@ -21,6 +21,16 @@ pub(crate) struct Spawn {
     pub(crate) role: String,
 }
 
+/// What comes back on a job's socket: from the job itself, or from the stage in its place.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Reply<A> {
+    /// The job's answer.
+    Answer(A),
+    /// The stage could not start the job, and why.
+    NotStarted(String),
+}
+
 /// Send `message` as one line of JSON, with `fds` attached to its first byte.
 pub(crate) fn send<T: Serialize>(to: BorrowedFd<'_>, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut bytes = serde_json::to_vec(message)?;
@@ -70,7 +80,11 @@ pub(crate) fn send_last<T: Serialize>(stream: &UnixStream, message: &T) -> io::R
 /// Read one message, up to the end of the stream. `None` where the other side ended without a word.
 pub(crate) fn receive_last<T: DeserializeOwned>(stream: impl Read) -> io::Result<Option<T>> {
     let mut bytes = Vec::new();
-    stream.take(MESSAGE_LIMIT).read_to_end(&mut bytes)?;
+    match stream.take(MESSAGE_LIMIT).read_to_end(&mut bytes) {
+        // The other side ended without reading all that it was sent; what it said before counts.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        read => drop(read?),
+    }
     if bytes.is_empty() {
         return Ok(None);
     }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::ids::IdMap;
 use crate::launcher::LaunchRequest;
-use crate::protocol::{self, Spawn};
+use crate::protocol::{self, Reply, Spawn};
 use crate::root::StageSetup;
 use crate::sandbox::{LaunchReport, Outcome, SandboxSpec};
 use crate::stage::{self, StageReport};
@@ -46,6 +46,14 @@ pub enum SessionError {
     NoAnswer {
         /// `worker` or `launcher`.
         role: &'static str,
+    },
+    /// The stage could not start a worker or launcher.
+    #[error("could not start the {role} process: {message}")]
+    NotStarted {
+        /// `worker` or `launcher`.
+        role: &'static str,
+        /// The stage's message.
+        message: String,
     },
     /// A container could not be run.
     #[error("container {id} could not be run: {message}")]
@@ -167,8 +175,16 @@ impl Session {
         protocol::send(self.control.as_fd(), &Spawn { role: role.to_owned() }, &fds).map_err(lost)?;
         // Our copies must go, or the readers of the other ends would wait for us.
         drop((theirs, output));
-        protocol::send_last(&ours, request).map_err(lost)?;
-        protocol::receive_last(&ours).map_err(lost)?.ok_or(SessionError::NoAnswer { role })
+        // A job that could not be started has closed its end already, and its reply says why.
+        match protocol::send_last(&ours, request) {
+            Err(source) if source.kind() != io::ErrorKind::BrokenPipe => return Err(lost(source)),
+            _ => {}
+        }
+        match protocol::receive_last(&ours).map_err(lost)? {
+            Some(Reply::Answer(answer)) => Ok(answer),
+            Some(Reply::NotStarted(message)) => Err(SessionError::NotStarted { role, message }),
+            None => Err(SessionError::NoAnswer { role }),
+        }
     }
 }
 

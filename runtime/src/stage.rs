@@ -8,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -15,7 +17,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Uid};
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{self, Spawn};
+use crate::protocol::{self, Reply, Spawn};
 use crate::root::{self, StageSetup};
 use crate::sys;
 
@@ -33,6 +35,8 @@ pub(crate) enum StageReport {
 
 /// Run as the stage; standard input is the control socket.
 pub(crate) fn run() -> i32 {
+    // Whatever the program around us left open is no business of jobs and containers. Before Linux 5.11 it stays.
+    let _ = sys::keep_inherited_descriptors();
     let Ok(control) = protocol::job_socket() else { return 125 };
     match enter(&control) {
         Ok(code) => code,
@@ -59,7 +63,10 @@ fn enter(control: &UnixStream) -> Result<i32, String> {
     let (user, group) = (Uid::from_raw(0), Gid::from_raw(0));
     nix::unistd::setresgid(group, group, group).map_err(|e| format!("could not become group 0: {e}"))?;
     nix::unistd::setresuid(user, user, user).map_err(|e| format!("could not become user 0: {e}"))?;
+    let (alive, parent) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|e| format!("could not make a pipe: {e}"))?;
     match sys::fork().map_err(|e| format!("could not start process 1 of the PID namespace: {e}"))? {
+        // The writing end stays open in this process alone, as long as it lives.
         ForkResult::Parent { child } => loop {
             match waitpid(child, None) {
                 Ok(WaitStatus::Exited(_, code)) => return Ok(code),
@@ -69,7 +76,8 @@ fn enter(control: &UnixStream) -> Result<i32, String> {
             }
         },
         ForkResult::Child => {
-            let result = serve(control, &setup);
+            drop(parent);
+            let result = end_with_parent(&alive).and_then(|()| serve(control, &setup));
             if let Err(message) = &result {
                 let _ = protocol::send(control.as_fd(), &StageReport::Failed(message.clone()), &[]);
             }
@@ -94,9 +102,20 @@ fn explain_unshare(errno: nix::errno::Errno) -> String {
     format!("could not create a user namespace ({errno}): {why}")
 }
 
+/// Have the kernel end this process when its parent ends, and end now if that has happened already. The parent is in
+/// another PID namespace, where getppid(2) says 0 in any case: that it lives is told by a pipe whose writing end
+/// only the parent holds. See PR_SET_PDEATHSIG(2const).
+fn end_with_parent(alive: &OwnedFd) -> Result<(), String> {
+    let failed = |e| format!("could not tie the stage to its parent: {e}");
+    prctl::set_pdeathsig(Signal::SIGKILL).map_err(failed)?;
+    let mut pipe = [PollFd::new(alive.as_fd(), PollFlags::empty())];
+    match poll(&mut pipe, PollTimeout::ZERO).map_err(failed)? {
+        0 => Ok(()),
+        _ => Err("the stage's parent ended while it started".to_owned()),
+    }
+}
+
 fn serve(control: &UnixStream, setup: &StageSetup) -> Result<(), String> {
-    prctl::set_pdeathsig(Signal::SIGKILL)
-        .map_err(|e| format!("could not tie the stage to its parent: {e}"))?;
     root::enter(setup).map_err(|error| protocol::with_causes(&error))?;
     nix::unistd::sethostname("coracle").map_err(|e| format!("could not set the host name: {e}"))?;
     protocol::send(control.as_fd(), &StageReport::Ready, &[])
@@ -109,17 +128,27 @@ fn serve(control: &UnixStream, setup: &StageSetup) -> Result<(), String> {
                 break;
             }
         }
-        start(&spawn, fds).map_err(|e| format!("could not start a {}: {e}", spawn.role))?;
+        start(&spawn, fds)?;
     }
     // The conductor is gone. Process 1 ends, and the kernel ends every process of the namespace with it.
     sys::kill_all();
     Ok(())
 }
 
-fn start(spawn: &Spawn, fds: Vec<OwnedFd>) -> io::Result<()> {
+/// Start a job. That it cannot be started is said on its own socket, and other jobs go on.
+fn start(spawn: &Spawn, fds: Vec<OwnedFd>) -> Result<(), String> {
     let Ok([socket, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else {
-        return Err(io::Error::other("a request must bring three descriptors"));
+        return Err("a request did not bring three descriptors".to_owned());
     };
+    if let Err(error) = socket.try_clone().and_then(|input| execute(spawn, input, stdout, stderr)) {
+        // Where the conductor is gone as well, nobody is left to tell.
+        let reply = Reply::<()>::NotStarted(error.to_string());
+        let _ = protocol::send_last(&UnixStream::from(socket), &reply);
+    }
+    Ok(())
+}
+
+fn execute(spawn: &Spawn, socket: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<()> {
     Command::new(root::PROGRAM)
         .arg0(format!("coracle-{}", spawn.role))
         .env_clear()
@@ -155,8 +184,29 @@ pub(crate) fn next_report(reader: &mut BufReader<UnixStream>) -> io::Result<Opti
 
 #[cfg(test)]
 mod tests {
-    use super::explain_unshare;
+    use super::*;
     use nix::errno::Errno;
+
+    #[test]
+    fn a_parent_that_has_ended_is_noticed() {
+        let (alive, parent) = nix::unistd::pipe().unwrap();
+        assert_eq!(end_with_parent(&alive), Ok(()));
+        drop(parent);
+        assert!(end_with_parent(&alive).unwrap_err().contains("parent ended"));
+        prctl::set_pdeathsig(None).unwrap();
+    }
+
+    #[test]
+    fn a_job_that_cannot_be_started_is_answered_and_the_stage_goes_on() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        protocol::send_last(&ours, &"a request that nobody will read").unwrap();
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        // No program can have this name: it would be started as `coracle-work\0er`.
+        let spawn = Spawn { role: "work\0er".to_owned() };
+        assert_eq!(start(&spawn, vec![theirs.into(), null(), null()]), Ok(()));
+        let reply = protocol::receive_last::<Reply<()>>(&ours).unwrap();
+        assert!(matches!(reply, Some(Reply::NotStarted(message)) if message.contains("nul byte")));
+    }
 
     #[test]
     fn a_full_namespace_limit_is_not_called_disk_space() {

@@ -32,6 +32,19 @@ pub(crate) fn adopt(fds: &[RawFd]) -> Vec<OwnedFd> {
     fds.iter().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }).collect()
 }
 
+/// Keep descriptors that this process inherited, from 3 on, from the programs it starts: close_range(2).
+///
+/// # Errors
+/// The errno of the call: `ENOSYS` or `EINVAL` before Linux 5.11.
+pub(crate) fn keep_inherited_descriptors() -> io::Result<()> {
+    let flag = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
+    // SAFETY: plain close_range(2), which with this flag closes nothing here.
+    nix::errno::Errno::result(unsafe {
+        libc::close_range(STATUS_FD as libc::c_uint, libc::c_uint::MAX, flag)
+    })?;
+    Ok(())
+}
+
 /// Keep the number [`STATUS_FD`] free for [`place_status`]. To be called before this process opens anything.
 ///
 /// # Errors

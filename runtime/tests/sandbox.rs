@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
 use coracle_runtime::{
@@ -26,7 +25,7 @@ fn main() -> ExitCode {
     if name == "/probe" {
         return probe();
     }
-    let tests: [Test; 9] = [
+    let tests: [Test; 10] = [
         ("an_id_that_is_not_mapped_is_refused", unmapped_id),
         ("the_outputs_can_be_opened_by_name", open_outputs),
         ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
@@ -35,6 +34,7 @@ fn main() -> ExitCode {
         ("a_file_for_one_container_is_read_only_and_gone_afterwards", ephemeral_file),
         ("a_missing_program_is_named", missing_program),
         ("what_the_phase_leaves_running_ends_with_it", survivors_end),
+        ("what_the_caller_left_open_stays_with_it", leaked_descriptor),
         ("a_guest_that_may_not_write_cannot", read_only_mount),
     ];
     let mut trials = Vec::new();
@@ -103,6 +103,13 @@ fn probe() -> ExitCode {
                 };
                 of(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::empty(), protocol).map(drop))
             }
+            "call" => system_call(object.parse().unwrap_or_default()),
+            "limit" => {
+                use nix::sys::resource::{Resource, getrlimit};
+                let resource =
+                    if object == "files" { Resource::RLIMIT_NOFILE } else { Resource::RLIMIT_NPROC };
+                getrlimit(resource).map_or_else(|e| e.to_string(), |(soft, hard)| format!("{soft} {hard}"))
+            }
             "ids" => format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid()),
             "unshare" => of(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)),
             "mount" => of(nix::mount::mount(
@@ -126,6 +133,14 @@ fn probe() -> ExitCode {
         println!("{act}={result}");
     }
     ExitCode::from(code)
+}
+
+/// Makes a system call by number, without arguments.
+fn system_call(number: nix::libc::c_long) -> String {
+    #[expect(unsafe_code, reason = "no library wraps calls that do not exist")]
+    // SAFETY: the filter answers instead of the kernel, and no kernel has calls of these numbers.
+    let result = nix::errno::Errno::result(unsafe { nix::libc::syscall(number) });
+    result.map_or_else(|errno| format!("{errno:?}"), |_| "done".to_owned())
 }
 
 fn status_field(name: &str) -> String {
@@ -166,16 +181,18 @@ fn spec(runtime: Runtime, acts: &[&str]) -> SandboxSpec {
 fn run(spec: SandboxSpec, binds: Vec<Bind>) -> Result<Run, Failed> {
     let setup = StageSetup { binds, host_programs: spec.runtime != Runtime::Youki };
     let session = Session::start(id_map_of_user()?, &setup)?;
-    let (out_reader, stdout) = nix::unistd::pipe()?;
-    let (err_reader, stderr) = nix::unistd::pipe()?;
-    let read = |fd: OwnedFd| {
+    let (out_reader, stdout) = std::io::pipe()?;
+    let (err_reader, stderr) = std::io::pipe()?;
+    let read = |mut pipe: std::io::PipeReader| {
         std::thread::spawn(move || {
             let mut text = String::new();
-            File::from(fd).read_to_string(&mut text).map(|_| text)
+            pipe.read_to_string(&mut text).map(|_| text)
         })
     };
     let (out, err) = (read(out_reader), read(err_reader));
-    let outcome = session.launch(spec, JobOutput { stdout, stderr }).map_err(|error| error.to_string());
+    let outcome = session
+        .launch(spec, JobOutput { stdout: stdout.into(), stderr: stderr.into() })
+        .map_err(|error| error.to_string());
     drop(session);
     let text = |thread: std::thread::JoinHandle<std::io::Result<String>>| -> Result<String, Failed> {
         Ok(thread.join().map_err(|_| "a reader failed")??)
@@ -219,6 +236,11 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
         "cat:/proc/self/uid_map",
         "socket:route",
         "socket:audit",
+        "call:400",
+        "call:2000",
+        "call:1073743824",
+        "limit:files",
+        "limit:processes",
         "list:/proc/self/fd",
         "list:/sys",
         "write:/proc/sys/kernel/core_pattern",
@@ -238,6 +260,16 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
     same(facts["socket:route"], "done", &run);
     same(facts["socket:audit"], "EPERM", &run);
     same(facts["unshare"], "EPERM", &run);
+    // A hole below the newest call of the list, a call newer than all of them, and one of x32.
+    same(
+        (facts["call:400"], facts["call:2000"], facts["call:1073743824"]),
+        ("EPERM", "ENOSYS", "EPERM"),
+        &run,
+    );
+    for (limit, at_most) in [("limit:files", 524_288), ("limit:processes", 8192)] {
+        let hard = facts[limit].split(' ').nth(1).and_then(|hard| hard.parse::<u64>().ok());
+        assert!(hard.is_some_and(|hard| hard <= at_most), "{}", run.stdout);
+    }
     same(facts["mount"], "EPERM", &run);
     // Landlock says EACCES before the missing capability says EPERM, where the kernel has it.
     assert!(["EACCES", "EPERM"].contains(&facts["mknod"]), "{}", run.stdout);
@@ -305,6 +337,16 @@ fn survivors_end(runtime: Runtime) -> TestResult {
     let run = run(spec(runtime, &["spawn", "exit:0"]), Vec::new())?;
     same(run.outcome.clone(), Ok(Outcome::Exited(0)), &run);
     same(run.facts()["spawn"], "started", &run);
+    Ok(())
+}
+
+fn leaked_descriptor(runtime: Runtime) -> TestResult {
+    // Without close-on-exec, as C libraries open theirs.
+    let leaked = nix::unistd::pipe()?;
+    let run = run(spec(runtime, &["list:/proc/self/fd"]), Vec::new())?;
+    drop(leaked);
+    // 0, 1, 2 and the one that lists the folder.
+    same(run.facts()["list:/proc/self/fd"], "0,1,2,3", &run);
     Ok(())
 }
 
