@@ -170,7 +170,8 @@ pub struct Metadata {
     pub extensions: Vec<GroupElement>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub labels: Vec<Label>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Written even when there is none: the file becomes a layer, whose digest is compared with the reference's.
+    #[serde(default)]
     pub processes: Vec<Process>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slices: Vec<Slice>,

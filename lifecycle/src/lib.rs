@@ -8,6 +8,8 @@ pub mod build;
 #[cfg(feature = "phases")]
 pub mod detect;
 pub mod env;
+#[cfg(feature = "phases")]
+pub mod export;
 pub mod file;
 #[cfg(feature = "phases")]
 pub mod folder;

@@ -18,6 +18,7 @@ use crate::detect::CatalogError;
 use crate::env::Env;
 use crate::file::{self, FileError};
 
+pub use crate::export::Launcher;
 pub use arguments::{ArgumentError, Arguments};
 pub use detect_programs::DetectRuns;
 
@@ -76,14 +77,6 @@ const PHASES: [Phase; 2] = [
 
 /// Phases of the specification that are not here yet.
 const MISSING: [&str; 7] = ["analyzer", "detector", "restorer", "exporter", "creator", "rebaser", "extender"];
-
-/// The program that starts processes in an application image: the exporter makes a layer of it.
-#[derive(Debug)]
-pub struct Launcher<'a> {
-    pub program: &'a [u8],
-    /// What the label `io.buildpacks.build.metadata` says of it.
-    pub metadata: serde_json::Value,
-}
 
 /// A phase being run: what it was told, and by whom.
 #[derive(Debug)]

@@ -1,0 +1,173 @@
+//! From what a build left in folders to an image (Platform API, "exporter").
+//!
+//! [`ExportPlan::new`] is pure: it says which layers the image gets, in which order, and what its configuration says.
+//! [`export`] packs them. The folders were written by foreign programs: they are opened without following a link.
+
+mod found;
+mod outbox;
+mod pack;
+mod plan;
+mod slices;
+mod write;
+
+use std::fmt;
+use std::os::fd::BorrowedFd;
+
+use coracle_cnb::{Analyzed, DocumentError, Group, LifecycleMetadata, Metadata, ProjectMetadata, RunToml};
+use coracle_images::pack::PackError;
+use coracle_images::{DigestError, Image, ImageError};
+
+use crate::folder::FolderError;
+
+pub use found::{Found, FoundBuildpack, FoundLayer};
+pub use outbox::{Outbox, OutboxError};
+pub use plan::{ExportPlan, LayerSource, PlannedLayer};
+pub use slices::slice;
+pub use write::export;
+
+/// Labels that only this program writes: a buildpack that could would choose the base of the next rebase.
+pub const RESERVED_LABELS: [&str; 4] = [
+    coracle_cnb::LIFECYCLE_METADATA_LABEL,
+    coracle_cnb::BUILD_METADATA_LABEL,
+    coracle_cnb::PROJECT_METADATA_LABEL,
+    "io.buildpacks.rebasable",
+];
+
+/// The time of images and of all in them, unless told otherwise.
+pub const CREATED: &str = "1980-01-01T00:00:01Z";
+
+/// What an image is made of.
+#[derive(Debug)]
+pub struct ExportInput<'input> {
+    pub group: &'input Group,
+    /// As composed from the buildpacks' files, not as a program of the build wrote it.
+    pub metadata: &'input Metadata,
+    pub analyzed: &'input Analyzed,
+    pub run: &'input RunToml,
+    pub project: &'input ProjectMetadata,
+    /// The run image: its layers are referred to, not written.
+    pub base: &'input Image,
+    /// The image that this one replaces: its layers are referred to where they are the same.
+    pub previous: Option<&'input Image>,
+    /// Folder of the buildpacks' layers.
+    pub layers_dir: BorrowedFd<'input>,
+    /// Where that folder is in the image.
+    pub layers_path: &'input str,
+    /// Folder of the application.
+    pub app_dir: BorrowedFd<'input>,
+    /// Where that folder is in the image.
+    pub app_path: &'input str,
+    pub launcher: &'input Launcher<'input>,
+    /// Owner and group of what the build made.
+    pub owner: (u32, u32),
+    /// The process to start, where the buildpacks' choice does not count.
+    pub process_type: Option<&'input str>,
+    pub platform_api: &'input str,
+    /// RFC 3339; [`CREATED`] by default.
+    pub created: &'input str,
+}
+
+/// The program that starts processes in the image: the exporter makes a layer of it.
+#[derive(Debug)]
+pub struct Launcher<'a> {
+    pub program: &'a [u8],
+    /// What the label `io.buildpacks.build.metadata` says of it.
+    pub metadata: serde_json::Value,
+}
+
+/// What was exported.
+#[derive(Debug)]
+pub struct Exported {
+    pub image: Image,
+    pub metadata: LifecycleMetadata,
+}
+
+/// What happens on the way to an image. The words about layers are those people look for in a build's log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A layer is new.
+    Added(String),
+    /// A layer is the previous image's.
+    Reused(String),
+    /// The application's layers.
+    App { reused: usize, added: usize },
+    /// A buildpack asked for a label of [`RESERVED_LABELS`].
+    RefusedLabel(String),
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Added(layer) => write!(f, "Adding layer '{layer}'"),
+            Self::Reused(layer) => write!(f, "Reusing layer '{layer}'"),
+            Self::App { reused, added: 0 } => write!(f, "Reusing {reused}/{reused} app layer(s)"),
+            Self::App { reused, added } => write!(f, "Adding {added}/{} app layer(s)", reused + added),
+            Self::RefusedLabel(label) => {
+                write!(f, "Warning: label `{label}`, asked for by a buildpack, is not set: it is reserved")
+            }
+        }
+    }
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The group has image extensions.
+    #[error("image extensions are not supported: group.toml has [[group-extensions]]")]
+    Extensions,
+    /// analyzed.toml names no run image.
+    #[error("analyzed.toml names no run image; analyze again with one")]
+    NoRunImage,
+    /// The process asked for does not exist.
+    #[error("process type `{wanted}` is not defined; defined are: {known}")]
+    UnknownProcess { wanted: String, known: String },
+    /// Only launch layers that are not cached may stand for themselves by their file alone.
+    #[error("layer `{layer}` of buildpack `{name}` has `cache = true`, but no folder")]
+    CachedWithoutFolder { name: String, layer: String },
+    /// A layer without a folder is not in the previous image either.
+    #[error("layer `{layer}` of buildpack `{name}` has no folder, and the previous image has no such layer")]
+    Unknown { name: String, layer: String },
+    /// A layer's file has its flags in the form before Buildpack API 0.6.
+    #[error("layer `{layer}` of buildpack `{name}`: launch, build and cache belong into the table [types]")]
+    OldFlags { name: String, layer: String },
+    /// A folder or file could not be read.
+    #[error("export")]
+    Folder(#[from] FolderError),
+    /// A label has no text.
+    #[error("write label `{label}`")]
+    Label {
+        label: &'static str,
+        #[source]
+        source: DocumentError,
+    },
+    /// The previous image's metadata names no digest.
+    #[error("export layer `{layer}`")]
+    Digest {
+        layer: String,
+        #[source]
+        source: DigestError,
+    },
+    /// A slice's pattern is broken.
+    #[error("slice `{0}`: not a pattern; see `path` of [[slices]] in launch.toml")]
+    Pattern(String),
+    /// A layer could not be packed.
+    #[error("export layer `{layer}`")]
+    Pack {
+        layer: String,
+        #[source]
+        source: PackError,
+    },
+    /// The outbox could not be written.
+    #[error("export")]
+    Outbox(#[from] OutboxError),
+    /// The image has no text.
+    #[error("export")]
+    Image(#[from] ImageError),
+}
+
+impl ExportError {
+    /// The exit code of the exporter (Platform API, "exporter").
+    pub fn exit_code(&self) -> u8 {
+        62
+    }
+}

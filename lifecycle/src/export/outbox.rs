@@ -1,0 +1,97 @@
+//! The folder an image leaves by: an OCI layout that holds only what the registry may not have yet.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use coracle_images::pack::PackError;
+use coracle_images::{Digest, Image, LayerWriter, LayoutError, WrittenLayer, write_sparse_layout};
+
+/// Why the outbox could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutboxError {
+    /// A file could not be written.
+    #[error("write `{path}`")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The image's documents could not be written.
+    #[error("write the image's documents")]
+    Layout(#[from] LayoutError),
+}
+
+/// A layout folder being written, one image in it; `index.json` comes last.
+#[derive(Debug)]
+pub struct Outbox {
+    dir: PathBuf,
+    written: BTreeMap<Digest, PathBuf>,
+}
+
+/// A layer could not be packed, or not be stored.
+pub(super) enum LayerError {
+    Pack(PackError),
+    Outbox(OutboxError),
+}
+
+impl Outbox {
+    /// Makes the folder.
+    pub fn new(dir: &Path) -> Result<Self, OutboxError> {
+        let blobs = dir.join("blobs/sha256");
+        std::fs::create_dir_all(&blobs).map_err(|source| OutboxError::Write { path: blobs, source })?;
+        Ok(Self { dir: dir.to_owned(), written: BTreeMap::new() })
+    }
+
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        self.dir.join("blobs/sha256").join(digest.hex())
+    }
+
+    /// Packs a layer; it stays only if `keep` wants one of this content.
+    pub(super) fn layer(
+        &mut self,
+        pack: &mut dyn FnMut(&mut dyn Write) -> Result<(), PackError>,
+        keep: &dyn Fn(&Digest) -> bool,
+    ) -> Result<WrittenLayer, LayerError> {
+        let staged = self.dir.join("blobs/layer.part");
+        let failed = |source| LayerError::Outbox(OutboxError::Write { path: staged.clone(), source });
+        let file = File::create(&staged).map_err(failed)?;
+        let mut writer = LayerWriter::new(BufWriter::new(file));
+        pack(&mut writer).map_err(LayerError::Pack)?;
+        let (_, layer) = writer.finish().map_err(failed)?;
+        if keep(&layer.diff_id) {
+            let path = self.blob(&layer.digest);
+            std::fs::rename(&staged, &path).map_err(failed)?;
+            self.written.insert(layer.digest.clone(), path);
+        } else {
+            std::fs::remove_file(&staged).map_err(failed)?;
+        }
+        Ok(layer)
+    }
+
+    /// The file of a layer, if it was written: all others lie below, or in the previous image.
+    pub fn written(&self, digest: &Digest) -> Option<&Path> {
+        self.written.get(digest).map(PathBuf::as_path)
+    }
+
+    /// Writes the image's documents under a name, and the index that names them.
+    pub fn finish(&self, image: &Image, name: &str) -> Result<(), OutboxError> {
+        Ok(write_sparse_layout(image, Some(name), &self.dir)?)
+    }
+
+    /// Writes the same image, with the same layers, into one more folder of this file system.
+    pub fn finish_also(&self, dir: &Path, image: &Image, name: &str) -> Result<(), OutboxError> {
+        let other = Self::new(dir)?;
+        for (digest, path) in &self.written {
+            let target = other.blob(digest);
+            match std::fs::hard_link(path, &target) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(OutboxError::Write { path: target, source });
+                }
+                _ => {}
+            }
+        }
+        other.finish(image, name)
+    }
+}

@@ -1,0 +1,119 @@
+//! The archive of one layer.
+
+use std::io::{Error, Write};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use coracle_cnb::write_toml;
+use coracle_images::pack::{EPOCH, PackError, Parent, TarWriter};
+use nix::sys::stat::fstat;
+
+use super::{ExportInput, Found, LayerSource};
+use crate::folder;
+
+/// Writes a layer's archive. Folders above the layer's own come first, as they are; all below belongs to the build's user.
+pub(super) fn pack(
+    input: &ExportInput<'_>,
+    found: &Found,
+    source: &LayerSource,
+    out: &mut dyn Write,
+) -> Result<(), PackError> {
+    let tar = TarWriter::new(out, EPOCH);
+    match source {
+        LayerSource::Buildpack { buildpack, layer } | LayerSource::Previous { buildpack, layer, .. } => {
+            let dir = found.buildpacks[*buildpack].element.id.dir();
+            layers_folder(input, &Path::new(&dir).join(layer), tar)
+        }
+        LayerSource::Sbom => layers_folder(input, Path::new("sbom/launch"), tar),
+        LayerSource::App(paths) => app(input, paths, tar),
+        LayerSource::Launcher => launcher(input, tar),
+        LayerSource::Config => config(input, tar),
+        LayerSource::ProcessTypes => process_types(input, tar),
+    }
+}
+
+fn layers_folder(input: &ExportInput<'_>, path: &Path, mut tar: TarWriter<'_>) -> Result<(), PackError> {
+    let in_image = |path: &Path| format!("{}/{}", input.layers_path, path.display());
+    tar.parents(&above(input.layers_path))?;
+    tar.parents(&[parent(input, input.layers_path.to_owned(), input.layers_dir)?])?;
+    if let Some(folder_above) = path.parent() {
+        let dir = open(input, folder_above)?;
+        tar.parents(&[parent(input, in_image(folder_above), dir.as_fd())?])?;
+    }
+    let dir = open(input, path)?;
+    tar.tree(dir.as_fd(), &in_image(path), input.owner.0, input.owner.1)?;
+    tar.finish()
+}
+
+fn app(input: &ExportInput<'_>, paths: &[PathBuf], mut tar: TarWriter<'_>) -> Result<(), PackError> {
+    if !paths.is_empty() {
+        tar.parents(&above(input.app_path))?;
+    }
+    for path in paths {
+        if path == Path::new("") {
+            tar.parents(&[parent(input, input.app_path.to_owned(), input.app_dir)?])?;
+        } else {
+            tar.path(input.app_dir, input.app_path, path, input.owner.0, input.owner.1)?;
+        }
+    }
+    tar.finish()
+}
+
+fn launcher(input: &ExportInput<'_>, mut tar: TarWriter<'_>) -> Result<(), PackError> {
+    tar.parents(&[root("/cnb"), root("/cnb/lifecycle")])?;
+    let mut program = input.launcher.program;
+    tar.file("/cnb/lifecycle/launcher", 0o755, 0, 0, program.len() as u64, &mut program)?;
+    tar.finish()
+}
+
+fn config(input: &ExportInput<'_>, mut tar: TarWriter<'_>) -> Result<(), PackError> {
+    let (uid, gid) = input.owner;
+    let folder = format!("{}/config", input.layers_path);
+    let path = format!("{folder}/metadata.toml");
+    let text = write_toml(input.metadata).map_err(|error| unread(&path, Error::other(error)))?;
+    tar.parents(&above(input.layers_path))?;
+    tar.parents(&[parent(input, input.layers_path.to_owned(), input.layers_dir)?])?;
+    tar.folder(&folder, 0o755, uid, gid)?;
+    tar.file(&path, 0o644, uid, gid, text.len() as u64, &mut text.as_bytes())?;
+    tar.finish()
+}
+
+fn process_types(input: &ExportInput<'_>, mut tar: TarWriter<'_>) -> Result<(), PackError> {
+    tar.parents(&[root("/cnb"), root("/cnb/process")])?;
+    for process in &input.metadata.processes {
+        // Links of the reference have this mode, and the layer's digest is compared.
+        tar.symlink(&format!("/cnb/process/{}", process.kind), "/cnb/lifecycle/launcher", 0o755, 0, 0)?;
+    }
+    tar.finish()
+}
+
+/// The folders above one of the image's, as they are in nearly every image.
+fn above(path: &str) -> Vec<Parent> {
+    let above = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
+    let mut above: Vec<Parent> = above.filter(|path| !matches!(*path, "/" | "")).map(root).collect();
+    above.reverse();
+    above
+}
+
+fn root(path: &str) -> Parent {
+    Parent { path: path.to_owned(), uid: 0, gid: 0, mode: 0o755 }
+}
+
+/// A folder of the build, with its own permissions.
+fn parent(input: &ExportInput<'_>, path: String, dir: BorrowedFd<'_>) -> Result<Parent, PackError> {
+    let stat = fstat(dir).map_err(|errno| unread(&path, errno.into()))?;
+    Ok(Parent { path, uid: input.owner.0, gid: input.owner.1, mode: stat.st_mode & 0o7777 })
+}
+
+fn open(input: &ExportInput<'_>, path: &Path) -> Result<OwnedFd, PackError> {
+    let shown = path.display().to_string();
+    match folder::folder(input.layers_dir, path) {
+        Ok(Some(dir)) => Ok(dir),
+        Ok(None) => Err(PackError::Changed { path: shown }),
+        Err(error) => Err(unread(&shown, Error::other(error))),
+    }
+}
+
+fn unread(path: &str, source: Error) -> PackError {
+    PackError::Read { act: "read", path: path.to_owned(), source }
+}

@@ -1,0 +1,100 @@
+//! Images of recorded builds are what the reference made of the same folders.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use coracle_images::{Config, Descriptor, Digest, Image, Layer};
+use coracle_lifecycle::export::{ExportInput, Launcher, Outbox, export};
+use serde_json::Value;
+
+fn materialise(root: &Path, tree: &Value) {
+    fs::create_dir_all(root).unwrap();
+    let mode = |path: &Path, text: &str| {
+        fs::set_permissions(path, fs::Permissions::from_mode(u32::from_str_radix(text, 8).unwrap())).unwrap();
+    };
+    mode(root, "755");
+    for (path, entry) in tree.as_object().unwrap() {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        if let Some(target) = entry["link"].as_str() {
+            symlink(target, path).unwrap();
+            continue;
+        }
+        match entry["text"].as_str() {
+            Some(text) => fs::write(&path, text.chars().map(|c| c as u8).collect::<Vec<_>>()).unwrap(),
+            None => fs::create_dir_all(&path).unwrap(),
+        }
+        mode(&path, entry["mode"].as_str().unwrap());
+    }
+}
+
+fn platform_api(config: &Value) -> &str {
+    let env = config["Env"].as_array().unwrap().iter();
+    env.filter_map(|entry| entry.as_str().unwrap().strip_prefix("CNB_PLATFORM_API=")).next().unwrap()
+}
+
+#[test]
+fn recorded_images() {
+    let data: Value = serde_json::from_str(include_str!("data/export.json")).unwrap();
+    let config: Config = serde_json::from_value(data["base_config"].clone()).unwrap();
+    let layer = Layer {
+        descriptor: Descriptor::new("application/vnd.oci.image.layer.v1.tar+gzip", Digest::of("b"), 1),
+        diff_id: config.rootfs.diff_ids[0].clone(),
+    };
+    let base = Image::assemble(config, vec![layer]).unwrap();
+    let run = toml::from_str("[[images]]\nimage = \"REGISTRY/golden/run:latest\"").unwrap();
+    for case in data["cases"].as_array().unwrap() {
+        let mut previous: Option<Image> = None;
+        for round in case["rounds"].as_array().unwrap() {
+            let dir = tempfile::tempdir().unwrap();
+            let (layers, app) = (dir.path().join("l"), dir.path().join("a"));
+            materialise(&layers, &round["layers"]);
+            materialise(&app, &round["app"]);
+            let text = |name: &str| round[name].as_str().unwrap();
+            let args: Vec<&str> =
+                round["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
+            let kind = args.iter().position(|a| *a == "-process-type").map(|at| args[at + 1]);
+            let wanted = &round["image"];
+            let (layers, app) = (File::open(layers).unwrap(), File::open(app).unwrap());
+            let exported = export(
+                &ExportInput {
+                    group: &toml::from_str(text("group")).unwrap(),
+                    metadata: &toml::from_str(text("metadata")).unwrap(),
+                    analyzed: &toml::from_str(text("analyzed")).unwrap(),
+                    run: &run,
+                    project: &toml::from_str(case["project"].as_str().unwrap_or_default()).unwrap(),
+                    base: &base,
+                    previous: previous.as_ref(),
+                    layers_dir: layers.as_fd(),
+                    layers_path: "/layers",
+                    app_dir: app.as_fd(),
+                    app_path: "/workspace",
+                    launcher: &Launcher { program: b"launcher", metadata: "L".into() },
+                    owner: (1001, 1002),
+                    process_type: kind,
+                    platform_api: platform_api(&wanted["config"]),
+                    created: wanted["created"].as_str().unwrap(),
+                },
+                &mut Outbox::new(&dir.path().join("out")).unwrap(),
+                &mut |_| {},
+            )
+            .unwrap();
+            let launcher = exported.metadata.launcher.sha.clone();
+            let made = serde_json::to_string(&exported.image.config).unwrap();
+            let made = made.replace(&launcher, "LAUNCHER").replace(r#"\"L\""#, "LAUNCHER");
+            let made: Value = serde_json::from_str(&made).unwrap();
+            let name = case["name"].as_str().unwrap();
+            assert_eq!(made["rootfs"]["diff_ids"], wanted["diff_ids"], "{name}");
+            assert_eq!(made["config"]["Labels"], wanted["labels"], "{name}");
+            assert_eq!(made["history"], wanted["history"], "{name}");
+            for key in ["Env", "Entrypoint", "User", "WorkingDir", "Cmd"] {
+                assert_eq!(made["config"][key], wanted["config"][key], "{name}");
+            }
+            previous = Some(exported.image);
+        }
+    }
+}
