@@ -1,5 +1,7 @@
 //! An image: its manifest and configuration, with the exact bytes their digests were made of.
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Config;
 use crate::digest::Digest;
 use crate::document::{Descriptor, Manifest, go_json, media};
@@ -23,7 +25,7 @@ pub struct Image {
 }
 
 /// One layer: where its compressed archive is, and what is inside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layer {
     /// The archive as stored.
     pub descriptor: Descriptor,
