@@ -1,5 +1,7 @@
 //! The built binary, end to end.
 
 mod architecture;
+mod builder;
 mod harness;
+mod import;
 mod run;

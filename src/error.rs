@@ -29,6 +29,12 @@ pub enum Error {
     /// The stage, a worker or a container could not be run.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// An archive was not imported.
+    #[error(transparent)]
+    Import(#[from] crate::import::ImportError),
+    /// A builder was not created.
+    #[error(transparent)]
+    Builder(#[from] crate::builder::BuilderError),
     /// The worker gave up.
     #[error("{0}")]
     Worker(String),

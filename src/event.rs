@@ -39,6 +39,11 @@ pub enum Event {
         /// Its entries that were left out (devices, sockets), which a container cannot use here.
         skipped: usize,
     },
+    /// Something the user should know that stops nothing.
+    Notice {
+        /// One sentence, of ours.
+        text: String,
+    },
     /// A line that a program in a container wrote, without its line feed.
     Line {
         /// Where it came from.

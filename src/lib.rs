@@ -6,22 +6,27 @@
 //! | `home.rs` | the folders on disk that outlive a process, and those that must not |
 //! | `stage.rs` | a [`coracle_runtime::Session`] with our folders bound, its output turned into events |
 //! | `worker.rs` | what runs inside the stage as the owner of all ids: pull, unpack, look up, delete |
-//! | `pull.rs`, `run.rs` | one operation each |
+//! | `pull.rs`, `run.rs`, `import.rs` | one operation each |
+//! | `builder.rs` | another: builder.toml and folders of buildpacks become a builder's image |
 //! | `event.rs`, `error.rs` | what an operation says on its way, and at its end |
 
+mod builder;
 mod error;
 mod event;
 mod home;
+mod import;
 mod pull;
 mod run;
 mod stage;
 mod worker;
 
+pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use coracle_images::{AuthFile, Digest, Reference, Store};
 pub use coracle_runtime::{Outcome, Runtime, Terminator};
 pub use error::Error;
 pub use event::{Event, Observer, Stream};
 pub use home::Home;
+pub use import::{ImportError, ImportRequest, import};
 pub use pull::{PullRequest, Pulled, pull};
 pub use run::{RunRequest, run};
 

@@ -39,9 +39,21 @@ impl<'a> Stage<'a> {
         observer: &'a dyn Observer,
         hold: &dyn Fn(Terminator),
     ) -> Result<Self, Error> {
+        Self::start_with(home, runtime, Vec::new(), observer, hold)
+    }
+
+    /// Start one that sees `more` of the host.
+    pub(crate) fn start_with(
+        home: &'a Home,
+        runtime: Runtime,
+        more: Vec<Bind>,
+        observer: &'a dyn Observer,
+        hold: &dyn Fn(Terminator),
+    ) -> Result<Self, Error> {
         let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
         let bind = |source, target: &str| Bind { source, target: target.into(), access: Access::ReadWrite };
-        let binds = vec![bind(home.store(), STORE), bind(home.work(), WORK)];
+        let mut binds = vec![bind(home.store(), STORE), bind(home.work(), WORK)];
+        binds.extend(more);
         let setup = StageSetup { binds, host_programs: runtime.program().is_some() };
         let folder = home.new_work_folder()?;
         let session = Session::start(ids, &setup)?;

@@ -7,8 +7,12 @@
 //! | `pull.rs` | an image from a registry into the store |
 //! | `user.rs` | the numbers of an image's user |
 //! | `delete.rs` | folders that guests have filled |
+//! | `pack.rs` | layers of what lies on the host |
+//! | `keep.rs` | images that were put together here: into the store, to a registry |
 
 mod delete;
+mod keep;
+mod pack;
 mod pull;
 mod user;
 
@@ -21,6 +25,8 @@ use serde::{Deserialize, Serialize};
 use crate::event::Event;
 
 pub(crate) use delete::Delete;
+pub(crate) use keep::{KeepImage, PushImage};
+pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use pull::Pull;
 pub(crate) use user::{FindUser, User};
 
@@ -53,7 +59,7 @@ macro_rules! jobs {
     };
 }
 
-jobs!(Pull, FindUser, Delete);
+jobs!(Pull, FindUser, Delete, PackLayers, KeepImage, PushImage);
 
 /// Answer one request on `socket`; the exit status of the worker process.
 pub(crate) fn serve(socket: UnixStream) -> i32 {

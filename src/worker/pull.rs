@@ -75,7 +75,7 @@ impl Job for Pull {
 }
 
 /// The documents come last: an image that the store knows by name is complete.
-fn publish(store: &Store, reference: &Reference, image: &Image) -> Result<(), AnyError> {
+pub(super) fn publish(store: &Store, reference: &Reference, image: &Image) -> Result<(), AnyError> {
     store.put_image(image)?;
     Ok(store.tag(reference, &image.descriptor())?)
 }

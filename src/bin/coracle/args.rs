@@ -1,9 +1,15 @@
 //! What can be typed. No decision is made here.
 
+pub(crate) mod builder;
+mod import;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use coracle::Reference;
+
+pub(crate) use builder::Builder;
+pub(crate) use import::Import;
 
 /// Build and run Cloud Native Buildpacks images: no daemon, no root.
 #[derive(Debug, Parser)]
@@ -25,6 +31,10 @@ pub(crate) enum Command {
     Pull(Pull),
     /// Start an image of the local store in the foreground
     Run(Run),
+    /// Make an image of the archive of a root filesystem
+    Import(Import),
+    /// Make builders
+    Builder(Builder),
     /// List the images of the local store
     Images,
 }

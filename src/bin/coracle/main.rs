@@ -10,10 +10,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use clap::Parser;
-use coracle::{Home, PullRequest, RunRequest, Store, Terminator};
+use coracle::{BuilderRequest, Home, ImportRequest, Observer, PullRequest, RunRequest, Store, Terminator};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, builder};
 use crate::failure::Failure;
 use crate::report::{Quiet, Terminal};
 
@@ -77,6 +77,8 @@ impl Held {
 fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
     let home = Home::open(settings::home(args.home.clone())?)?;
     let hold = |terminator| held.hold(terminator);
+    let terminal = Terminal::new();
+    let observer: &dyn Observer = if args.quiet { &Quiet } else { &terminal };
     match &args.command {
         Command::Pull(pull) => {
             let request = PullRequest {
@@ -84,12 +86,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 insecure: pull.insecure_registry.clone(),
                 auth: settings::credentials()?,
             };
-            let terminal = Terminal::new();
-            let pulled = if args.quiet {
-                coracle::pull(&home, &request, &Quiet, &hold)?
-            } else {
-                coracle::pull(&home, &request, &terminal, &hold)?
-            };
+            let pulled = coracle::pull(&home, &request, observer, &hold)?;
             report::result(&format!("{}", pulled.digest));
             Ok(0)
         }
@@ -102,6 +99,31 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 args: run.args.clone(),
             };
             Ok(coracle::run(&home, &request, &Terminal::new(), &hold)?.code())
+        }
+        Command::Import(import) => {
+            let request = ImportRequest {
+                archive: import.archive.clone(),
+                reference: import.image.clone(),
+                env: settings::variables(&import.env)?,
+                labels: import.label.clone(),
+                user: import.user.clone(),
+                working_dir: import.workdir.clone(),
+            };
+            let digest = coracle::import(&home, &request, observer, &hold)?;
+            report::result(digest.as_str());
+            Ok(0)
+        }
+        Command::Builder(args::Builder { command: builder::Command::Create(create) }) => {
+            let request = BuilderRequest {
+                reference: create.name.clone(),
+                config: create.config.clone(),
+                publish: create.publish,
+                insecure: create.insecure_registry.clone(),
+                auth: settings::credentials()?,
+            };
+            let created = coracle::create_builder(&home, &request, observer, &hold)?;
+            report::result(created.digest.as_str());
+            Ok(0)
         }
         Command::Images => {
             let store = Store::open(home.store()).map_err(coracle::Error::from)?;

@@ -72,6 +72,7 @@ impl Observer for Terminal {
                     );
                 }
             }
+            Event::Notice { text } => eprintln!("{text}"),
             Event::Line { stream: Stream::Out, text } => println!("{}", printable(&text)),
             Event::Line { stream: Stream::Err, text } => eprintln!("{}", printable(&text)),
         }

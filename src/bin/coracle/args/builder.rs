@@ -1,0 +1,33 @@
+//! `coracle builder`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use coracle::Reference;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Builder {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a builder of a build image and folders of buildpacks
+    Create(Create),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Create {
+    /// The name of the builder
+    pub(crate) name: Reference,
+    /// Its description; paths in it are relative to its folder
+    #[arg(short, long, value_name = "BUILDER.TOML")]
+    pub(crate) config: PathBuf,
+    /// Send it to its registry as well
+    #[arg(long)]
+    pub(crate) publish: bool,
+    /// A registry to speak to in plain HTTP (repeatable); those on loopback are anyway
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<String>,
+}

@@ -1,0 +1,98 @@
+//! Images that were put together here: into the store under a name, and from the store to a registry.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+
+use coracle_images::{AuthFile, Digest, Image, Reference, Registry, RegistryOptions, Store, ingest_layer};
+use coracle_runtime::IdMap;
+use serde::{Deserialize, Serialize};
+
+use super::pull::{Owners, publish};
+use super::{AnyError, Job, tell};
+use crate::event::Event;
+use crate::stage::STORE;
+
+/// Give an image whose layers are in the store its name, after unpacking those that are not unpacked yet.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeepImage {
+    pub(crate) reference: Reference,
+    pub(crate) manifest: String,
+    pub(crate) config: String,
+    pub(crate) ids: IdMap,
+}
+
+impl KeepImage {
+    pub(crate) fn new(reference: &Reference, image: &Image, ids: IdMap) -> Self {
+        // Both were written as JSON a moment ago, which is UTF-8.
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (manifest, config) = (text(&image.manifest_bytes), text(&image.config_bytes));
+        Self { reference: reference.clone(), manifest, config, ids }
+    }
+}
+
+impl Job for KeepImage {
+    type Answer = ();
+
+    fn carry_out(self) -> Result<(), AnyError> {
+        let store = Store::open(STORE)?;
+        let image =
+            Image::from_bytes(Some(self.reference.clone()), self.manifest.into(), self.config.into())?;
+        let key = self.ids.key();
+        for (number, layer) in image.layers().iter().enumerate() {
+            if store.layer_dir(&key, &layer.diff_id).is_some() {
+                continue;
+            }
+            let blob = stored(&store, &layer.descriptor.digest)?;
+            let (_, unpacked) = ingest_layer(&store, blob, layer, &key, &Owners(self.ids), &|_| ())?;
+            let skipped = unpacked.map_or(0, |unpacked| unpacked.devices.len());
+            tell(&Event::LayerReady { layer: number, skipped });
+        }
+        publish(&store, &self.reference, &image)
+    }
+}
+
+/// Send an image of the store to its registry.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct PushImage {
+    pub(crate) reference: Reference,
+    pub(crate) insecure: Vec<String>,
+    /// A `config.json` with the credentials of the image's registry alone.
+    pub(crate) auth: String,
+}
+
+impl fmt::Debug for PushImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushImage").field("reference", &self.reference).finish_non_exhaustive()
+    }
+}
+
+impl Job for PushImage {
+    type Answer = Digest;
+
+    fn carry_out(self) -> Result<Digest, AnyError> {
+        let store = Store::open(STORE)?;
+        let image = store.image(&self.reference)?.ok_or("the image is not in the store")?;
+        let auth = AuthFile::parse(self.auth.as_bytes())?;
+        let registry = Registry::new(RegistryOptions { insecure: self.insecure, auth, ca_bundle: None })?;
+        for layer in image.layers() {
+            let digest = &layer.descriptor.digest;
+            if registry.blob_exists(&self.reference, digest)? {
+                continue;
+            }
+            stored(&store, digest)?;
+            let open =
+                || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(File::open(store.blob_path(digest))?)) };
+            registry.push_blob(&self.reference, digest, layer.descriptor.size, &open)?;
+        }
+        Ok(registry.push_image(&self.reference, &image)?)
+    }
+}
+
+/// A layer as it was fetched. Images can be in the store without: only their unpacked form is needed to run them.
+fn stored(store: &Store, digest: &Digest) -> Result<File, AnyError> {
+    store.blob(digest).map_err(|_| {
+        format!("the layer {digest} of its base is not in the store; fetch the base with: coracle pull")
+            .into()
+    })
+}
