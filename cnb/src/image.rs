@@ -1,8 +1,10 @@
 //! What analyze and export write, and what the platform gives them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
-use crate::{Distro, LifecycleMetadata};
+use crate::{BuildpackLayers, Distro, LayerMetadata, LifecycleMetadata, Sha, StackRunImage};
 
 /// `analyzed.toml` (Platform API, "analyzed.toml").
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -24,28 +26,97 @@ fn metadata_as_toml<S: serde::Serializer>(
     metadata: &LifecycleMetadata,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    use serde::ser::Error as _;
-    let mut json = serde_json::to_value(metadata).map_err(S::Error::custom)?;
-    rename(&mut json, "runImage", "run-image");
-    rename(&mut json["run-image"], "topLayer", "top-layer");
-    if let Some(stack) = json.get_mut("stack") {
-        rename(stack, "runImage", "run-image");
+    let layer = |layer: &LayerMetadata| TomlLayer {
+        sha: layer.sha.clone(),
+        build: layer.build,
+        launch: layer.launch,
+        cache: layer.cache,
+        metadata: crate::toml_of_json(&layer.data),
+    };
+    let buildpack = |buildpack: &BuildpackLayers| TomlBuildpack {
+        key: buildpack.key.clone(),
+        version: buildpack.version.clone(),
+        layers: buildpack.layers.iter().map(|(name, of)| (name.clone(), layer(of))).collect(),
+        store: buildpack
+            .store
+            .as_ref()
+            .map(|store| TomlStore { metadata: crate::toml_of_json(&store.metadata) }),
+    };
+    TomlMetadata {
+        app: metadata.app.as_deref(),
+        sbom: metadata.sbom.as_ref(),
+        buildpacks: metadata.buildpacks.as_ref().map(|list| list.iter().map(buildpack).collect()),
+        config: &metadata.config,
+        launcher: &metadata.launcher,
+        process_types: &metadata.process_types,
+        run_image: TomlRunImage {
+            top_layer: &metadata.run_image.top_layer,
+            reference: &metadata.run_image.reference,
+            image: &metadata.run_image.image,
+            mirrors: &metadata.run_image.mirrors,
+        },
+        stack: metadata.stack.as_ref().map(|stack| TomlStack { run_image: &stack.run_image }),
     }
-    let buildpacks = json.get_mut("buildpacks").and_then(|list| list.as_array_mut());
-    for buildpack in buildpacks.into_iter().flatten() {
-        for layer in buildpack["layers"].as_object_mut().into_iter().flat_map(|layers| layers.values_mut()) {
-            rename(layer, "data", "metadata");
-        }
-    }
-    crate::toml_of_json(&json).serialize(serializer)
+    .serialize(serializer)
 }
 
-fn rename(value: &mut serde_json::Value, from: &str, to: &str) {
-    if let Some(map) = value.as_object_mut()
-        && let Some(item) = map.remove(from)
-    {
-        map.insert(to.to_owned(), item);
-    }
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TomlMetadata<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app: Option<&'a [Sha]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sbom: Option<&'a Sha>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    buildpacks: Option<Vec<TomlBuildpack>>,
+    config: &'a Sha,
+    launcher: &'a Sha,
+    process_types: &'a Sha,
+    run_image: TomlRunImage<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stack: Option<TomlStack<'a>>,
+}
+
+#[derive(Serialize)]
+struct TomlBuildpack {
+    key: String,
+    version: String,
+    layers: BTreeMap<String, TomlLayer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<TomlStore>,
+}
+
+#[derive(Serialize)]
+struct TomlLayer {
+    sha: String,
+    build: bool,
+    launch: bool,
+    cache: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<toml::Value>,
+}
+
+#[derive(Serialize)]
+struct TomlStore {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<toml::Value>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TomlRunImage<'a> {
+    top_layer: &'a str,
+    reference: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    image: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    mirrors: &'a [String],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct TomlStack<'a> {
+    run_image: &'a StackRunImage,
 }
 
 /// An image by digest (or, in a daemon, by its id).

@@ -1,7 +1,9 @@
 //! The phases of a build, each a function from what lies in folders to a value or to files in folders.
 //!
-//! Nothing here prints, and nothing reads the environment of the process: callers hand both over.
+//! Nothing here reads the environment of the process, and nothing but the phases as programs prints: callers hand both over.
 
+#[cfg(feature = "phases")]
+pub mod analyze;
 pub mod api;
 #[cfg(feature = "phases")]
 pub mod build;

@@ -3,15 +3,19 @@
 //! Speaks Platform API 0.12 and 0.13. Of their phases and flags only some are here; what is not is refused by name, with exit
 //! code 3, and never ignored.
 
+mod analyzer;
 mod arguments;
 mod builder;
 mod detect_programs;
+mod images;
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::Path;
 
 use coracle_cnb::{Analyzed, ApiVersion};
 
+use crate::analyze::AnalyzeError;
 use crate::api;
 use crate::build::{BuildError, ComposeError};
 use crate::detect::CatalogError;
@@ -21,6 +25,7 @@ use crate::file::{self, FileError};
 pub use crate::export::Launcher;
 pub use arguments::{ArgumentError, Arguments};
 pub use detect_programs::DetectRuns;
+pub use images::{ImagesError, layout_path};
 
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
 struct Phase {
@@ -40,7 +45,26 @@ enum Names {
 }
 
 /// The phases that are here.
-const PHASES: [Phase; 2] = [
+const PHASES: [Phase; 3] = [
+    Phase {
+        name: "analyzer",
+        flags: &[
+            "analyzed",
+            "gid",
+            "insecure-registry",
+            "layers",
+            "layout",
+            "layout-dir",
+            "previous-image",
+            "run",
+            "run-image",
+            "skip-layers",
+            "tag",
+            "uid",
+        ],
+        images: Names::One,
+        run: analyzer::run,
+    },
     Phase {
         name: "detect-programs",
         flags: &[
@@ -76,7 +100,7 @@ const PHASES: [Phase; 2] = [
 ];
 
 /// Phases of the specification that are not here yet.
-const MISSING: [&str; 7] = ["analyzer", "detector", "restorer", "exporter", "creator", "rebaser", "extender"];
+const MISSING: [&str; 6] = ["detector", "restorer", "exporter", "creator", "rebaser", "extender"];
 
 /// A phase being run: what it was told, and by whom.
 #[derive(Debug)]
@@ -85,6 +109,16 @@ struct Call<'a> {
     env: &'a Env,
     #[allow(dead_code, reason = "for the exporter")]
     launcher: &'a Launcher<'a>,
+}
+
+impl Call<'_> {
+    /// Tells what went wrong but does not end the phase.
+    fn warn(&self, text: &str) {
+        if self.arguments.text("log-level") != Some(OsStr::new("error")) {
+            // Nobody is left to tell that standard error is closed.
+            let _ = writeln!(std::io::stderr(), "warning: {text}");
+        }
+    }
 }
 
 /// Why a phase failed.
@@ -108,6 +142,15 @@ pub enum PhaseError {
     /// A file could not be read or written.
     #[error("run phase")]
     File(#[from] FileError),
+    /// No client for registries could be made.
+    #[error("prepare to speak to registries")]
+    Credentials(#[source] ImagesError),
+    /// An image that the analyzer needs cannot be read or written.
+    #[error("analyze")]
+    AnalyzeImages(#[source] ImagesError),
+    /// Nothing can be said of the images.
+    #[error("analyze")]
+    Analyze(#[source] AnalyzeError),
     /// The buildpacks of the order could not be read.
     #[error("detect")]
     Detect(#[from] CatalogError),
@@ -125,7 +168,9 @@ impl PhaseError {
         match self {
             Self::Unknown(_) | Self::Missing(_) | Self::Arguments(_) => 3,
             Self::PlatformApi(_) => 11,
-            Self::NoFile { .. } | Self::File(_) => 1,
+            Self::NoFile { .. } | Self::File(_) | Self::Credentials(_) => 1,
+            Self::AnalyzeImages(_) => 32,
+            Self::Analyze(error) => error.exit_code(),
             Self::Detect(CatalogError::Api { .. }) => 12,
             Self::Detect(_) => 22,
             Self::Build(error) => error.exit_code(),

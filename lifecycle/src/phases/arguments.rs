@@ -5,6 +5,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use coracle_images::ReferenceError;
+
 use super::{Names, Phase};
 use crate::env::Env;
 
@@ -86,6 +88,12 @@ pub enum ArgumentError {
     /// The phase is about an image.
     #[error("no image is named: the last argument is the name of the image to write")]
     NoImage,
+    /// The name of an image is none.
+    #[error("read name of image")]
+    Image(#[source] ReferenceError),
+    /// An image is written once, into one registry.
+    #[error("all names of the image must be in one registry, not in {0}")]
+    Registries(String),
     /// A name that the phase cannot do without.
     #[error("flag `-{0}` is missing")]
     Missing(&'static str),
@@ -177,14 +185,12 @@ impl Arguments {
     }
 
     /// The texts that a flag was given, in their order.
-    #[allow(dead_code, reason = "for the analyzer and the exporter")]
     pub(super) fn texts(&self, name: &str) -> Vec<String> {
         let texts = self.values.get(name).into_iter().flatten();
         texts.map(|text| text.to_string_lossy().into_owned()).collect()
     }
 
     /// Whether a switch is on.
-    #[allow(dead_code, reason = "for the analyzer and the exporter")]
     pub(super) fn on(&self, name: &str) -> bool {
         self.text(name).and_then(switch).unwrap_or(false)
     }
@@ -196,7 +202,6 @@ impl Arguments {
     }
 
     /// The names of images that followed the flags.
-    #[allow(dead_code, reason = "for the analyzer and the exporter")]
     pub(super) fn images(&self) -> &[String] {
         &self.images
     }
@@ -254,6 +259,10 @@ mod tests {
         Arguments::read(phase, &words(args), &env)
     }
 
+    fn builder() -> Phase {
+        PHASES.into_iter().find(|phase| phase.name == "builder").unwrap()
+    }
+
     fn exporter() -> Phase {
         let flags = &["layers", "layout", "insecure-registry", "uid", "app", "plan", "group", "platform"];
         Phase { name: "test", flags, images: Names::Some, run: |_| Ok(()) }
@@ -262,7 +271,7 @@ mod tests {
     #[test]
     fn flags_go_before_variables_and_those_before_defaults() {
         let env = [("CNB_APP_DIR", "/var"), ("CNB_LAYERS_DIR", "/l")];
-        let arguments = read(&PHASES[1], &["-app", "/flag", "--plan=/p"], &env).unwrap();
+        let arguments = read(&builder(), &["-app", "/flag", "--plan=/p"], &env).unwrap();
         assert_eq!(arguments.path("app"), Path::new("/flag"));
         assert_eq!(arguments.path("plan"), Path::new("/p"));
         assert_eq!(arguments.path("group"), Path::new("/l/group.toml"));
@@ -297,7 +306,7 @@ mod tests {
         assert!(error(&[]).starts_with("no image is named"));
         assert_eq!(error(&["-uid"]), "flag `-uid` needs a value");
         assert_eq!(error(&["-report", "x", "one"]), "flag `-report` is not implemented");
-        let unexpected = read(&PHASES[1], &["one"], &[]).unwrap_err();
+        let unexpected = read(&builder(), &["one"], &[]).unwrap_err();
         assert_eq!(unexpected, ArgumentError::Unexpected("one".into()));
     }
 

@@ -1,0 +1,91 @@
+//! `analyzer`: may the images be read and written, and what is known of them (Platform API, "analyzer").
+
+use std::collections::BTreeSet;
+
+use coracle_cnb::RunToml;
+use coracle_images::{Image, LayoutError, Reference, RegistryError};
+
+use super::arguments::ArgumentError;
+use super::images::{Images, ImagesError};
+use super::{Call, PhaseError};
+use crate::analyze::{AnalyzeInput, Found, analyze, choose_run_image};
+use crate::file;
+
+pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let outputs = outputs(arguments.images(), &arguments.texts("tag"))?;
+    let previous = match arguments.text("previous-image") {
+        Some(name) => reference(&name.to_string_lossy())?,
+        None => outputs[0].clone(),
+    };
+    let images = Images::new(arguments, call.env)?;
+    let run_name = run_name(call, &images, &outputs[0])?;
+    let run = reference(&run_name)?;
+
+    // Nobody should wait for a build to hear that its result cannot be written.
+    let previous_image = previous_image(call, images.find(&previous), &previous)?;
+    let run_image = images.find(&run).map_err(PhaseError::AnalyzeImages)?;
+    for output in &outputs {
+        images.check_write(output).map_err(PhaseError::AnalyzeImages)?;
+    }
+    if run_image.is_none() {
+        call.warn(&format!("run image `{run_name}` does not exist: nothing can be exported onto it"));
+    }
+
+    let pinned = |image: &Image, name| images.pinned(name, &image.digest);
+    let previous_pinned = previous_image.as_ref().map(|image| (pinned(image, &previous), &image.config));
+    let run_pinned = run_image.as_ref().map(|image| (pinned(image, &run), &image.config));
+    let analyzed = analyze(&AnalyzeInput {
+        previous: previous_pinned.as_ref().map(|(reference, config)| Found { reference, config }),
+        run_name: &run_name,
+        run: run_pinned.as_ref().map(|(reference, config)| Found { reference, config }),
+    })
+    .map_err(PhaseError::Analyze)?;
+    Ok(file::write_document(&arguments.path("analyzed"), &analyzed)?)
+}
+
+fn reference(text: &str) -> Result<Reference, PhaseError> {
+    text.parse().map_err(|source| ArgumentError::Image(source).into())
+}
+
+/// The image's names, which one registry must be able to hold.
+pub(super) fn outputs(images: &[String], tags: &[String]) -> Result<Vec<Reference>, PhaseError> {
+    let names = images.iter().chain(tags).map(|name| reference(name));
+    let names = names.collect::<Result<Vec<_>, _>>()?;
+    let registries: BTreeSet<String> = names.iter().map(|name| name.registry.clone()).collect();
+    if registries.len() > 1 {
+        let all = registries.into_iter().collect::<Vec<_>>().join(", ");
+        return Err(ArgumentError::Registries(all).into());
+    }
+    Ok(names)
+}
+
+/// The image of the last build. One that is damaged counts as none: this build will replace it.
+fn previous_image(
+    call: &Call<'_>,
+    found: Result<Option<Image>, ImagesError>,
+    name: &Reference,
+) -> Result<Option<Image>, PhaseError> {
+    match found {
+        Err(
+            ImagesError::Registry(RegistryError::Image { .. } | RegistryError::Platform { .. })
+            | ImagesError::Layout(LayoutError::Image { .. } | LayoutError::Index { .. }),
+        ) => {
+            call.warn(&format!(
+                "previous image `{name}` is damaged, or for another platform, and counts as none"
+            ));
+            Ok(None)
+        }
+        other => other.map_err(PhaseError::AnalyzeImages),
+    }
+}
+
+/// As `-run-image` says, else one of run.toml.
+fn run_name(call: &Call<'_>, images: &Images, output: &Reference) -> Result<String, PhaseError> {
+    if let Some(name) = call.arguments.text("run-image") {
+        return Ok(name.to_string_lossy().into_owned());
+    }
+    let run: RunToml = file::read_document("run.toml", &call.arguments.path("run"))?.unwrap_or_default();
+    let readable = &mut |reference: &Reference| matches!(images.find(reference), Ok(Some(_)));
+    choose_run_image(output, &run, readable).map_err(PhaseError::Analyze)
+}

@@ -1,0 +1,243 @@
+//! Where a phase finds images: in registries, or in folders (Platform API, "OCI Image Layout").
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use coracle_images::{
+    AuthError, AuthFile, Digest, Image, LayoutError, Platform, Reference, ReferenceError, Registry,
+    RegistryError, RegistryOptions, read_layout,
+};
+use serde_json::{Map, Value, json};
+
+use super::arguments::{ArgumentError, Arguments};
+use crate::env::Env;
+use crate::file::{self, FileError};
+
+/// Why an image could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ImagesError {
+    /// The registry did not do as asked.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The layout folder is not usable.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The layout folder holds another image than the one named by digest.
+    #[error("image `{reference}`: `{path}` holds {found}, not {expected}; analyze again")]
+    OtherDigest { reference: String, path: PathBuf, expected: Digest, found: Digest },
+    /// There is no such image.
+    #[error("image `{0}` does not exist")]
+    Missing(String),
+    /// A text that names no image.
+    #[error(transparent)]
+    Name(#[from] ReferenceError),
+    /// A reference that is no path below the layout folder.
+    #[error("`{text}` is no image in the layout folder `{dir}`: expected a path below it, `@` and a digest")]
+    NoPath { text: String, dir: PathBuf },
+    /// The credentials could not be read. What they say is not repeated.
+    #[error("read credentials: `{path}`")]
+    Auth {
+        path: String,
+        #[source]
+        source: AuthError,
+    },
+    /// The variable holds no credentials. What it says is not repeated.
+    #[error("CNB_REGISTRY_AUTH is not a JSON object of registries with `Basic …` or `Bearer …`")]
+    Variable,
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Where images are looked for.
+#[derive(Debug, Clone)]
+pub(crate) enum Images {
+    /// In their registries.
+    Registry(Registry),
+    /// In layout folders below this one: see [`layout_path`].
+    Layout(PathBuf),
+}
+
+impl Images {
+    /// As `-layout`, `-layout-dir` and `-insecure-registry` say, with the credentials of Docker's configuration.
+    pub(crate) fn new(arguments: &Arguments, env: &Env) -> Result<Self, super::PhaseError> {
+        if arguments.on("layout") {
+            let dir = arguments.path("layout-dir");
+            if dir.as_os_str().is_empty() {
+                return Err(ArgumentError::Missing("layout-dir").into());
+            }
+            return Ok(Self::Layout(dir));
+        }
+        let insecure = arguments.texts("insecure-registry");
+        let auth = auth(env).map_err(super::PhaseError::Credentials)?;
+        let registry = Registry::new(RegistryOptions { insecure, auth, ca_bundle: None });
+        Ok(Self::Registry(registry.map_err(|source| super::PhaseError::Credentials(source.into()))?))
+    }
+
+    /// The image of this name for this machine; nothing where there is none. Fails where it may not be read.
+    pub(crate) fn find(&self, reference: &Reference) -> Result<Option<Image>, ImagesError> {
+        let dir = match self {
+            Self::Registry(registry) => return Ok(registry.find_image(reference, &Platform::host())?),
+            Self::Layout(dir) => dir,
+        };
+        let by_tag = Reference { digest: None, ..reference.clone() };
+        let mut places = vec![layout_path(dir, reference)];
+        if reference.tag.is_some() && reference.digest.is_some() {
+            places.push(layout_path(dir, &by_tag));
+        }
+        for path in places {
+            if !path.join("index.json").exists() {
+                continue;
+            }
+            let mut image = read_layout(&path, None)?;
+            if let Some(expected) = reference.digest.clone().filter(|digest| *digest != image.digest) {
+                let (reference, found) = (reference.to_string(), image.digest);
+                return Err(ImagesError::OtherDigest { reference, path, expected, found });
+            }
+            image.reference = Some(reference.clone());
+            return Ok(Some(image));
+        }
+        Ok(None)
+    }
+
+    /// As [`Images::find`], but the image must be there.
+    #[allow(dead_code, reason = "for the exporter")]
+    pub(crate) fn image(&self, reference: &Reference) -> Result<Image, ImagesError> {
+        self.find(reference)?.ok_or_else(|| ImagesError::Missing(reference.to_string()))
+    }
+
+    /// Fails unless images of this name may be written: begins an upload in the registry, and sends nothing.
+    pub(crate) fn check_write(&self, reference: &Reference) -> Result<(), ImagesError> {
+        let Self::Registry(registry) = self else { return Ok(()) };
+        // Not Registry::can_write: the registry's own words are wanted where it refuses.
+        registry.mount_blob(reference, reference, &Digest::of(b""))?;
+        Ok(())
+    }
+
+    /// How analyzed.toml refers to the image: by name and digest, in a layout by folder and digest.
+    pub(crate) fn pinned(&self, reference: &Reference, digest: &Digest) -> String {
+        match self {
+            Self::Registry(_) => reference.with_digest(digest.clone()).to_string(),
+            Self::Layout(dir) => format!("{}@{digest}", layout_path(dir, reference).display()),
+        }
+    }
+
+    /// The name that a reference of analyzed.toml stands for, the reverse of [`Images::pinned`].
+    #[allow(dead_code, reason = "for the exporter")]
+    pub(crate) fn named(&self, pinned: &str) -> Result<Reference, ImagesError> {
+        let Self::Layout(dir) = self else { return Ok(pinned.parse()?) };
+        let no_path = || ImagesError::NoPath { text: pinned.to_owned(), dir: dir.clone() };
+        let (path, digest) = pinned.split_once('@').ok_or_else(no_path)?;
+        let path = Path::new(path).strip_prefix(dir).map_err(|_| no_path())?.to_str().ok_or_else(no_path)?;
+        let (repository, tag) = path.rsplit_once('/').ok_or_else(no_path)?;
+        // A tag has no digest's length, but `sha256` is a fine name of a repository: only both together are a digest's folder.
+        let by_digest = repository.strip_suffix("/sha256").filter(|_| digest == format!("sha256:{tag}"));
+        Ok(match by_digest {
+            Some(repository) => format!("{repository}@{digest}").parse()?,
+            None => format!("{repository}:{tag}@{digest}").parse()?,
+        })
+    }
+}
+
+/// The folder of an image in a layout folder: `<registry>/<repository>/<tag>`, or with `sha256/<digits>` for the tag where the
+/// image is named by digest (Platform API, "OCI Image Layout").
+pub fn layout_path(dir: &Path, reference: &Reference) -> PathBuf {
+    let repository = dir.join(&reference.registry).join(&reference.repository);
+    match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => repository.join("sha256").join(digest.hex()),
+        (None, tag) => repository.join(tag.as_deref().unwrap_or("latest")),
+    }
+}
+
+/// Docker's configuration (`DOCKER_CONFIG`, else `HOME/.docker`), and above it `CNB_REGISTRY_AUTH` (Platform API, "Registry
+/// Authentication").
+fn auth(env: &Env) -> Result<AuthFile, ImagesError> {
+    let get = |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty());
+    let folder = get("DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(Path::new(get("HOME")?).join(".docker")));
+    let mut file = Value::Null;
+    let mut path = String::from("CNB_REGISTRY_AUTH");
+    if let Some(config) = folder.map(|folder| folder.join("config.json")) {
+        let shown = config.display().to_string();
+        if let Some(bytes) = file::read_bytes(&config)? {
+            // Parsed alone first: an error must say in which of the two places it is.
+            AuthFile::parse(&bytes).map_err(|source| ImagesError::Auth { path: shown.clone(), source })?;
+            file = serde_json::from_slice(&bytes).unwrap_or_default();
+            path = shown;
+        }
+    }
+    let mut auths = file.get("auths").and_then(Value::as_object).cloned().unwrap_or_default();
+    if let Some(variable) = get("CNB_REGISTRY_AUTH") {
+        auths.extend(of_variable(variable).ok_or(ImagesError::Variable)?);
+    }
+    let text = json!({ "auths": auths }).to_string();
+    AuthFile::parse(text.as_bytes()).map_err(|source| ImagesError::Auth { path, source })
+}
+
+/// The variable's registries in the form of Docker's configuration.
+fn of_variable(variable: &OsStr) -> Option<Map<String, Value>> {
+    let value: Value = serde_json::from_str(variable.to_str()?).ok()?;
+    let entry = |(registry, header): (&String, &Value)| {
+        let (scheme, word) = header.as_str()?.split_once(' ')?;
+        let entry = match scheme.to_ascii_lowercase().as_str() {
+            "basic" => json!({ "auth": word.trim() }),
+            "bearer" => json!({ "registrytoken": word.trim() }),
+            _ => return None,
+        };
+        Some((registry.clone(), entry))
+    };
+    value.as_object()?.iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reference(text: &str) -> Reference {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn folders_of_images_lead_back_to_their_names() {
+        let digest = Digest::of("x");
+        let images = Images::Layout("/layout".into());
+        for (text, folder) in [
+            ("busybox", "/layout/index.docker.io/library/busybox/latest".to_owned()),
+            ("localhost:5000/a/b:1", "/layout/localhost:5000/a/b/1".to_owned()),
+            (&format!("example.org/a@{digest}"), format!("/layout/example.org/a/sha256/{}", digest.hex())),
+        ] {
+            let name = reference(text);
+            assert_eq!(layout_path(Path::new("/layout"), &name), Path::new(&folder));
+            let pinned = images.pinned(&name, &digest);
+            assert_eq!(pinned, format!("{folder}@{digest}"));
+            let named = images.named(&pinned).unwrap();
+            assert_eq!((named.name(), named.digest), (name.name(), Some(digest.clone())));
+        }
+        for text in ["/elsewhere/a/b/1@sha256:0", "/layout/example.org/a/1", "/layout/../etc/x@sha256:0"] {
+            assert!(images.named(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_variable_goes_before_docker_s_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = dir.path().join("config.json");
+        std::fs::write(&config, r#"{"auths":{"a.org":{"auth":"YTpi"},"b.org":{"auth":"YTpi"}}}"#).unwrap();
+        let mut env: Env = [("DOCKER_CONFIG".into(), dir.path().into())].into();
+        env.insert("CNB_REGISTRY_AUTH".into(), r#"{"a.org":"Basic eDp5","c.org":"Bearer t"}"#.into());
+        let read = auth(&env).unwrap();
+        let basic = |user: &str, password: &str| coracle_images::Credentials::Basic {
+            user: user.into(),
+            password: password.into(),
+        };
+        assert_eq!(read.lookup("a.org"), basic("x", "y"));
+        assert_eq!(read.lookup("b.org"), basic("a", "b"));
+        assert_eq!(read.lookup("c.org"), coracle_images::Credentials::Bearer("t".into()));
+        env.insert("CNB_REGISTRY_AUTH".into(), r#"{"a.org":"secret"}"#.into());
+        let error = auth(&env).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("secret"));
+        std::fs::write(&config, r#"{"auths":{"a.org":{"auth":"secret!"}}}"#).unwrap();
+        let error = auth(&env).unwrap_err();
+        assert!(matches!(error, ImagesError::Auth { .. }) && !format!("{error:?}").contains("secret"));
+    }
+}
