@@ -41,6 +41,9 @@ const PAUSES: [u64; 5] = [100, 200, 500, 1000, 2000];
 /// An index may lead to another one, but not forever.
 const NESTING: usize = 3;
 
+/// See [Guidance for an Empty Descriptor](https://github.com/opencontainers/image-spec/blob/main/manifest.md).
+const EMPTY_VALUE: &[u8] = b"{}";
+
 /// A configuration is read into memory.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
@@ -169,15 +172,21 @@ impl Registry {
         }
     }
 
-    /// Whether this repository may be written: asks to begin an upload and sends nothing.
+    /// Whether this repository may be written: sends the two bytes of the OCI empty value, which nothing names.
+    ///
+    /// To begin an upload and go away would say the same, but leaves the upload open on the registry.
     ///
     /// # Errors
     ///
     /// When the registry cannot be asked.
     pub fn can_write(&self, reference: &Reference) -> Result<bool, RegistryError> {
-        // The empty blob from the same repository: there or not, the answer tells whether writing is allowed.
-        match self.mount_blob(reference, reference, &Digest::of(b"")) {
-            Ok(_) => Ok(true),
+        let sent = self.push_bytes(reference, EMPTY_VALUE).and_then(|pushed| match pushed {
+            Pushed::Sent => Ok(()),
+            // Only reading was asked for so far. What is there already is taken over without an upload.
+            Pushed::Present => self.mount_blob(reference, reference, &Digest::of(EMPTY_VALUE)).map(drop),
+        });
+        match sent {
+            Ok(()) => Ok(true),
             Err(error) if error.is_denied() => Ok(false),
             Err(error) => Err(error),
         }

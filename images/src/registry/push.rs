@@ -107,7 +107,12 @@ impl Registry {
             Some(_) => Reference { digest: None, ..reference.clone() },
             None => reference.with_digest(digest.clone()),
         };
+        // A tag even where it is a digest: where a registry does not say where the manifest is (the answer's
+        // Location), the client looks for the tag at the end of the address, and panics without one.
+        let last = reference.tag.clone().unwrap_or_else(|| digest.to_string());
         self.ask("write the manifest of", &target, async |client, name, _| {
+            let (registry, repository) = (name.registry().to_owned(), name.repository().to_owned());
+            let name = oci_client::Reference::with_tag(registry, repository, last.clone());
             let header = media_type
                 .parse()
                 .map_err(|_| OciDistributionError::UnsupportedMediaTypeError(media_type.to_owned()))?;

@@ -21,6 +21,8 @@ struct State {
     basic: Option<String>,
     bearer: bool,
     read_only: bool,
+    /// Answers to manifests lack the Location that the specification asks for, as those of some registries do.
+    nowhere: bool,
 }
 
 struct Request {
@@ -124,7 +126,7 @@ impl Server {
             ("PUT", (folder, name)) if folder.ends_with("/manifests") => {
                 let kind = request.headers.get("content-type").cloned().unwrap_or_default();
                 state.manifests.insert(name.to_owned(), (kind, request.body.clone()));
-                located(201, &path)
+                if state.nowhere { answer(201) } else { located(201, &path) }
             }
             ("POST", _) => located(202, &format!("http://{}/v2/app/blobs/uploads/1", self.host)),
             ("PUT", _) => {
@@ -256,9 +258,30 @@ fn credentials() {
 }
 
 #[test]
+fn a_manifest_by_tag_and_by_digest() {
+    for nowhere in [false, true] {
+        let server = Server::start(State { nowhere, ..State::default() });
+        let registry = registry(AuthFile::default());
+        let digest = image().digest;
+        for (name, path) in [
+            (server.name("app:1"), "app/manifests/1".to_owned()),
+            (server.name("app").with_digest(Digest::of("other")), format!("app/manifests/{digest}")),
+        ] {
+            let pushed = registry.push_manifest(&name, &image().manifest_bytes, media::OCI_MANIFEST);
+            assert_eq!(pushed.unwrap(), digest);
+            assert_eq!(server.log().last(), Some(&format!("PUT /v2/{path}")));
+        }
+    }
+}
+
+#[test]
 fn read_only() {
     let server = Server::start(State { read_only: true, ..State::default() });
     let registry = registry(AuthFile::default());
+    assert!(!registry.can_write(&server.name("app")).unwrap());
+    // Seeing that the content is there already is no leave to write.
+    let (digest, content) = (Digest::of(EMPTY_VALUE).to_string(), EMPTY_VALUE.to_vec());
+    server.state.lock().unwrap().blobs.insert(digest, content);
     assert!(!registry.can_write(&server.name("app")).unwrap());
     assert!(registry.push_bytes(&server.name("app"), b"x").unwrap_err().is_denied());
 }
