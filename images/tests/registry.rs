@@ -7,19 +7,19 @@ use coracle_fixtures::{DockerRegistry, Entry, RegistryAccess, RunImage};
 use coracle_images::{AuthFile, Digest, Platform, Reference, Registry, RegistryOptions};
 
 fn client(registry: &DockerRegistry) -> Registry {
-    let auth = AuthFile::parse(registry.docker_config().as_bytes()).unwrap();
+    let auth = AuthFile::parse(registry.docker_config().as_bytes()).expect("the fixture's configuration");
     Registry::new(RegistryOptions { auth, ca_bundle: registry.ca_bundle(), ..RegistryOptions::default() })
-        .unwrap()
+        .expect("a client")
 }
 
 fn platform() -> Platform {
-    "linux/amd64".parse().unwrap()
+    "linux/amd64".parse().expect("a platform")
 }
 
 /// The name under which a client speaks TLS to a registry on loopback. By the usual names it would speak plain HTTP;
 /// `127.1` is another way to write the address (inet_aton(3)).
 fn over_tls(registry: &DockerRegistry, name: &str) -> Reference {
-    registry.reference(name).replace("127.0.0.1", "127.1").parse().unwrap()
+    registry.reference(name).replace("127.0.0.1", "127.1").parse().expect("a reference")
 }
 
 #[test]
