@@ -7,6 +7,7 @@ mod found;
 mod outbox;
 mod pack;
 mod plan;
+mod publish;
 mod slices;
 mod write;
 
@@ -22,6 +23,7 @@ use crate::folder::FolderError;
 pub use found::{Found, FoundBuildpack, FoundLayer};
 pub use outbox::{Outbox, OutboxError};
 pub use plan::{ExportPlan, LayerSource, PlannedLayer};
+pub use publish::{PublishError, Source, publish};
 pub use slices::slice;
 pub use write::export;
 
@@ -103,7 +105,7 @@ impl fmt::Display for Step {
             Self::App { reused, added: 0 } => write!(f, "Reusing {reused}/{reused} app layer(s)"),
             Self::App { reused, added } => write!(f, "Adding {added}/{} app layer(s)", reused + added),
             Self::RefusedLabel(label) => {
-                write!(f, "Warning: label `{label}`, asked for by a buildpack, is not set: it is reserved")
+                write!(f, "label `{label}` is reserved: what a buildpack asked for is not set")
             }
         }
     }
@@ -115,9 +117,6 @@ pub enum ExportError {
     /// The group has image extensions.
     #[error("image extensions are not supported: group.toml has [[group-extensions]]")]
     Extensions,
-    /// analyzed.toml names no run image.
-    #[error("analyzed.toml names no run image; analyze again with one")]
-    NoRunImage,
     /// The process asked for does not exist.
     #[error("process type `{wanted}` is not defined; defined are: {known}")]
     UnknownProcess { wanted: String, known: String },
@@ -163,11 +162,4 @@ pub enum ExportError {
     /// The image has no text.
     #[error("export")]
     Image(#[from] ImageError),
-}
-
-impl ExportError {
-    /// The exit code of the exporter (Platform API, "exporter").
-    pub fn exit_code(&self) -> u8 {
-        62
-    }
 }

@@ -7,6 +7,7 @@ mod analyzer;
 mod arguments;
 mod builder;
 mod detect_programs;
+mod exporter;
 mod images;
 
 use std::ffi::{OsStr, OsString};
@@ -25,6 +26,7 @@ use crate::file::{self, FileError};
 pub use crate::export::Launcher;
 pub use arguments::{ArgumentError, Arguments};
 pub use detect_programs::DetectRuns;
+pub use exporter::ExporterError;
 pub use images::{ImagesError, layout_path};
 
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
@@ -37,7 +39,6 @@ struct Phase {
 
 /// How many names of images follow the flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "for the analyzer and the exporter")]
 enum Names {
     None,
     One,
@@ -45,7 +46,7 @@ enum Names {
 }
 
 /// The phases that are here.
-const PHASES: [Phase; 3] = [
+const PHASES: [Phase; 4] = [
     Phase {
         name: "analyzer",
         flags: &[
@@ -97,21 +98,50 @@ const PHASES: [Phase; 3] = [
         images: Names::None,
         run: builder::run,
     },
+    Phase {
+        name: "exporter",
+        flags: &[
+            "analyzed",
+            "app",
+            "gid",
+            "group",
+            "insecure-registry",
+            "layers",
+            "layout",
+            "layout-dir",
+            "metadata",
+            "process-type",
+            "project-metadata",
+            "report",
+            "run",
+            "scratch",
+            "uid",
+        ],
+        images: Names::Some,
+        run: exporter::run,
+    },
 ];
 
 /// Phases of the specification that are not here yet.
-const MISSING: [&str; 6] = ["detector", "restorer", "exporter", "creator", "rebaser", "extender"];
+const MISSING: [&str; 5] = ["detector", "restorer", "creator", "rebaser", "extender"];
 
 /// A phase being run: what it was told, and by whom.
 #[derive(Debug)]
 struct Call<'a> {
     arguments: Arguments,
     env: &'a Env,
-    #[allow(dead_code, reason = "for the exporter")]
     launcher: &'a Launcher<'a>,
 }
 
 impl Call<'_> {
+    /// Tells what is done.
+    fn say(&self, text: &str) {
+        if !matches!(self.arguments.text("log-level").and_then(OsStr::to_str), Some("warn" | "error")) {
+            // Nobody is left to tell that standard output is closed.
+            let _ = writeln!(std::io::stdout(), "{text}");
+        }
+    }
+
     /// Tells what went wrong but does not end the phase.
     fn warn(&self, text: &str) {
         if self.arguments.text("log-level") != Some(OsStr::new("error")) {
@@ -160,6 +190,9 @@ pub enum PhaseError {
     /// The metadata could not be composed.
     #[error("compose metadata")]
     Compose(#[from] ComposeError),
+    /// There is no image.
+    #[error(transparent)]
+    Export(#[from] ExporterError),
 }
 
 impl PhaseError {
@@ -175,6 +208,7 @@ impl PhaseError {
             Self::Detect(_) => 22,
             Self::Build(error) => error.exit_code(),
             Self::Compose(_) => 52,
+            Self::Export(error) => error.exit_code(),
         }
     }
 }

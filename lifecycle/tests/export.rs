@@ -11,25 +11,33 @@ use coracle_images::{Config, Descriptor, Digest, Image, Layer};
 use coracle_lifecycle::export::{ExportInput, Launcher, Outbox, export};
 use serde_json::Value;
 
-fn materialise(root: &Path, tree: &Value) {
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Makes the tree; with `open`, only its folders, so that all in it can be removed again.
+fn materialise(root: &Path, tree: &Value, open: bool) {
     fs::create_dir_all(root).unwrap();
-    let mode = |path: &Path, text: &str| {
-        fs::set_permissions(path, fs::Permissions::from_mode(u32::from_str_radix(text, 8).unwrap())).unwrap();
-    };
-    mode(root, "755");
+    set_mode(root, 0o755);
+    let mut folders = Vec::new();
     for (path, entry) in tree.as_object().unwrap() {
         let path = root.join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        if let Some(target) = entry["link"].as_str() {
+        let mode = entry["mode"].as_str().map(|mode| u32::from_str_radix(mode, 8).unwrap());
+        if let Some(target) = entry["link"].as_str().filter(|_| !open) {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
             symlink(target, path).unwrap();
-            continue;
+        } else if let Some(text) = entry["text"].as_str().filter(|_| !open) {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text.chars().map(|c| c as u8).collect::<Vec<_>>()).unwrap();
+            set_mode(&path, mode.unwrap());
+        } else if let (Some(mode), true) = (mode, entry["text"].is_null()) {
+            fs::create_dir_all(&path).unwrap();
+            set_mode(&path, 0o755);
+            folders.push((path, mode));
         }
-        match entry["text"].as_str() {
-            Some(text) => fs::write(&path, text.chars().map(|c| c as u8).collect::<Vec<_>>()).unwrap(),
-            None => fs::create_dir_all(&path).unwrap(),
-        }
-        mode(&path, entry["mode"].as_str().unwrap());
     }
+    // A folder may be closed to its owner, so what is in it comes first.
+    folders.iter().filter(|_| !open).for_each(|(path, mode)| set_mode(path, *mode));
 }
 
 fn platform_api(config: &Value) -> &str {
@@ -52,14 +60,14 @@ fn recorded_images() {
         for round in case["rounds"].as_array().unwrap() {
             let dir = tempfile::tempdir().unwrap();
             let (layers, app) = (dir.path().join("l"), dir.path().join("a"));
-            materialise(&layers, &round["layers"]);
-            materialise(&app, &round["app"]);
+            materialise(&layers, &round["layers"], false);
+            materialise(&app, &round["app"], false);
             let text = |name: &str| round[name].as_str().unwrap();
             let args: Vec<&str> =
                 round["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
             let kind = args.iter().position(|a| *a == "-process-type").map(|at| args[at + 1]);
             let wanted = &round["image"];
-            let (layers, app) = (File::open(layers).unwrap(), File::open(app).unwrap());
+            let (layers_dir, app_dir) = (File::open(&layers).unwrap(), File::open(app).unwrap());
             let exported = export(
                 &ExportInput {
                     group: &toml::from_str(text("group")).unwrap(),
@@ -69,9 +77,9 @@ fn recorded_images() {
                     project: &toml::from_str(case["project"].as_str().unwrap_or_default()).unwrap(),
                     base: &base,
                     previous: previous.as_ref(),
-                    layers_dir: layers.as_fd(),
+                    layers_dir: layers_dir.as_fd(),
                     layers_path: "/layers",
-                    app_dir: app.as_fd(),
+                    app_dir: app_dir.as_fd(),
                     app_path: "/workspace",
                     launcher: &Launcher { program: b"launcher", metadata: "L".into() },
                     owner: (1001, 1002),
@@ -83,6 +91,7 @@ fn recorded_images() {
                 &mut |_| {},
             )
             .unwrap();
+            materialise(&layers, &round["layers"], true);
             let launcher = exported.metadata.launcher.sha.clone();
             let made = serde_json::to_string(&exported.image.config).unwrap();
             let made = made.replace(&launcher, "LAUNCHER").replace(r#"\"L\""#, "LAUNCHER");

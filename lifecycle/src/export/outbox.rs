@@ -80,6 +80,11 @@ impl Outbox {
         Ok(write_sparse_layout(image, Some(name), &self.dir)?)
     }
 
+    /// Removes the folder: what was in it is in registries now.
+    pub fn discard(self) -> Result<(), OutboxError> {
+        std::fs::remove_dir_all(&self.dir).map_err(|source| OutboxError::Write { path: self.dir, source })
+    }
+
     /// Writes the same image, with the same layers, into one more folder of this file system.
     pub fn finish_also(&self, dir: &Path, image: &Image, name: &str) -> Result<(), OutboxError> {
         let other = Self::new(dir)?;

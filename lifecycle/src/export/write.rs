@@ -24,7 +24,7 @@ pub fn export(
     let found = Found::read(input.group, input.layers_dir, input.app_dir)?;
     let plan = ExportPlan::new(input, &found)?;
     let mut layers = input.base.layers();
-    let mut metadata = start(input, &found)?;
+    let mut metadata = start(input, &found);
     let mut app = (0, 0);
     for planned in &plan.layers {
         let (layer, reused) = match &planned.source {
@@ -71,9 +71,9 @@ fn previous(input: &ExportInput<'_>, diff_id: &Digest) -> Option<Layer> {
     input.previous?.layers().into_iter().find(|layer| layer.diff_id == *diff_id)
 }
 
-fn start(input: &ExportInput<'_>, found: &Found) -> Result<LifecycleMetadata, ExportError> {
-    let run = input.analyzed.run_image.as_ref().ok_or(ExportError::NoRunImage)?;
-    let entry = run_entry(input.run, run);
+fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {
+    let run = input.analyzed.run_image.clone().unwrap_or_default();
+    let entry = run_entry(input.run, &run);
     let buildpacks = found.buildpacks.iter().map(|buildpack| BuildpackLayers {
         key: buildpack.element.id.to_string(),
         version: buildpack.element.version.clone(),
@@ -82,7 +82,7 @@ fn start(input: &ExportInput<'_>, found: &Found) -> Result<LifecycleMetadata, Ex
             metadata: json_of_toml(&toml::Value::Table(store.metadata.clone())),
         }),
     });
-    Ok(LifecycleMetadata {
+    LifecycleMetadata {
         app: Some(Vec::new()),
         buildpacks: Some(buildpacks.collect()),
         run_image: MetadataRunImage {
@@ -95,7 +95,7 @@ fn start(input: &ExportInput<'_>, found: &Found) -> Result<LifecycleMetadata, Ex
             run_image: StackRunImage { image: entry.image, mirrors: entry.mirrors },
         }),
         ..LifecycleMetadata::default()
-    })
+    }
 }
 
 /// The run image with its mirrors, by any of their names: what a later rebase looks for. As the reference does, the first of

@@ -196,7 +196,6 @@ impl Arguments {
     }
 
     /// The number of a user or a group, 0 unless told.
-    #[allow(dead_code, reason = "for the analyzer and the exporter")]
     pub(super) fn id(&self, name: &str) -> u32 {
         self.text(name).and_then(|text| text.to_str()?.parse().ok()).unwrap_or(0)
     }

@@ -101,7 +101,6 @@ impl Images {
     }
 
     /// As [`Images::find`], but the image must be there.
-    #[allow(dead_code, reason = "for the exporter")]
     pub(crate) fn image(&self, reference: &Reference) -> Result<Image, ImagesError> {
         self.find(reference)?.ok_or_else(|| ImagesError::Missing(reference.to_string()))
     }
@@ -123,7 +122,6 @@ impl Images {
     }
 
     /// The name that a reference of analyzed.toml stands for, the reverse of [`Images::pinned`].
-    #[allow(dead_code, reason = "for the exporter")]
     pub(crate) fn named(&self, pinned: &str) -> Result<Reference, ImagesError> {
         let Self::Layout(dir) = self else { return Ok(pinned.parse()?) };
         let no_path = || ImagesError::NoPath { text: pinned.to_owned(), dir: dir.clone() };

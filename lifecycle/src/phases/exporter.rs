@@ -1,0 +1,237 @@
+//! `exporter`: the image from what the build left (Platform API, "exporter").
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::path::Path;
+
+use coracle_cnb::{Group, Metadata, ProjectMetadata, Report, ReportImage, RunToml};
+use coracle_images::{Image, Reference};
+
+use super::analyzer::outputs;
+use super::images::{Images, ImagesError, layout_path};
+use super::{Call, PhaseError, analyzed, needed};
+use crate::api;
+use crate::env::Env;
+use crate::export::{
+    CREATED, ExportError, ExportInput, Outbox, OutboxError, PublishError, Source, Step, export, publish,
+};
+use crate::file::{self, FileError};
+
+/// Why there is no image, or not under all of its names.
+#[derive(Debug, thiserror::Error)]
+pub enum ExporterError {
+    /// A buildpack of the group is for an API that is not spoken.
+    #[error("buildpack `{name}` is for Buildpack API {api}, which is not supported")]
+    Api { name: String, api: String },
+    /// analyzed.toml names no run image, or it names one that was not there.
+    #[error("analyzed.toml names no run image: analyze again with one that can be read")]
+    NoRunImage,
+    /// The run image or the previous image could not be had.
+    #[error("export")]
+    Images(#[from] ImagesError),
+    /// A folder could not be opened.
+    #[error("export")]
+    Folder(#[from] FileError),
+    /// The image could not be made.
+    #[error("export")]
+    Export(#[from] ExportError),
+    /// The outbox could not be written.
+    #[error("export")]
+    Outbox(#[from] OutboxError),
+    /// The image could not be published.
+    #[error("export")]
+    Publish(#[from] PublishError),
+}
+
+impl ExporterError {
+    /// The exit code of the exporter (Platform API, "exporter").
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Api { .. } => 12,
+            Self::NoRunImage => 3,
+            _ => 62,
+        }
+    }
+}
+
+pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let names = outputs(arguments.images(), &[])?;
+    let group: Group = needed("group.toml", &arguments.path("group"))?;
+    let metadata: Metadata = needed("metadata.toml", &arguments.path("metadata"))?;
+    let run: RunToml = file::read_document("run.toml", &arguments.path("run"))?.unwrap_or_default();
+    let project = file::read_document("project-metadata.toml", &arguments.path("project-metadata"))?;
+    let documents = Documents { group, metadata, run, project: project.unwrap_or_default() };
+    check_apis(&documents.group)?;
+    let image = make(call, &documents, &names)?;
+    let report = Report {
+        image: ReportImage {
+            tags: arguments.images().to_vec(),
+            image_id: String::new(),
+            digest: image.digest.to_string(),
+            manifest_size: Some(image.manifest_bytes.len() as u64),
+        },
+    };
+    Ok(file::write_document(&arguments.path("report"), &report)?)
+}
+
+/// What the exporter was given to read.
+struct Documents {
+    group: Group,
+    metadata: Metadata,
+    run: RunToml,
+    project: ProjectMetadata,
+}
+
+fn check_apis(group: &Group) -> Result<(), ExporterError> {
+    for element in &group.group {
+        match element.api {
+            Some(api) if !api::runs_buildpack_api(api) => {
+                return Err(ExporterError::Api { name: element.name(), api: api.to_string() });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes the image, and leaves it where its names say.
+fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<Image, PhaseError> {
+    let arguments = &call.arguments;
+    let images = Images::new(arguments, call.env)?;
+    let mut analyzed = analyzed(arguments)?;
+    let run = analyzed.run_image.as_mut().filter(|run| !run.reference.is_empty());
+    let run = run.ok_or(ExporterError::NoRunImage)?;
+    let run_name = images.named(&run.reference).map_err(ExporterError::from)?;
+    if let Images::Layout(_) = images {
+        // A folder of this build means nothing to whoever reads the label: the image's name does.
+        run.reference = Reference { tag: None, ..run_name.clone() }.to_string();
+    }
+    let base = images.image(&run_name).map_err(ExporterError::from)?;
+    let previous = analyzed.image.as_ref().map(|image| image.reference.as_str());
+    let previous =
+        previous.filter(|reference| !reference.is_empty()).map(|reference| images.named(reference));
+    let previous_name = previous.transpose().map_err(ExporterError::from)?;
+    let previous = previous_name.as_ref().map(|name| images.find(name)).transpose();
+    let previous = previous.map_err(ExporterError::from)?.flatten();
+
+    let (layers_path, app_path) = (arguments.path("layers"), arguments.path("app"));
+    let (layers_dir, app_dir) = (open(&layers_path)?, open(&app_path)?);
+    let process_type = arguments.text("process-type").map(OsStr::to_string_lossy);
+    let input = ExportInput {
+        group: &documents.group,
+        metadata: &documents.metadata,
+        analyzed: &analyzed,
+        run: &documents.run,
+        project: &documents.project,
+        base: &base,
+        previous: previous.as_ref(),
+        layers_dir: layers_dir.as_fd(),
+        layers_path: &layers_path.to_string_lossy(),
+        app_dir: app_dir.as_fd(),
+        app_path: &app_path.to_string_lossy(),
+        launcher: call.launcher,
+        owner: (arguments.id("uid"), arguments.id("gid")),
+        process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
+        platform_api: &call
+            .env
+            .get(OsStr::new("CNB_PLATFORM_API"))
+            .map_or("".into(), |api| api.to_string_lossy()),
+        created: &created(call),
+    };
+    let outbox_dir = match &images {
+        Images::Registry(_) => arguments.path("scratch").join("outbox"),
+        Images::Layout(dir) => layout_path(dir, &names[0]),
+    };
+    let mut outbox = Outbox::new(&outbox_dir).map_err(ExporterError::from)?;
+    let image =
+        export(&input, &mut outbox, &mut |step| tell(call, &step)).map_err(ExporterError::from)?.image;
+    match &images {
+        Images::Registry(registry) => {
+            let mut sources = vec![Source { name: &run_name, image: &base }];
+            sources.extend(previous_name.iter().zip(&previous).map(|(name, image)| Source { name, image }));
+            for name in arguments.images() {
+                call.say(&format!("Saving {name}..."));
+            }
+            publish(registry, &image, &outbox, &sources, names).map_err(ExporterError::from)?;
+            outbox.discard().map_err(ExporterError::from)?;
+        }
+        Images::Layout(dir) => {
+            outbox.finish(&image, &arguments.images()[0]).map_err(ExporterError::from)?;
+            for (name, text) in names.iter().zip(arguments.images()).skip(1) {
+                outbox.finish_also(&layout_path(dir, name), &image, text).map_err(ExporterError::from)?;
+            }
+        }
+    }
+    call.say(&format!("*** Images ({}):", image.digest));
+    arguments.images().iter().for_each(|name| call.say(&format!("      {name}")));
+    Ok(image)
+}
+
+fn tell(call: &Call<'_>, step: &Step) {
+    match step {
+        Step::RefusedLabel(_) => call.warn(&step.to_string()),
+        step => call.say(&step.to_string()),
+    }
+}
+
+fn open(path: &Path) -> Result<File, ExporterError> {
+    File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source }.into())
+}
+
+/// When the image says that it was made (Platform API, "SOURCE_DATE_EPOCH").
+fn created(call: &Call<'_>) -> String {
+    let Some(epoch) = epoch(call.env) else { return CREATED.to_owned() };
+    let date = epoch.parse().ok().and_then(rfc3339);
+    date.unwrap_or_else(|| {
+        call.warn(&format!("SOURCE_DATE_EPOCH is ignored: `{epoch}` is no number of seconds since 1970"));
+        CREATED.to_owned()
+    })
+}
+
+fn epoch(env: &Env) -> Option<String> {
+    let epoch = env.get(OsStr::new("SOURCE_DATE_EPOCH"))?.to_string_lossy().into_owned();
+    Some(epoch).filter(|epoch| !epoch.is_empty())
+}
+
+/// Seconds since 1970 as a date, in years of four digits.
+fn rfc3339(seconds: i64) -> Option<String> {
+    const DAY: i64 = 86_400;
+    let (day, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    // The civil calendar in eras of 400 years that begin in March, so that a leap day is the last of its year
+    // (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    let from_era = day.checked_add(719_468)?;
+    let (era, day) = (from_era.div_euclid(146_097), from_era.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    (0..=9999)
+        .contains(&year)
+        .then(|| format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates() {
+        for (seconds, date) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (315_532_801, CREATED),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_700_000_000, "2023-11-14T22:13:20Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
+        ] {
+            assert_eq!(rfc3339(seconds).as_deref(), Some(date));
+        }
+        assert_eq!(rfc3339(253_402_300_800), None);
+        assert_eq!(rfc3339(i64::MAX), None);
+    }
+}

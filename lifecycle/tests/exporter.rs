@@ -1,0 +1,303 @@
+//! The exporter as a program, after an analyzer: into registries with a password, and into layout folders.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use coracle_fixtures::{DockerRegistry, Entry, Image as Fixture, Layer, RegistryAccess};
+use coracle_images::{Image, Reference, read_layout, write_sparse_layout};
+use coracle_lifecycle::env::Env;
+use coracle_lifecycle::phases::{Launcher, PhaseError, layout_path, main};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const LABEL: &str = "io.buildpacks.lifecycle.metadata";
+
+const METADATA: &str = r#"buildpack-default-process-type = "web"
+
+[[buildpacks]]
+  id = "a/one"
+  version = "1"
+  api = "0.10"
+
+[[labels]]
+  key = "io.buildpacks.lifecycle.metadata"
+  value = "forged"
+
+[[labels]]
+  key = "mine"
+  value = "yes"
+
+[[processes]]
+  type = "web"
+  command = ["serve"]
+  direct = true
+  buildpack-id = "a/one"
+"#;
+
+/// What a build left, and where the phases work.
+struct Build {
+    dir: TempDir,
+    env: Env,
+}
+
+impl Build {
+    fn new(run_name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let build = Self { dir, env: [("CNB_PLATFORM_API".into(), "0.13".into())].into() };
+        for (path, text) in [
+            ("layers/a_one/kept.toml", "[types]\nlaunch = true\n[metadata]\nversion = 1\n"),
+            ("layers/a_one/kept/file", "kept"),
+            ("layers/config/metadata.toml", METADATA),
+            ("layers/group.toml", "[[group]]\nid = \"a/one\"\nversion = \"1\"\napi = \"0.10\"\n"),
+            ("layers/sbom/launch/sbom.legacy.json", "null\n"),
+            ("app/main", "m"),
+        ] {
+            build.write(path, text);
+        }
+        build.write("run.toml", &format!("[[images]]\nimage = \"{run_name}\"\n"));
+        build
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn phase(&self, name: &str, args: &[&str]) -> Result<(), PhaseError> {
+        let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+        let launcher = Launcher { program: b"launcher", metadata: serde_json::json!({ "version": "1" }) };
+        main(OsStr::new(name), &args, &self.env, &launcher)
+    }
+
+    fn analyze(&self, args: &[&str]) {
+        let (layers, run) = (self.at("layers"), self.at("run.toml"));
+        let own = ["-layers", layers.to_str().unwrap(), "-run", run.to_str().unwrap()];
+        self.phase("analyzer", &[&own[..], args].concat()).unwrap();
+    }
+
+    fn export(&self, args: &[&str]) -> Result<(), PhaseError> {
+        let [layers, run, app, scratch] = ["layers", "run.toml", "app", "scratch"].map(|path| self.at(path));
+        let own = ["-layers", layers.to_str().unwrap(), "-run", run.to_str().unwrap()];
+        let more = ["-app", app.to_str().unwrap(), "-scratch", scratch.to_str().unwrap()];
+        self.phase("exporter", &[&own[..], &more, &["-uid", "1001", "-gid", "1002"], args].concat())
+    }
+
+    fn report(&self) -> toml::Table {
+        fs::read_to_string(self.at("layers/report.toml")).unwrap().parse().unwrap()
+    }
+}
+
+fn run_fixture() -> Fixture {
+    let layer = Layer::new(&[Entry::dir("etc"), Entry::file("etc/os", "run")]);
+    Fixture::new(vec![layer]).env("PATH", "/bin").label("base", "kept")
+}
+
+fn shown(error: &PhaseError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+/// Uploads of content that a registry finished.
+fn uploads(log: &str) -> usize {
+    log.lines().filter(|line| line.contains("\"PUT ") && line.contains("/blobs/uploads/")).count()
+}
+
+#[test]
+fn a_second_export_sends_no_layer() {
+    let registry = DockerRegistry::start(RegistryAccess::Password);
+    registry.push(&run_fixture(), "team/run", "latest");
+    let mut build = Build::new(&registry.reference("team/run:latest"));
+    build.write("docker/config.json", &registry.docker_config());
+    let config = build.at("docker");
+    build.env.insert("DOCKER_CONFIG".into(), config.into());
+    let (name, other) = (registry.reference("team/app:1"), registry.reference("other/app:2"));
+
+    build.analyze(&[&name]);
+    build.export(&[&name, &other]).unwrap();
+    assert!(!build.at("scratch/outbox").exists());
+    let config: Value = serde_json::from_slice(&registry.config("team/app:1")).unwrap();
+    assert_eq!(registry.manifest("team/app:1"), registry.manifest("other/app:2"));
+    let labels = &config["config"]["Labels"];
+    assert_eq!((&labels["base"], &labels["mine"]), (&"kept".into(), &"yes".into()));
+    let metadata: Value = serde_json::from_str(labels[LABEL].as_str().unwrap()).unwrap();
+    let sha = metadata["buildpacks"][0]["layers"]["kept"]["sha"].as_str().unwrap();
+    assert!(config["rootfs"]["diff_ids"].as_array().unwrap().iter().any(|diff_id| diff_id == sha));
+    assert_eq!(metadata["runImage"]["image"], registry.reference("team/run:latest"));
+    assert_eq!(config["config"]["Entrypoint"][0], "/cnb/process/web");
+    assert_eq!(config["config"]["Env"][0], "PATH=/cnb/process:/cnb/lifecycle:/bin");
+    let report = build.report();
+    let manifest = registry.manifest("team/app:1");
+    assert_eq!(report["image"]["tags"], toml::Value::from(vec![name.clone(), other]));
+    assert_eq!(report["image"]["digest"].as_str().unwrap(), coracle_images::Digest::of(&manifest).as_str());
+    assert_eq!(report["image"]["manifest-size"].as_integer(), Some(manifest.len() as i64));
+
+    // The same again: neither a layer nor the configuration goes over the wire.
+    let before = uploads(&registry.access_log());
+    assert!(before > 0, "{}", registry.access_log());
+    build.analyze(&[&name]);
+    build.export(&[&name]).unwrap();
+    assert_eq!(uploads(&registry.access_log()), before);
+    assert_eq!(registry.manifest("team/app:1"), manifest);
+
+    // The buildpack left no folder: its layer is the previous image's. The application changed: one layer, one configuration.
+    fs::remove_dir_all(build.at("layers/a_one/kept")).unwrap();
+    build.write("app/main", "changed");
+    build.analyze(&[&name]);
+    build.export(&[&name]).unwrap();
+    assert_eq!(uploads(&registry.access_log()), before + 2);
+    let config: Value = serde_json::from_slice(&registry.config("team/app:1")).unwrap();
+    assert!(config["rootfs"]["diff_ids"].as_array().unwrap().iter().any(|diff_id| diff_id == sha));
+}
+
+#[test]
+fn a_run_image_of_another_registry_is_copied() {
+    let (far, near) = (DockerRegistry::open(), DockerRegistry::open());
+    far.push(&run_fixture(), "run", "latest");
+    let build = Build::new(&far.reference("run:latest"));
+    let name = near.reference("app:latest");
+    build.analyze(&[&name]);
+    build.export(&[&name]).unwrap();
+    let manifest: Value = serde_json::from_slice(&near.manifest("app:latest")).unwrap();
+    let base: Value = serde_json::from_slice(&far.manifest("run:latest")).unwrap();
+    assert_eq!(manifest["layers"][0]["digest"], base["layers"][0]["digest"]);
+    // A layer is verified while it is read.
+    let client = coracle_images::Registry::new(Default::default()).unwrap();
+    let layer = serde_json::from_value(manifest["layers"][0].clone()).unwrap();
+    let mut content = client.blob(&name.parse().unwrap(), &layer).unwrap();
+    std::io::copy(&mut content, &mut std::io::sink()).unwrap();
+}
+
+/// A layout folder with a run image without its layers, and the flags that name it.
+fn layout(build: &Build) -> (PathBuf, Vec<String>) {
+    let dir = build.at("layout");
+    let whole = build.at("whole");
+    run_fixture().write_layout(&whole, "run");
+    let run: Reference = "example.org/run:latest".parse().unwrap();
+    write_sparse_layout(&read_layout(&whole, None).unwrap(), None, &layout_path(&dir, &run)).unwrap();
+    let flags = vec!["-layout".into(), "-layout-dir".into(), dir.to_str().unwrap().into()];
+    (dir, flags)
+}
+
+fn blobs(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir.join("blobs/sha256")).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_layout_holds_what_is_new() {
+    let build = Build::new("example.org/run:latest");
+    let (dir, flags) = layout(&build);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let name = "example.org/app:1";
+    build.analyze(&[&flags[..], &[name]].concat());
+    build.export(&[&flags[..], &[name, "example.org/app:also"]].concat()).unwrap();
+    let folder = layout_path(&dir, &name.parse().unwrap());
+    let image = read_layout(&folder, Some(name)).unwrap();
+    // Run image, buildpack's layer, bill of materials, application, launcher, its configuration, process types.
+    assert_eq!(image.manifest.layers.len(), 7);
+    let has = |image: &Image, at: usize| {
+        let digest = &image.manifest.layers[at].digest;
+        folder.join("blobs/sha256").join(digest.hex()).exists()
+    };
+    assert!(!has(&image, 0) && (1..7).all(|at| has(&image, at)));
+    let also = layout_path(&dir, &"example.org/app:also".parse().unwrap());
+    assert_eq!(read_layout(&also, None).unwrap().digest, image.digest);
+    assert_eq!(blobs(&also).len(), blobs(&folder).len());
+    let metadata: Value = serde_json::from_str(image.config.label(LABEL).unwrap()).unwrap();
+    let reference = metadata["runImage"]["reference"].as_str().unwrap();
+    assert!(reference.starts_with("example.org/run@sha256:"), "{reference}");
+    assert_eq!(build.report()["image"]["digest"].as_str().unwrap(), image.digest.as_str());
+
+    // The previous image without its layers is enough to leave out all that did not change.
+    fs::remove_dir_all(&folder).unwrap();
+    write_sparse_layout(&image, None, &folder).unwrap();
+    build.write("app/main", "changed");
+    build.analyze(&[&flags[..], &[name]].concat());
+    build.export(&[&flags[..], &[name]].concat()).unwrap();
+    let second = read_layout(&folder, Some(name)).unwrap();
+    let new: Vec<usize> = (0..7).filter(|at| has(&second, *at)).collect();
+    assert_eq!(new, [3]);
+    assert_eq!(second.manifest.layers[1], image.manifest.layers[1]);
+}
+
+#[test]
+fn what_foreign_code_left_is_not_followed() {
+    let build = Build::new("example.org/run:latest");
+    let (_, flags) = layout(&build);
+    let args: Vec<&str> = flags.iter().map(String::as_str).chain(["example.org/app"]).collect();
+    build.analyze(&args);
+    build.write("secret/file", "[types]\nlaunch = true\n");
+    for (link, to) in [
+        ("layers/a_one/evil.toml", "secret/file"),
+        ("layers/a_one/kept", "secret"),
+        ("layers/a_one/store.toml", "secret/file"),
+        ("layers/sbom/launch", "secret"),
+        ("layers/a_one", "secret"),
+    ] {
+        let link_path = build.at(link);
+        let aside = build.at("aside");
+        let was = fs::rename(&link_path, &aside).is_ok();
+        symlink(build.at(to), &link_path).unwrap();
+        let error = build.export(&args).unwrap_err();
+        assert_eq!(error.exit_code(), 62, "{link}");
+        assert!(shown(&error).contains("open without following links"), "{link}: {}", shown(&error));
+        fs::remove_file(&link_path).unwrap();
+        if was {
+            fs::rename(&aside, &link_path).unwrap();
+        }
+    }
+    // Links in the application and in layers are content.
+    symlink("/etc/passwd", build.at("app/link")).unwrap();
+    symlink("/etc", build.at("layers/a_one/kept/link")).unwrap();
+    build.export(&args).unwrap();
+}
+
+#[test]
+fn refusals() {
+    let build = Build::new("example.org/run:latest");
+    let (_, flags) = layout(&build);
+    let args: Vec<&str> = flags.iter().map(String::as_str).chain(["example.org/app"]).collect();
+    let error = build.export(&args).unwrap_err();
+    assert_eq!((error.exit_code(), shown(&error).contains("no run image")), (3, true));
+    build.analyze(&args);
+    let refused = |change: &[&str], code: u8, text: &str| {
+        let error = build.export(&[change, &args[..]].concat()).unwrap_err();
+        assert_eq!(error.exit_code(), code, "{}", shown(&error));
+        assert!(shown(&error).contains(text), "{}", shown(&error));
+    };
+    refused(&["-process-type", "worker"], 62, "process type `worker` is not defined; defined are: `web`");
+    build.write("layers/a_one/kept.toml", "launch = true");
+    refused(
+        &[],
+        62,
+        "layer `kept` of buildpack `a/one@1`: launch, build and cache belong into the table [types]",
+    );
+    build.write("layers/a_one/kept.toml", "[types");
+    refused(&[], 62, "read document: `a_one/kept.toml`");
+    build.write("layers/a_one/kept.toml", &"#".repeat(17 << 20));
+    refused(&[], 62, "is not a regular file of at most");
+    build.write("layers/a_one/kept.toml", "");
+    build.write("layers/a_one/gone.toml", "[types]\nlaunch = true");
+    refused(
+        &[],
+        62,
+        "layer `gone` of buildpack `a/one@1` has no folder, and the previous image has no such layer",
+    );
+    build.write("layers/group.toml", "[[group]]\nid = \"a/one\"\nversion = \"1\"\napi = \"0.99\"\n");
+    refused(&[], 12, "Buildpack API 0.99");
+}
