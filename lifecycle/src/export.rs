@@ -20,6 +20,8 @@ use coracle_images::{DigestError, Image, ImageError};
 
 use crate::folder::FolderError;
 
+pub(crate) use pack::Layers;
+
 pub use found::{Found, FoundBuildpack, FoundLayer};
 pub use outbox::{Outbox, OutboxError};
 pub use plan::{ExportPlan, LayerSource, PlannedLayer};

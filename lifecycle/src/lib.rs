@@ -8,6 +8,8 @@ pub mod api;
 #[cfg(feature = "phases")]
 pub mod build;
 #[cfg(feature = "phases")]
+pub mod cache;
+#[cfg(feature = "phases")]
 pub mod detect;
 pub mod env;
 #[cfg(feature = "phases")]

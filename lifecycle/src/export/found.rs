@@ -45,7 +45,7 @@ impl Found {
         layers_dir: BorrowedFd<'_>,
         app_dir: BorrowedFd<'_>,
     ) -> Result<Self, ExportError> {
-        let buildpacks = group.group.iter().map(|element| buildpack(layers_dir, element));
+        let buildpacks = group.group.iter().map(|element| FoundBuildpack::read(layers_dir, element));
         let mut app = Vec::new();
         walk(app_dir, Path::new(""), &mut app)?;
         Ok(Self {
@@ -56,31 +56,35 @@ impl Found {
     }
 }
 
-fn buildpack(layers_dir: BorrowedFd<'_>, element: &GroupElement) -> Result<FoundBuildpack, ExportError> {
-    let dir = PathBuf::from(element.id.dir());
-    let entries = folder::entries(layers_dir, &dir)?;
-    let is_folder = |name: &str| entries.iter().any(|entry| entry.is_dir && entry.name == name);
-    let mut layers = Vec::new();
-    for entry in &entries {
-        // A folder is a layer whatever its name is; a file is one by its name, unless its folder came already.
-        let name = entry.name.to_str();
-        let name = if entry.is_dir { name } else { name.and_then(|name| name.strip_suffix(".toml")) };
-        let Some(name) = name.filter(|name| entry.is_dir || !NOT_LAYERS.contains(name) && !is_folder(name))
-        else {
-            continue;
-        };
-        let path = dir.join(format!("{name}.toml"));
-        let toml: LayerToml = folder::document("layer TOML", layers_dir, &path)?.unwrap_or_default();
-        if toml.has_old_flags() {
-            return Err(ExportError::OldFlags { name: element.name(), layer: name.to_owned() });
+impl FoundBuildpack {
+    /// Looks into the folder of one buildpack.
+    pub fn read(layers_dir: BorrowedFd<'_>, element: &GroupElement) -> Result<Self, ExportError> {
+        let dir = PathBuf::from(element.id.dir());
+        let entries = folder::entries(layers_dir, &dir)?;
+        let is_folder = |name: &str| entries.iter().any(|entry| entry.is_dir && entry.name == name);
+        let mut layers = Vec::new();
+        for entry in &entries {
+            // A folder is a layer whatever its name is; a file is one by its name, unless its folder came already.
+            let name = entry.name.to_str();
+            let name = if entry.is_dir { name } else { name.and_then(|name| name.strip_suffix(".toml")) };
+            let Some(name) =
+                name.filter(|name| entry.is_dir || !NOT_LAYERS.contains(name) && !is_folder(name))
+            else {
+                continue;
+            };
+            let path = dir.join(format!("{name}.toml"));
+            let toml: LayerToml = folder::document("layer TOML", layers_dir, &path)?.unwrap_or_default();
+            if toml.has_old_flags() {
+                return Err(ExportError::OldFlags { name: element.name(), layer: name.to_owned() });
+            }
+            // What is no folder here may still be a link to one: refused, not passed over.
+            let has_folder = folder::folder(layers_dir, &dir.join(name))?.is_some();
+            layers.push(FoundLayer { name: name.to_owned(), toml, has_folder });
         }
-        // What is no folder here may still be a link to one: refused, not passed over.
-        let has_folder = folder::folder(layers_dir, &dir.join(name))?.is_some();
-        layers.push(FoundLayer { name: name.to_owned(), toml, has_folder });
+        layers.sort_by(|one, other| one.name.cmp(&other.name));
+        let store = folder::document("store.toml", layers_dir, &dir.join("store.toml"))?;
+        Ok(Self { element: element.clone(), store, layers })
     }
-    layers.sort_by(|one, other| one.name.cmp(&other.name));
-    let store = folder::document("store.toml", layers_dir, &dir.join("store.toml"))?;
-    Ok(FoundBuildpack { element: element.clone(), store, layers })
 }
 
 fn walk(app: BorrowedFd<'_>, dir: &Path, paths: &mut Vec<PathBuf>) -> Result<(), FolderError> {

@@ -22,9 +22,9 @@ pub(super) fn pack(
     match source {
         LayerSource::Buildpack { buildpack, layer } | LayerSource::Previous { buildpack, layer, .. } => {
             let dir = found.buildpacks[*buildpack].element.id.dir();
-            layers_folder(input, &Path::new(&dir).join(layer), tar)
+            input.layers().pack(&Path::new(&dir).join(layer), tar)
         }
-        LayerSource::Sbom => layers_folder(input, Path::new("sbom/launch"), tar),
+        LayerSource::Sbom => input.layers().pack(Path::new("sbom/launch"), tar),
         LayerSource::App(paths) => app(input, paths, tar),
         LayerSource::Launcher => launcher(input, tar),
         LayerSource::Config => config(input, tar),
@@ -32,17 +32,35 @@ pub(super) fn pack(
     }
 }
 
-fn layers_folder(input: &ExportInput<'_>, path: &Path, mut tar: TarWriter<'_>) -> Result<(), PackError> {
-    let in_image = |path: &Path| format!("{}/{}", input.layers_path, path.display());
-    tar.parents(&above(input.layers_path))?;
-    tar.parents(&[parent(input, input.layers_path.to_owned(), input.layers_dir)?])?;
-    if let Some(folder_above) = path.parent() {
-        let dir = open(input, folder_above)?;
-        tar.parents(&[parent(input, in_image(folder_above), dir.as_fd())?])?;
+/// The build's layers, as layers of images and caches are packed of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layers<'a> {
+    pub(crate) dir: BorrowedFd<'a>,
+    /// Where that folder is in the image.
+    pub(crate) path: &'a str,
+    pub(crate) owner: (u32, u32),
+}
+
+impl ExportInput<'_> {
+    fn layers(&self) -> Layers<'_> {
+        Layers { dir: self.layers_dir, path: self.layers_path, owner: self.owner }
     }
-    let dir = open(input, path)?;
-    tar.tree(dir.as_fd(), &in_image(path), input.owner.0, input.owner.1)?;
-    tar.finish()
+}
+
+impl Layers<'_> {
+    /// Writes the archive of a folder below the layers' folder, those above it first.
+    pub(crate) fn pack(&self, path: &Path, mut tar: TarWriter<'_>) -> Result<(), PackError> {
+        let in_image = |path: &Path| format!("{}/{}", self.path, path.display());
+        tar.parents(&above(self.path))?;
+        tar.parents(&[parent(self.owner, self.path.to_owned(), self.dir)?])?;
+        if let Some(folder_above) = path.parent() {
+            let dir = open(self.dir, folder_above)?;
+            tar.parents(&[parent(self.owner, in_image(folder_above), dir.as_fd())?])?;
+        }
+        let dir = open(self.dir, path)?;
+        tar.tree(dir.as_fd(), &in_image(path), self.owner.0, self.owner.1)?;
+        tar.finish()
+    }
 }
 
 fn app(input: &ExportInput<'_>, paths: &[PathBuf], mut tar: TarWriter<'_>) -> Result<(), PackError> {
@@ -51,7 +69,7 @@ fn app(input: &ExportInput<'_>, paths: &[PathBuf], mut tar: TarWriter<'_>) -> Re
     }
     for path in paths {
         if path == Path::new("") {
-            tar.parents(&[parent(input, input.app_path.to_owned(), input.app_dir)?])?;
+            tar.parents(&[parent(input.owner, input.app_path.to_owned(), input.app_dir)?])?;
         } else {
             tar.path(input.app_dir, input.app_path, path, input.owner.0, input.owner.1)?;
         }
@@ -72,7 +90,7 @@ fn config(input: &ExportInput<'_>, mut tar: TarWriter<'_>) -> Result<(), PackErr
     let path = format!("{folder}/metadata.toml");
     let text = write_toml(input.metadata).map_err(|error| unread(&path, Error::other(error)))?;
     tar.parents(&above(input.layers_path))?;
-    tar.parents(&[parent(input, input.layers_path.to_owned(), input.layers_dir)?])?;
+    tar.parents(&[parent(input.owner, input.layers_path.to_owned(), input.layers_dir)?])?;
     tar.folder(&folder, 0o755, uid, gid)?;
     tar.file(&path, 0o644, uid, gid, text.len() as u64, &mut text.as_bytes())?;
     tar.finish()
@@ -100,14 +118,14 @@ fn root(path: &str) -> Parent {
 }
 
 /// A folder of the build, with its own permissions.
-fn parent(input: &ExportInput<'_>, path: String, dir: BorrowedFd<'_>) -> Result<Parent, PackError> {
+fn parent(owner: (u32, u32), path: String, dir: BorrowedFd<'_>) -> Result<Parent, PackError> {
     let stat = fstat(dir).map_err(|errno| unread(&path, errno.into()))?;
-    Ok(Parent { path, uid: input.owner.0, gid: input.owner.1, mode: stat.st_mode & 0o7777 })
+    Ok(Parent { path, uid: owner.0, gid: owner.1, mode: stat.st_mode & 0o7777 })
 }
 
-fn open(input: &ExportInput<'_>, path: &Path) -> Result<OwnedFd, PackError> {
+fn open(layers_dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, PackError> {
     let shown = path.display().to_string();
-    match folder::folder(input.layers_dir, path) {
+    match folder::folder(layers_dir, path) {
         Ok(Some(dir)) => Ok(dir),
         Ok(None) => Err(PackError::Changed { path: shown }),
         Err(error) => Err(unread(&shown, Error::other(error))),

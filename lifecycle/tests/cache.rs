@@ -1,0 +1,196 @@
+//! Caches: written as the reference writes them, reused, and what is left of them when something goes wrong.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, File};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use coracle_cnb::Group;
+use coracle_lifecycle::cache::{Cache, CacheError, SaveInput, save};
+
+const METADATA: &str = "committed/io.buildpacks.lifecycle.cache.metadata";
+const FLAGS: &str =
+    "key = \"NAME\"\nlist = [\"q\", \"r\"]\n[metadata.sub]\nint = 42\nfloat = 1.5\nbool = true\n";
+
+struct Build {
+    dir: tempfile::TempDir,
+}
+
+impl Build {
+    fn new() -> Self {
+        let build = Self { dir: tempfile::tempdir().unwrap() };
+        fs::create_dir(build.layers()).unwrap();
+        fs::set_permissions(build.layers(), fs::Permissions::from_mode(0o755)).unwrap();
+        build
+    }
+
+    fn layers(&self) -> PathBuf {
+        self.dir.path().join("layers")
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.dir.path().join("cache")
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.layers().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn types(&self, layer: &str, launch: bool, build: bool, cache: bool) {
+        let name = layer.rsplit('/').next().unwrap();
+        let text = format!(
+            "[types]\nlaunch = {launch}\nbuild = {build}\ncache = {cache}\n[metadata]\n{}",
+            FLAGS.replace("NAME", name)
+        );
+        self.write(&format!("{layer}.toml"), &text);
+    }
+
+    fn save(&self) -> Vec<String> {
+        let previous = Cache::open(&self.cache()).unwrap();
+        self.save_after(&previous)
+    }
+
+    fn save_after(&self, previous: &Cache) -> Vec<String> {
+        let group: Group = toml::from_str(
+            "[[group]]\nid = \"a/one\"\nversion = \"1.2.3\"\napi = \"0.10\"\n[[group]]\nid = \"b/two\"\nversion = \"0.0.1\"\napi = \"0.10\"\n",
+        )
+        .unwrap();
+        let layers = File::open(self.layers()).unwrap();
+        let input = SaveInput {
+            group: &group,
+            layers_dir: layers.as_fd(),
+            layers_path: "/layers",
+            owner: (1001, 1002),
+        };
+        let steps = save(&self.cache(), previous, &input).unwrap();
+        let names: Vec<_> = fs::read_dir(self.cache()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["committed"]);
+        steps.iter().map(ToString::to_string).collect()
+    }
+
+    fn archives(&self) -> Vec<(String, u64)> {
+        let entries = fs::read_dir(self.cache().join("committed")).unwrap().map(Result::unwrap);
+        let mut archives: Vec<_> = entries
+            .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().ino()))
+            .filter(|(name, _)| Path::new(name).extension().is_some_and(|extension| extension == "tar"))
+            .collect();
+        archives.sort();
+        archives
+    }
+
+    fn metadata(&self) -> String {
+        fs::read_to_string(self.cache().join(METADATA)).unwrap()
+    }
+}
+
+/// The layers of the case `sink-platform-0.13`.
+fn sink() -> Build {
+    let build = Build::new();
+    for (path, text) in [
+        ("a_one/tools/bin/tool", "#!/bin/sh\necho tool\n"),
+        ("a_one/tools/env/VAR", "v1"),
+        ("a_one/tools/env/VAR.override", "v2"),
+        ("a_one/tools/env/LIST.append", "tail"),
+        ("a_one/tools/env/LIST.delim", ":"),
+        ("a_one/tools/env.launch/PRE.prepend", "p"),
+        ("a_one/tools/env.launch/web/WEBONLY", "w"),
+        ("a_one/tools/env.build/DEF.default", "d"),
+        ("a_one/tools/profile.d/one.sh", "export FROM_PROFILE=1\n"),
+        ("a_one/tools/profile.d/web/two.sh", "export WEB_PROFILE=1\n"),
+        ("a_one/cached/c", "c\n"),
+        ("a_one/buildonly/b", "b\n"),
+    ] {
+        build.write(path, text);
+    }
+    let tool = build.layers().join("a_one/tools/bin/tool");
+    fs::set_permissions(tool, fs::Permissions::from_mode(0o755)).unwrap();
+    build.types("a_one/tools", true, true, true);
+    build.types("a_one/cached", false, false, true);
+    build.types("a_one/buildonly", false, true, false);
+    build
+}
+
+#[test]
+fn writes_what_the_reference_wrote() {
+    let build = sink();
+    let data: serde_json::Value = serde_json::from_str(include_str!("data/restore.json")).unwrap();
+    let cases = data["cases"].as_array().unwrap();
+    let case = cases.iter().find(|case| case["name"] == "sink-platform-0.13").unwrap();
+    let first = ["Adding cache layer 'a/one:cached'", "Adding cache layer 'a/one:tools'"];
+    assert_eq!(build.save(), first);
+    assert_eq!(build.metadata(), case["rounds"][1]["cache"].as_str().unwrap());
+    assert_eq!(build.archives().len(), 2);
+}
+
+#[test]
+fn writes_only_what_changed() {
+    let build = sink();
+    build.save();
+    let first = build.archives();
+    assert_eq!(build.save(), ["Reusing cache layer 'a/one:cached'", "Reusing cache layer 'a/one:tools'"]);
+    assert_eq!(build.archives(), first, "an archive was written again");
+    build.write("a_one/cached/c", "d\n");
+    assert_eq!(build.save(), ["Adding cache layer 'a/one:cached'", "Reusing cache layer 'a/one:tools'"]);
+    assert_eq!(build.archives().iter().filter(|archive| first.contains(archive)).count(), 1);
+    // Not marked any more, and so not kept.
+    build.types("a_one/tools", true, true, false);
+    build.save();
+    assert_eq!(build.archives().len(), 1);
+    build.write("sbom/cache/a_one/cached/sbom.cdx.json", "{}");
+    assert_eq!(build.save()[1], "Adding cache layer 'buildpacksio/lifecycle:cache.sbom'");
+    assert_eq!(build.save()[1], "Reusing cache layer 'buildpacksio/lifecycle:cache.sbom'");
+    assert!(build.metadata().starts_with("{\"sbom\":{\"sha\":\"sha256:"), "{}", build.metadata());
+}
+
+#[test]
+fn a_damaged_archive_is_written_again() {
+    let build = sink();
+    build.save();
+    let (name, _) = build.archives().remove(0);
+    let path = build.cache().join("committed").join(&name);
+    let good = fs::read(&path).unwrap();
+    let mut turned = good.clone();
+    turned[600] ^= 1;
+    let longer = [&good[..], b"x"].concat();
+    for bad in [&turned[..], &good[..good.len() / 2], &longer, b""] {
+        fs::write(&path, bad).unwrap();
+        build.save();
+        assert!(fs::read(&path).unwrap() == good);
+    }
+    fs::remove_file(&path).unwrap();
+    build.save();
+    assert!(fs::read(&path).unwrap() == good);
+}
+
+#[test]
+fn a_killed_process_leaves_a_cache() {
+    let build = sink();
+    build.save();
+    // Killed while it wrote.
+    fs::create_dir(build.cache().join("staging")).unwrap();
+    fs::write(build.cache().join("staging/new"), "half").unwrap();
+    assert!(build.save()[0].starts_with("Reusing"));
+    // Killed between two renames.
+    fs::rename(build.cache().join("committed"), build.cache().join("committed-backup")).unwrap();
+    assert!(build.save()[0].starts_with("Reusing"));
+}
+
+#[test]
+fn a_broken_list_is_an_error_and_then_replaced() {
+    let build = sink();
+    assert!(Cache::open(&build.cache()).unwrap().metadata().buildpacks.is_empty());
+    build.save();
+    let path = build.cache().join(METADATA);
+    fs::write(&path, "{").unwrap();
+    let error = Cache::open(&build.cache()).unwrap_err();
+    assert!(matches!(error, CacheError::Metadata { .. }), "{error}");
+    build.save_after(&Cache::default());
+    assert!(Cache::open(&build.cache()).is_ok());
+    fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    assert!(matches!(Cache::open(&build.cache()), Err(CacheError::Read { .. })));
+}
