@@ -1,15 +1,18 @@
 //! Reports, as one JSON object on standard output, what the process it runs in is, sees and may do.
 //!
-//! `probe` reports; `probe attempt NAME` makes one attempt and prints nothing or an error, because an attempt
-//! that succeeds changes the process. The report runs every attempt in a process of its own.
+//! `probe` reports; with `in=FOLDER` and `find=HEX` arguments, as many as wanted, it also looks for those bytes below
+//! those folders. `probe attempt NAME` makes one attempt and prints nothing or an error, because an attempt that
+//! succeeds changes the process. The report runs every attempt in a process of its own.
 //!
 //! An attempt is real: where it is allowed, it mounts and it renames the host. So none is made by a process with
 //! capabilities in the first user namespace, which is the machine itself; the report says `"not in a sandbox"`.
 
+mod search;
+
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -22,6 +25,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setuid};
 use serde_json::{Map, Value, json};
+
+use search::Search;
 
 /// One thing that a build's programs must or must not be able to do.
 type Attempt = fn() -> io::Result<()>;
@@ -72,12 +77,39 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("list-process-1-files", || fs::read_dir("/proc/1/fd")?.try_for_each(|entry| entry.map(drop))),
 ];
 
+/// What container engines hide of /proc and /sys (Open Container Initiative Runtime Specification, `maskedPaths`).
+const HIDDEN: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/config.gz",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/key-users",
+    "/proc/keys",
+    "/proc/kpagecgroup",
+    "/proc/kpagecount",
+    "/proc/kpageflags",
+    "/proc/latency_stats",
+    "/proc/pressure",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/vmcore",
+    "/sys/devices",
+    "/sys/firmware",
+    "/sys/fs/cgroup",
+    "/sys/kernel",
+];
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] => writeln!(io::stdout(), "{}", report()),
         ["attempt", name] => attempt(name),
-        _ => Err(io::Error::other("usage: probe [attempt NAME]")),
+        searched => match search(searched) {
+            Some(search) => writeln!(io::stdout(), "{}", report(&search)),
+            None => Err(io::Error::other("usage: probe [attempt NAME | in=FOLDER... find=HEX...]")),
+        },
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,11 +121,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn report() -> Value {
+/// Looks for all `find=` below all `in=`; `None` for other arguments.
+fn search(arguments: &[&str]) -> Option<Search> {
+    let all = |name| -> Vec<&str> { arguments.iter().filter_map(|text| text.strip_prefix(name)).collect() };
+    let (folders, wanted) = (all("in="), all("find="));
+    if folders.len() + wanted.len() < arguments.len() {
+        return None;
+    }
+    let mut search = Search::new(&wanted)?;
+    folders.iter().for_each(|folder| search.folder(Path::new(folder)));
+    Some(search)
+}
+
+fn report(search: &Search) -> Value {
     let uid = getresuid().ok().map(|ids| [ids.real, ids.effective, ids.saved].map(Uid::as_raw));
     let gid = getresgid().ok().map(|ids| [ids.real, ids.effective, ids.saved].map(Gid::as_raw));
     let groups: Option<Vec<u32>> = getgroups().ok().map(|list| list.into_iter().map(Gid::as_raw).collect());
-    // Files first: nothing else is open yet.
+    // The search has closed what it opened: what is open now, this process was given.
     let files = links("/proc/self/fd");
     json!({
         "files": files,
@@ -116,6 +160,9 @@ fn report() -> Value {
         "interfaces": names("/sys/class/net"),
         "root": names("/"),
         "devices": names("/dev"),
+        "hidden": hidden(),
+        "keys": lines("/proc/keys"),
+        "search": search.report(),
         "attempts": attempts(),
     })
 }
@@ -137,6 +184,23 @@ fn attempt(name: &str) -> io::Result<()> {
     }
     let known = ATTEMPTS.iter().find(|(known, _)| *known == name);
     known.map_or_else(|| Err(io::Error::other("no such attempt")), |(_, act)| act())
+}
+
+/// What of the host a sandbox hides: `"absent"`, `"empty"`, `"content"`, or the name of the error.
+fn hidden() -> BTreeMap<&'static str, String> {
+    let state = |path: &Path| -> io::Result<&str> {
+        if path.is_dir() {
+            return Ok(if fs::read_dir(path)?.next().is_none() { "empty" } else { "content" });
+        }
+        let read = File::open(path)?.read(&mut [0])?;
+        Ok(if read == 0 { "empty" } else { "content" })
+    };
+    let tell = |path: &str| match state(Path::new(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => "absent".to_owned(),
+        Err(error) => describe(&error),
+        Ok(state) => state.to_owned(),
+    };
+    HIDDEN.iter().map(|path| (*path, tell(path))).collect()
 }
 
 /// By name: `"ok"`, or the name of the error.

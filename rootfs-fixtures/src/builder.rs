@@ -18,6 +18,9 @@ pub const GID: u32 = 1002;
 /// The stack both images name.
 pub const STACK: &str = "io.coracle.fixture";
 
+/// Where the probe is in a builder that has it.
+pub(crate) const PROBE: &str = "/usr/bin/probe";
+
 /// A run image: a base with a shell and the user `cnb`.
 #[derive(Debug, Clone)]
 pub struct RunImage {
@@ -79,6 +82,12 @@ impl Builder {
     pub fn file(mut self, entry: Entry) -> Self {
         self.files.push(entry);
         self
+    }
+
+    /// Adds the probe, for buildpacks made with [`Buildpack::probing`].
+    pub fn probe(self) -> Self {
+        let program = fs::read(crate::probe()).expect("read the probe");
+        self.file(Entry::program(PROBE, program))
     }
 
     fn version(&self, id: &str) -> &str {

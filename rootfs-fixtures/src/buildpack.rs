@@ -77,6 +77,15 @@ impl Buildpack {
         ))
     }
 
+    /// Prints the probe's report (`probe.rs`) as one line in detection and in the build. It looks for these texts in
+    /// every file and process. The builder needs the probe: [`Builder::probe`](crate::Builder::probe).
+    pub fn probing(self, wanted: &[&str]) -> Self {
+        let hexadecimal = |text: &&str| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let finds: String = wanted.iter().map(|text| format!(" find={}", hexadecimal(text))).collect();
+        let line = format!("{} in=/{finds}", crate::builder::PROBE);
+        self.detect(&line).build(&line)
+    }
+
     /// Adds a file to the buildpack's folder.
     pub fn file(mut self, path: &str, content: &str) -> Self {
         self.files.push((path.to_owned(), content.to_owned()));

@@ -171,6 +171,35 @@ fn the_probe_reports_on_this_process() {
 }
 
 #[test]
+fn the_probe_finds_what_is_there_and_not_what_it_looks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("a/b");
+    std::fs::create_dir_all(&deep).unwrap();
+    // Across two of the pieces that are read.
+    std::fs::write(deep.join("long"), [vec![b'n'; (1 << 20) - 3], b"needle".to_vec()].concat()).unwrap();
+    std::fs::write(deep.join("near"), "needl e").unwrap();
+    std::os::unix::fs::symlink("/proc/self", deep.join("link")).unwrap();
+    let mut other = Command::new("sleep").arg("60").env("HELD", "in-memory").spawn().unwrap();
+    let (needle, absent, held) = ("6e6565646c65", "616273656e74", "696e2d6d656d6f7279");
+    let output = Command::new(probe())
+        .args([&format!("in={}", folder.path().display()), &format!("in=/proc/{}", other.id())])
+        .args([needle, absent, held].map(|text| format!("find={text}")))
+        .output()
+        .unwrap();
+    other.kill().and_then(|()| other.wait()).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let search = &report["search"];
+    assert_eq!(search["found"][needle], serde_json::json!([deep.join("long")]));
+    assert_eq!(search["found"][absent], serde_json::json!([]));
+    let places = search["found"][held].to_string();
+    assert!(places.contains("/environ"), "{search}");
+    // Where the Yama module lets a process look at its own children only, their memory stays closed.
+    let opened = !search["memories"].as_array().unwrap().is_empty();
+    assert_eq!(places.contains("/mem"), opened, "{search}");
+    assert!(!Command::new(probe()).arg("find=6").status().unwrap().success());
+}
+
+#[test]
 fn the_shell_programs_in_data_parse() {
     for name in ["detect", "build"] {
         let (ok, said) = run(Command::new("bash").arg("-n").arg(data("python-buildpack/bin").join(name)));
