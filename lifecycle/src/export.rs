@@ -101,9 +101,13 @@ pub enum Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A buildpack may put line ends into a name, and with them lines of its own into the log.
+        let shown = |text: &str| -> String {
+            text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+        };
         match self {
-            Self::Added(layer) => write!(f, "Adding layer '{layer}'"),
-            Self::Reused(layer) => write!(f, "Reusing layer '{layer}'"),
+            Self::Added(layer) => write!(f, "Adding layer '{}'", shown(layer)),
+            Self::Reused(layer) => write!(f, "Reusing layer '{}'", shown(layer)),
             Self::App { reused, added: 0 } => write!(f, "Reusing {reused}/{reused} app layer(s)"),
             Self::App { reused, added } => write!(f, "Adding {added}/{} app layer(s)", reused + added),
             Self::RefusedLabel(label) => {
@@ -131,6 +135,9 @@ pub enum ExportError {
     /// A layer's file has its flags in the form before Buildpack API 0.6.
     #[error("layer `{layer}` of buildpack `{name}`: launch, build and cache belong into the table [types]")]
     OldFlags { name: String, layer: String },
+    /// A layer's name has no place in a label.
+    #[error("layer `{layer}` of buildpack `{name}`: its name is not UTF-8")]
+    LayerName { name: String, layer: String },
     /// A folder or file could not be read.
     #[error("export")]
     Folder(#[from] FolderError),

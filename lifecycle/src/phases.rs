@@ -103,6 +103,7 @@ const PHASES: [Phase; 4] = [
         flags: &[
             "analyzed",
             "app",
+            "cache-dir",
             "gid",
             "group",
             "insecure-registry",

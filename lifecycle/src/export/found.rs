@@ -66,6 +66,10 @@ impl FoundBuildpack {
         for entry in &entries {
             // A folder is a layer whatever its name is; a file is one by its name, unless its folder came already.
             let name = entry.name.to_str();
+            if name.is_none() && (entry.is_dir || entry.name.as_encoded_bytes().ends_with(b".toml")) {
+                let layer = entry.name.to_string_lossy().into_owned();
+                return Err(ExportError::LayerName { name: element.name(), layer });
+            }
             let name = if entry.is_dir { name } else { name.and_then(|name| name.strip_suffix(".toml")) };
             let Some(name) =
                 name.filter(|name| entry.is_dir || !NOT_LAYERS.contains(name) && !is_folder(name))

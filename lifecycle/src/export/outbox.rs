@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use coracle_images::pack::PackError;
-use coracle_images::{Digest, Image, LayerWriter, LayoutError, WrittenLayer, write_sparse_layout};
+use coracle_images::{Digest, Hashing, Image, Layer, LayerWriter, LayoutError, write_sparse_layout};
 
 /// Why the outbox could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,13 @@ pub struct Outbox {
     written: BTreeMap<Digest, PathBuf>,
 }
 
+/// Where a layer of the image is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    Previous,
+    Written,
+}
+
 /// A layer could not be packed, or not be stored.
 pub(super) enum LayerError {
     Pack(PackError),
@@ -48,26 +55,30 @@ impl Outbox {
         self.dir.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Packs a layer; it stays only if `keep` wants one of this content.
+    /// Packs a layer, unless the previous image has it: that is found out before anything is compressed or written, because most
+    /// layers of most builds are those of the last one.
     pub(super) fn layer(
         &mut self,
-        pack: &mut dyn FnMut(&mut dyn Write) -> Result<(), PackError>,
-        keep: &dyn Fn(&Digest) -> bool,
-    ) -> Result<WrittenLayer, LayerError> {
+        pack: &dyn Fn(&mut dyn Write) -> Result<(), PackError>,
+        previous: Option<&Image>,
+    ) -> Result<(Layer, Origin), LayerError> {
+        if let Some(previous) = previous {
+            let mut archive = Hashing::new(io::sink());
+            pack(&mut archive).map_err(LayerError::Pack)?;
+            if let Some(layer) = layer_of(previous, &archive.digest()) {
+                return Ok((layer, Origin::Previous));
+            }
+        }
         let staged = self.dir.join("blobs/layer.part");
         let failed = |source| LayerError::Outbox(OutboxError::Write { path: staged.clone(), source });
         let file = File::create(&staged).map_err(failed)?;
         let mut writer = LayerWriter::new(BufWriter::new(file));
         pack(&mut writer).map_err(LayerError::Pack)?;
-        let (_, layer) = writer.finish().map_err(failed)?;
-        if keep(&layer.diff_id) {
-            let path = self.blob(&layer.digest);
-            std::fs::rename(&staged, &path).map_err(failed)?;
-            self.written.insert(layer.digest.clone(), path);
-        } else {
-            std::fs::remove_file(&staged).map_err(failed)?;
-        }
-        Ok(layer)
+        let (_, written) = writer.finish().map_err(failed)?;
+        let path = self.blob(&written.digest);
+        std::fs::rename(&staged, &path).map_err(failed)?;
+        self.written.insert(written.digest.clone(), path);
+        Ok((written.layer(), Origin::Written))
     }
 
     /// The file of a layer, if it was written: all others lie below, or in the previous image.
@@ -99,4 +110,9 @@ impl Outbox {
         }
         other.finish(image, name)
     }
+}
+
+/// The layer of an image that has this content.
+pub(super) fn layer_of(image: &Image, diff_id: &Digest) -> Option<Layer> {
+    image.layers().into_iter().find(|layer| layer.diff_id == *diff_id)
 }

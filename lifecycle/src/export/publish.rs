@@ -30,8 +30,8 @@ pub enum PublishError {
     Nowhere { name: String, digest: Digest },
 }
 
-/// Sends an image under each of these names. A layer that the repository lacks comes from the outbox; else the registry is asked
-/// to take it over from a repository of its own; else it is copied from the image that has it.
+/// Sends an image under each of these names. A layer that the repository lacks is taken over from another repository of the
+/// registry where that is known to have it; else it comes from the outbox, or is copied from the image that has it.
 pub fn publish(
     registry: &Registry,
     image: &Image,
@@ -41,56 +41,70 @@ pub fn publish(
 ) -> Result<(), PublishError> {
     let mut done: Vec<&Reference> = Vec::new();
     for name in names {
-        let failed = |source| PublishError::Registry { name: name.to_string(), source };
+        let delivery = Delivery { registry, outbox, sources, done: &done, name };
         if !done.iter().any(|other| other.name() == name.name()) {
             let mut seen = BTreeSet::new();
             for layer in image.manifest.layers.iter().filter(|layer| seen.insert(&layer.digest)) {
-                let near: Vec<&Reference> =
-                    done.iter().copied().chain(sources.iter().map(|source| source.name)).collect();
-                deliver(registry, name, layer, outbox, &near, sources)?;
+                delivery.layer(layer)?;
             }
         }
-        registry.push_image(name, image).map_err(failed)?;
+        registry.push_image(name, image).map_err(|source| delivery.failed(source))?;
         done.push(name);
     }
     Ok(())
 }
 
-fn deliver(
-    registry: &Registry,
-    name: &Reference,
-    layer: &Descriptor,
-    outbox: &Outbox,
-    near: &[&Reference],
-    sources: &[Source<'_>],
-) -> Result<(), PublishError> {
-    let digest = &layer.digest;
-    let failed = |source| PublishError::Registry { name: name.to_string(), source };
-    let send = |open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>| {
-        registry.push_blob(name, digest, layer.size, open).map(drop).map_err(failed)
-    };
-    if let Some(path) = outbox.written(digest) {
-        return send(&|| Ok(Box::new(File::open(path)?)));
+/// Layers on their way into one repository.
+struct Delivery<'a> {
+    registry: &'a Registry,
+    outbox: &'a Outbox,
+    sources: &'a [Source<'a>],
+    /// Where the image is already.
+    done: &'a [&'a Reference],
+    name: &'a Reference,
+}
+
+impl Delivery<'_> {
+    fn failed(&self, source: RegistryError) -> PublishError {
+        PublishError::Registry { name: self.name.to_string(), source }
     }
-    // Some registries refuse to be asked for what nobody has written yet.
-    if registry.blob_exists(name, digest).unwrap_or(false) {
-        return Ok(());
-    }
-    let other = |from: &&&Reference| from.registry == name.registry && from.repository != name.repository;
-    for from in near.iter().filter(other) {
-        // Whatever keeps the registry from this keeps it from nothing else.
-        if registry.mount_blob(name, from, digest).unwrap_or(false) {
+
+    fn layer(&self, layer: &Descriptor) -> Result<(), PublishError> {
+        let digest = &layer.digest;
+        let written = self.outbox.written(digest);
+        let mut near = self.done.to_vec();
+        if written.is_none() {
+            near.extend(self.sources.iter().map(|source| source.name));
+        }
+        near.retain(|from| from.registry == self.name.registry && from.name() != self.name.name());
+        // Some registries refuse to be asked for what nobody has written yet; and whatever keeps one from taking content over
+        // keeps it from nothing else.
+        if self.registry.blob_exists(self.name, digest).unwrap_or(false)
+            || near.iter().any(|from| self.registry.mount_blob(self.name, from, digest).unwrap_or(false))
+        {
             return Ok(());
         }
+        if let Some(path) = written {
+            return self.send(layer, &|| Ok(Box::new(File::open(path)?)));
+        }
+        let has =
+            |source: &&Source<'_>| source.image.manifest.layers.iter().any(|known| known.digest == *digest);
+        let nowhere = || PublishError::Nowhere { name: self.name.to_string(), digest: digest.clone() };
+        let source = self.sources.iter().find(has).ok_or_else(nowhere)?;
+        self.send(layer, &|| {
+            let (registry, name) = (self.registry.clone(), source.name.clone());
+            Ok(Box::new(Copied { registry, name, layer: layer.clone(), content: None }))
+        })
     }
-    let has = |source: &&Source<'_>| source.image.manifest.layers.iter().any(|layer| layer.digest == *digest);
-    let source = sources.iter().find(has);
-    let source =
-        source.ok_or_else(|| PublishError::Nowhere { name: name.to_string(), digest: digest.clone() })?;
-    send(&|| {
-        let (registry, name) = (registry.clone(), source.name.clone());
-        Ok(Box::new(Copied { registry, name, layer: layer.clone(), content: None }))
-    })
+
+    fn send(
+        &self,
+        layer: &Descriptor,
+        open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+    ) -> Result<(), PublishError> {
+        let sent = self.registry.push_blob(self.name, &layer.digest, layer.size, open);
+        sent.map(drop).map_err(|source| self.failed(source))
+    }
 }
 
 /// Content of another repository, asked for when it is first read: the registry's client must not be asked by its own threads.

@@ -8,7 +8,7 @@ use coracle_cnb::{
 };
 use coracle_images::{Digest, History, Image, Layer, Reference};
 
-use super::outbox::LayerError;
+use super::outbox::{LayerError, Origin, layer_of};
 use super::pack::pack;
 use super::{ExportError, ExportInput, ExportPlan, Exported, Found, LayerSource, Outbox, Step};
 
@@ -27,37 +27,33 @@ pub fn export(
     let mut metadata = start(input, &found);
     let mut app = (0, 0);
     for planned in &plan.layers {
-        let (layer, reused) = match &planned.source {
+        let (layer, origin) = match &planned.source {
             LayerSource::Previous { diff_id, layer, buildpack } => {
                 let digest: Digest =
                     diff_id.parse().map_err(|source| ExportError::Digest { layer: layer.clone(), source })?;
                 let name = found.buildpacks[*buildpack].element.name();
-                let known = previous(input, &digest);
-                (known.ok_or_else(|| ExportError::Unknown { name, layer: layer.clone() })?, true)
+                let known = input.previous.and_then(|image| layer_of(image, &digest));
+                (known.ok_or_else(|| ExportError::Unknown { name, layer: layer.clone() })?, Origin::Previous)
             }
             source => {
-                let keep = |diff_id: &Digest| previous(input, diff_id).is_none();
-                let written = outbox.layer(&mut |out| pack(input, &found, source, out), &keep);
-                let written = written.map_err(|error| match error {
-                    LayerError::Pack(source) => {
-                        ExportError::Pack { layer: planned.created_by.clone(), source }
+                outbox.layer(&|out| pack(input, &found, source, out), input.previous).map_err(|error| {
+                    match error {
+                        LayerError::Pack(source) => {
+                            ExportError::Pack { layer: planned.created_by.clone(), source }
+                        }
+                        LayerError::Outbox(source) => source.into(),
                     }
-                    LayerError::Outbox(source) => source.into(),
-                })?;
-                match previous(input, &written.diff_id) {
-                    Some(layer) => (layer, true),
-                    None => (written.layer(), false),
-                }
+                })?
             }
         };
         if planned.source == LayerSource::Launcher {
             tell(Step::App { reused: app.0, added: app.1 });
         }
-        match (&planned.source, reused) {
-            (LayerSource::App(_), true) => app.0 += 1,
-            (LayerSource::App(_), false) => app.1 += 1,
-            (_, true) => tell(Step::Reused(planned.name.clone())),
-            (_, false) => tell(Step::Added(planned.name.clone())),
+        match (&planned.source, origin) {
+            (LayerSource::App(_), Origin::Previous) => app.0 += 1,
+            (LayerSource::App(_), Origin::Written) => app.1 += 1,
+            (_, Origin::Previous) => tell(Step::Reused(planned.name.clone())),
+            (_, Origin::Written) => tell(Step::Added(planned.name.clone())),
         }
         record(&mut metadata, &found, &planned.source, &layer.diff_id);
         layers.push(layer);
@@ -65,10 +61,6 @@ pub fn export(
     plan.refused_labels.iter().for_each(|label| tell(Step::RefusedLabel(label.clone())));
     let image = assemble(input, &plan, &metadata, layers)?;
     Ok(Exported { image, metadata })
-}
-
-fn previous(input: &ExportInput<'_>, diff_id: &Digest) -> Option<Layer> {
-    input.previous?.layers().into_iter().find(|layer| layer.diff_id == *diff_id)
 }
 
 fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {

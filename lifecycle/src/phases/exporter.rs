@@ -12,6 +12,7 @@ use super::analyzer::outputs;
 use super::images::{Images, ImagesError, layout_path};
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api;
+use crate::cache::{self, Cache, CacheError, SaveInput};
 use crate::env::Env;
 use crate::export::{
     CREATED, ExportError, ExportInput, Outbox, OutboxError, PublishError, Source, Step, export, publish,
@@ -39,6 +40,9 @@ pub enum ExporterError {
     /// The outbox could not be written.
     #[error("export")]
     Outbox(#[from] OutboxError),
+    /// The cache could not be saved.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
     /// The image could not be published.
     #[error("export")]
     Publish(#[from] PublishError),
@@ -73,7 +77,39 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
             manifest_size: Some(image.manifest_bytes.len() as u64),
         },
     };
-    Ok(file::write_document(&arguments.path("report"), &report)?)
+    file::write_document(&arguments.path("report"), &report)?;
+    let cache_dir = arguments.path("cache-dir");
+    if !cache_dir.as_os_str().is_empty()
+        && let Err(error) = save_cache(call, &documents.group, &cache_dir)
+    {
+        // The image is there: the next build is only slower.
+        call.warn(&format!("the cache is not saved: {error}{}", causes(&error)));
+    }
+    Ok(())
+}
+
+fn save_cache(call: &Call<'_>, group: &Group, dir: &Path) -> Result<(), ExporterError> {
+    let arguments = &call.arguments;
+    let layers_path = arguments.path("layers");
+    let layers_dir = open(&layers_path)?;
+    let previous = Cache::open(dir).unwrap_or_else(|error| {
+        call.warn(&format!("the cache of the last build is not used: {error}{}", causes(&error)));
+        Cache::default()
+    });
+    let input = SaveInput {
+        group,
+        layers_dir: layers_dir.as_fd(),
+        layers_path: &layers_path.to_string_lossy(),
+        owner: (arguments.id("uid"), arguments.id("gid")),
+    };
+    for step in cache::save(dir, &previous, &input)? {
+        call.say(&step.to_string());
+    }
+    Ok(())
+}
+
+fn causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(error.source(), |cause| cause.source()).map(|cause| format!(": {cause}")).collect()
 }
 
 /// What the exporter was given to read.
