@@ -4,4 +4,5 @@ mod architecture;
 mod builder;
 mod harness;
 mod import;
+mod isolation;
 mod run;

@@ -75,10 +75,12 @@ impl Search {
         // Files of /proc that report events would wait for one.
         let flags = (nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOFOLLOW).bits();
         match File::options().read(true).custom_flags(flags).open(path) {
-            Ok(file) => {
+            // A folder lists what is below a mount: a device that is bound over a file has no end.
+            Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => {
                 self.files += 1;
                 self.stream(path, file.take(limit));
             }
+            Ok(_) => {}
             Err(_) => self.refused += 1,
         }
     }
