@@ -9,7 +9,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use landlock::{AccessFs, BitFlags, CompatLevel, Compatible, Ruleset, RulesetAttr, Scope};
+use landlock::{
+    AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, Scope,
+};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
 use nix::sys::wait::{WaitStatus, wait};
@@ -108,15 +111,24 @@ fn at_most((soft, hard): (rlim_t, rlim_t), bounds: (rlim_t, rlim_t)) -> (rlim_t,
 }
 
 /// A Landlock domain: no device files, no abstract sockets of and no signals to processes outside, and no look into
-/// their /proc entries, which any domain implies. Kernels without it (before 5.13, before 6.12 for the scopes) go on
-/// with what they have: the namespaces and the filter do not depend on it. See landlock(7).
-fn restrict_with_landlock() -> Result<(), landlock::RulesetError> {
+/// their /proc entries, which any domain implies. Every domain also denies links and renames from one folder into
+/// another unless that is granted, and buildpacks do rename; so where the kernel cannot grant it (before 5.19), there
+/// is no domain. The scopes need 6.12. The namespaces and the filter depend on none of it. See landlock(7).
+fn restrict_with_landlock() -> Result<(), String> {
+    let refer = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+    let Ok(ruleset) = refer.handle_access(AccessFs::Refer) else { return Ok(()) };
+    let root = PathFd::new("/").map_err(|error| error.to_string())?;
+    enter_domain(ruleset, root).map_err(|error| error.to_string())
+}
+
+fn enter_domain(ruleset: Ruleset, root: PathFd) -> Result<(), RulesetError> {
     let devices: BitFlags<AccessFs> = AccessFs::MakeChar | AccessFs::MakeBlock;
-    Ruleset::default()
+    ruleset
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(devices)?
         .scope(Scope::AbstractUnixSocket | Scope::Signal)?
         .create()?
+        .add_rule(PathBeneath::new(root, AccessFs::Refer))?
         .restrict_self()?;
     Ok(())
 }
