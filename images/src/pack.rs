@@ -309,7 +309,7 @@ impl<'a> TarWriter<'a> {
     }
 
     fn content(&mut self, path: &[u8], size: u64, content: &mut dyn Read) -> Result<(), PackError> {
-        let mut buffer = vec![0; 1 << 16];
+        let mut buffer = vec![0; usize::try_from(size).unwrap_or(usize::MAX).min(1 << 16)];
         let mut left = size;
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());

@@ -72,7 +72,7 @@ impl Outbox {
         let staged = self.dir.join("blobs/layer.part");
         let failed = |source| LayerError::Outbox(OutboxError::Write { path: staged.clone(), source });
         let file = File::create(&staged).map_err(failed)?;
-        let mut writer = LayerWriter::new(BufWriter::new(file));
+        let mut writer = LayerWriter::new(BufWriter::with_capacity(1 << 17, file));
         pack(&mut writer).map_err(LayerError::Pack)?;
         let (_, written) = writer.finish().map_err(failed)?;
         let path = self.blob(&written.digest);
