@@ -172,23 +172,31 @@ impl Registry {
         }
     }
 
-    /// Whether this repository may be written: sends the two bytes of the OCI empty value, which nothing names.
-    ///
-    /// To begin an upload and go away would say the same, but leaves the upload open on the registry.
+    /// Whether this repository may be written: see [`Registry::check_write`].
     ///
     /// # Errors
     ///
     /// When the registry cannot be asked.
     pub fn can_write(&self, reference: &Reference) -> Result<bool, RegistryError> {
-        let sent = self.push_bytes(reference, EMPTY_VALUE).and_then(|pushed| match pushed {
-            Pushed::Sent => Ok(()),
-            // Only reading was asked for so far. What is there already is taken over without an upload.
-            Pushed::Present => self.mount_blob(reference, reference, &Digest::of(EMPTY_VALUE)).map(drop),
-        });
-        match sent {
+        match self.check_write(reference) {
             Ok(()) => Ok(true),
             Err(error) if error.is_denied() => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that this repository may be written: sends the two bytes of the OCI empty value, which nothing names.
+    ///
+    /// To begin an upload and go away would say the same, but leaves the upload open on the registry.
+    ///
+    /// # Errors
+    ///
+    /// When writing is refused or the registry cannot be asked.
+    pub fn check_write(&self, reference: &Reference) -> Result<(), RegistryError> {
+        match self.push_bytes(reference, EMPTY_VALUE)? {
+            Pushed::Sent => Ok(()),
+            // Only reading was asked for so far. What is there already is taken over without an upload.
+            Pushed::Present => self.mount_blob(reference, reference, &Digest::of(EMPTY_VALUE)).map(drop),
         }
     }
 

@@ -120,11 +120,38 @@ pub fn unpack_layer(
     owner: &dyn OwnerMap,
     limits: &Limits,
 ) -> Result<Unpacked, UnpackError> {
+    unpack(archive, root, owner, limits, None)
+}
+
+/// As [`unpack_layer`], but everything gets this time, in seconds since 1970: for files that tools go on working with, and that
+/// must not look forty years old to them.
+///
+/// # Errors
+///
+/// As [`unpack_layer`].
+pub fn unpack_layer_at(
+    archive: impl Read,
+    root: BorrowedFd<'_>,
+    owner: &dyn OwnerMap,
+    limits: &Limits,
+    time: i64,
+) -> Result<Unpacked, UnpackError> {
+    unpack(archive, root, owner, limits, Some((time, 0)))
+}
+
+fn unpack(
+    archive: impl Read,
+    root: BorrowedFd<'_>,
+    owner: &dyn OwnerMap,
+    limits: &Limits,
+    time: Option<(i64, i64)>,
+) -> Result<Unpacked, UnpackError> {
     let mut archive = Archive::new(archive, limits);
     let mut layer = Layer {
         tree: Tree::new(root),
         owner,
         limits,
+        time,
         folders: BTreeMap::new(),
         whiteouts: BTreeSet::new(),
         opaque: BTreeSet::new(),
@@ -143,6 +170,8 @@ struct Layer<'a> {
     tree: Tree<'a>,
     owner: &'a dyn OwnerMap,
     limits: &'a Limits,
+    /// For all files, whatever the archive says.
+    time: Option<(i64, i64)>,
     /// Folders get their metadata last: a read-only one could not be filled, and filling changes times.
     folders: BTreeMap<Components, Metadata>,
     whiteouts: BTreeSet<Components>,
@@ -273,7 +302,8 @@ impl Layer<'_> {
             .owner
             .owner(entry.uid, entry.gid)
             .map_err(|source| UnpackError::Owner { path: shown(&entry.path), source })?;
-        Ok(Metadata { uid, gid, mode: entry.mode, mtime: entry.mtime, attributes: entry.attributes.clone() })
+        let mtime = self.time.unwrap_or(entry.mtime);
+        Ok(Metadata { uid, gid, mode: entry.mode, mtime, attributes: entry.attributes.clone() })
     }
 
     fn note(&mut self, path: &Components, dropped: Vec<String>) {
@@ -304,7 +334,13 @@ impl Layer<'_> {
             source,
         })?;
         for path in self.tree.implied() {
-            let implied = Metadata { uid, gid, mode: 0o755, mtime: (0, 0), attributes: Vec::new() };
+            let implied = Metadata {
+                uid,
+                gid,
+                mode: 0o755,
+                mtime: self.time.unwrap_or((0, 0)),
+                attributes: Vec::new(),
+            };
             self.folders.entry(path).or_insert(implied);
         }
         // Deepest first, so that a folder may close itself to us.

@@ -20,3 +20,5 @@ pub mod folder;
 pub mod launcher;
 #[cfg(feature = "phases")]
 pub mod phases;
+#[cfg(feature = "phases")]
+pub mod restore;

@@ -9,6 +9,7 @@ mod builder;
 mod detect_programs;
 mod exporter;
 mod images;
+mod restorer;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -19,9 +20,11 @@ use coracle_cnb::{Analyzed, ApiVersion};
 use crate::analyze::AnalyzeError;
 use crate::api;
 use crate::build::{BuildError, ComposeError};
+use crate::cache::Cache;
 use crate::detect::CatalogError;
 use crate::env::Env;
 use crate::file::{self, FileError};
+use crate::restore::RestoreError;
 
 pub use crate::export::Launcher;
 pub use arguments::{ArgumentError, Arguments};
@@ -46,7 +49,7 @@ enum Names {
 }
 
 /// The phases that are here.
-const PHASES: [Phase; 4] = [
+const PHASES: [Phase; 5] = [
     Phase {
         name: "analyzer",
         flags: &[
@@ -81,6 +84,23 @@ const PHASES: [Phase; 4] = [
         ],
         images: Names::None,
         run: detect_programs::run,
+    },
+    Phase {
+        name: "restorer",
+        flags: &[
+            "analyzed",
+            "cache-dir",
+            "gid",
+            "group",
+            "insecure-registry",
+            "layers",
+            "layout",
+            "layout-dir",
+            "skip-layers",
+            "uid",
+        ],
+        images: Names::None,
+        run: restorer::run,
     },
     Phase {
         name: "builder",
@@ -124,7 +144,7 @@ const PHASES: [Phase; 4] = [
 ];
 
 /// Phases of the specification that are not here yet.
-const MISSING: [&str; 5] = ["detector", "restorer", "creator", "rebaser", "extender"];
+const MISSING: [&str; 4] = ["detector", "creator", "rebaser", "extender"];
 
 /// A phase being run: what it was told, and by whom.
 #[derive(Debug)]
@@ -135,6 +155,24 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
+    /// The cache of the last build, empty where there is none that can be used.
+    fn cache(&self) -> Cache {
+        let dir = self.arguments.path("cache-dir");
+        if dir.as_os_str().is_empty() {
+            return Cache::default();
+        }
+        Cache::open(&dir).unwrap_or_else(|error| {
+            self.warn_because("the cache is not usable and counts as empty", &error);
+            Cache::default()
+        })
+    }
+
+    /// As [`Call::warn`], with an error and its causes.
+    fn warn_because(&self, text: &str, error: &dyn std::error::Error) {
+        let causes = std::iter::successors(error.source(), |cause| cause.source());
+        self.warn(&causes.fold(format!("{text}: {error}"), |text, cause| format!("{text}: {cause}")));
+    }
+
     /// Tells what is done.
     fn say(&self, text: &str) {
         if !matches!(self.arguments.text("log-level").and_then(OsStr::to_str), Some("warn" | "error")) {
@@ -182,6 +220,9 @@ pub enum PhaseError {
     /// Nothing can be said of the images.
     #[error("analyze")]
     Analyze(#[source] AnalyzeError),
+    /// Nothing can be restored.
+    #[error("restore")]
+    Restore(#[source] RestoreError),
     /// The buildpacks of the order could not be read.
     #[error("detect")]
     Detect(#[from] CatalogError),
@@ -205,6 +246,7 @@ impl PhaseError {
             Self::NoFile { .. } | Self::File(_) | Self::Credentials(_) => 1,
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),
+            Self::Restore(error) => error.exit_code(),
             Self::Detect(CatalogError::Api { .. }) => 12,
             Self::Detect(_) => 22,
             Self::Build(error) => error.exit_code(),

@@ -105,12 +105,10 @@ impl Images {
         self.find(reference)?.ok_or_else(|| ImagesError::Missing(reference.to_string()))
     }
 
-    /// Fails unless images of this name may be written: begins an upload in the registry, and sends nothing.
+    /// Fails unless images of this name may be written, with the registry's own words.
     pub(crate) fn check_write(&self, reference: &Reference) -> Result<(), ImagesError> {
         let Self::Registry(registry) = self else { return Ok(()) };
-        // Not Registry::can_write: the registry's own words are wanted where it refuses.
-        registry.mount_blob(reference, reference, &Digest::of(b""))?;
-        Ok(())
+        Ok(registry.check_write(reference)?)
     }
 
     /// How analyzed.toml refers to the image: by name and digest, in a layout by folder and digest.

@@ -1,0 +1,91 @@
+//! Files and folders below the layers' folder. Foreign programs may have written there: nothing is followed.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use coracle_cnb::{toml_of_json, write_toml};
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+use serde_json::Value;
+
+use super::{Planned, RestoreError, RestoreInput};
+use crate::folder;
+
+/// Writes `store.toml` of each buildpack that had one.
+pub(super) fn stores(input: &RestoreInput<'_>) -> Result<(), RestoreError> {
+    for element in &input.group.group {
+        let known = input.metadata.buildpacks.iter().flatten();
+        let known = known.into_iter().find(|buildpack| buildpack.key == element.id.as_str());
+        if let Some(store) = known.and_then(|buildpack| buildpack.store.as_ref()) {
+            let folder = make_folder(input.layers_dir, &element.id.dir())?;
+            document(folder.as_fd(), "store.toml", &store.metadata, element.id.as_str())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a layer's file, with its metadata only: a buildpack that wants the layer says again what it is for.
+pub(super) fn metadata(input: &RestoreInput<'_>, layer: &Planned) -> Result<(), RestoreError> {
+    let folder = make_folder(input.layers_dir, &layer.folder)?;
+    document(folder.as_fd(), &format!("{}.toml", layer.name), &layer.metadata, &layer.identifier)
+}
+
+fn document(at: BorrowedFd<'_>, name: &str, metadata: &Value, layer: &str) -> Result<(), RestoreError> {
+    #[derive(serde::Serialize)]
+    struct OnlyMetadata {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        metadata: Option<toml::Value>,
+    }
+    let text = write_toml(&OnlyMetadata { metadata: toml_of_json(metadata) })
+        .map_err(|source| RestoreError::Document { layer: layer.to_owned(), source })?;
+    remove(at, OsStr::new(name)).map_err(|errno| failed("remove", name, errno))?;
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(at, name, flags, Mode::from_bits_truncate(0o644));
+    let mut file = File::from(file.map_err(|errno| failed("write", name, errno))?);
+    let path = name.to_owned();
+    file.write_all(text.as_bytes()).map_err(|source| RestoreError::Write { act: "write", path, source })
+}
+
+/// A folder below another, made where there is none.
+pub(super) fn make_folder(at: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, RestoreError> {
+    match mkdirat(at, name, Mode::from_bits_truncate(0o755)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(failed("make folder", name, errno)),
+    }
+    let made = folder::folder(at, Path::new(name))?;
+    made.ok_or_else(|| failed("open folder", name, Errno::ENOENT))
+}
+
+/// Removes a file, or a folder with all below it, closed ones too; there need not be any.
+pub(super) fn remove(at: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
+    match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        // Linux says EISDIR, POSIX EPERM.
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    let stat = fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
+        return Err(Errno::EPERM);
+    }
+    fchmodat(at, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut folder = Dir::from_fd(openat(at, name, flags, Mode::empty())?)?;
+    let names = folder.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned()));
+    for name in names.collect::<nix::Result<Vec<_>>>()? {
+        if !matches!(name.as_bytes(), b"." | b"..") {
+            remove(folder.as_fd(), std::os::unix::ffi::OsStrExt::from_bytes(name.as_bytes()))?;
+        }
+    }
+    unlinkat(at, name, UnlinkatFlags::RemoveDir)
+}
+
+pub(super) fn failed(act: &'static str, path: &str, errno: Errno) -> RestoreError {
+    RestoreError::Write { act, path: path.to_owned(), source: errno.into() }
+}
