@@ -165,6 +165,11 @@ fn a_second_export_sends_no_layer() {
     assert_eq!(uploads(&registry.access_log()), before + 2);
     let config: Value = serde_json::from_slice(&registry.config("team/app:1")).unwrap();
     assert!(config["rootfs"]["diff_ids"].as_array().unwrap().iter().any(|diff_id| diff_id == sha));
+
+    build.write("docker/config.json", "{}");
+    let error = build.export(&[&name]).unwrap_err();
+    assert_eq!(error.exit_code(), 62);
+    assert!(shown(&error).contains("the registry refuses access; log in to it"), "{}", shown(&error));
 }
 
 #[test]

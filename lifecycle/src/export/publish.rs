@@ -3,10 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, ScopedJoinHandle};
 
 use coracle_images::{Descriptor, Digest, Image, Reference, Registry, RegistryError};
 
 use super::Outbox;
+
+/// How many layers are sent to a registry at once.
+const AT_ONCE: usize = 4;
 
 /// An image that lies in a registry, and what it is called there.
 #[derive(Debug, Clone, Copy)]
@@ -43,10 +48,7 @@ pub fn publish(
     for name in names {
         let delivery = Delivery { registry, outbox, sources, done: &done, name };
         if !done.iter().any(|other| other.name() == name.name()) {
-            let mut seen = BTreeSet::new();
-            for layer in image.manifest.layers.iter().filter(|layer| seen.insert(&layer.digest)) {
-                delivery.layer(layer)?;
-            }
+            delivery.layers(&image.manifest.layers)?;
         }
         registry.push_image(name, image).map_err(|source| delivery.failed(source))?;
         done.push(name);
@@ -67,6 +69,29 @@ struct Delivery<'a> {
 impl Delivery<'_> {
     fn failed(&self, source: RegistryError) -> PublishError {
         PublishError::Registry { name: self.name.to_string(), source }
+    }
+
+    /// All layers, some at once: most of the time is spent waiting for answers.
+    fn layers(&self, layers: &[Descriptor]) -> Result<(), PublishError> {
+        let mut seen = BTreeSet::new();
+        let waiting: Vec<&Descriptor> = layers.iter().filter(|layer| seen.insert(&layer.digest)).collect();
+        let next = AtomicUsize::new(0);
+        let work = || -> Result<(), PublishError> {
+            while let Some(layer) = waiting.get(next.fetch_add(1, Ordering::Relaxed)) {
+                // Nobody begins another layer of an image that will not be.
+                self.layer(layer).inspect_err(|_| next.store(waiting.len(), Ordering::Relaxed))?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..AT_ONCE.min(waiting.len())).map(|_| scope.spawn(work)).collect();
+            let join = |worker: ScopedJoinHandle<'_, _>| {
+                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            };
+            // All end before the first error is returned.
+            let ended: Vec<_> = workers.into_iter().map(join).collect();
+            ended.into_iter().collect()
+        })
     }
 
     fn layer(&self, layer: &Descriptor) -> Result<(), PublishError> {
