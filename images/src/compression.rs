@@ -175,6 +175,18 @@ mod tests {
     }
 
     #[test]
+    fn a_window_of_256_megabytes_is_refused() {
+        let with_window = |log| {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            encoder.write_all(b"little").unwrap();
+            encoder.finish().unwrap()
+        };
+        assert_eq!(round(&with_window(ZSTD_WINDOW_LOG)).unwrap(), b"little");
+        assert!(round(&with_window(ZSTD_WINDOW_LOG + 1)).is_err());
+    }
+
+    #[test]
     fn equal_archives_equal_layers_however_they_are_written() {
         let text: Vec<u8> = (0..400_000u32).flat_map(|n| (n.wrapping_mul(n) / 7).to_le_bytes()).collect();
         let make = |size: usize| {

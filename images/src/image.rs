@@ -219,4 +219,46 @@ mod tests {
         let fewer = Image::from_bytes(None, go_json(&fewer).unwrap(), made.config_bytes);
         assert!(matches!(fewer, Err(ImageError::LayerCount { layers: 0, diff_ids: 1, .. })));
     }
+
+    /// A manifest for any text as configuration; `layers` as JSON.
+    fn manifest(config: &[u8], layers: &str) -> Vec<u8> {
+        let (digest, size) = (Digest::of(config), config.len());
+        format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"c","size":{size},"digest":"{digest}"}},"layers":{layers}}}"#
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn t36_hostile_documents() {
+        let read =
+            |config: &[u8], layers: &str| Image::from_bytes(None, manifest(config, layers), config.to_vec());
+        for depth in [1000, 1_000_000] {
+            let bomb = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+            let config = format!(r#"{{"config":{{"Labels":{bomb}}}}}"#);
+            assert!(matches!(read(config.as_bytes(), "[]"), Err(ImageError::Config { .. })));
+            assert!(matches!(read(b"{}", &bomb), Err(ImageError::Manifest { .. })));
+        }
+        let upper = Digest::of("x").to_string().to_uppercase();
+        for digest in ["sha256:../../x", "sha512:00", "", "md5:d41d8cd98f00b204e9800998ecf8427e", &upper] {
+            let layers = format!(r#"[{{"mediaType":"l","size":1,"digest":"{digest}"}}]"#);
+            assert!(matches!(read(b"{}", &layers), Err(ImageError::Manifest { .. })), "{digest}");
+        }
+        for size in ["-1", "1.5", "18446744073709551616", "\"1\"", "null"] {
+            let layers = format!(r#"[{{"mediaType":"l","size":{size},"digest":"{}"}}]"#, Digest::of("x"));
+            assert!(matches!(read(b"{}", &layers), Err(ImageError::Manifest { .. })), "{size}");
+        }
+        // Strange, and allowed: layers twice and many of them, addresses nobody asks, a history of other layers.
+        let digest = Digest::of("x");
+        let layer =
+            format!(r#"{{"mediaType":"l","size":1,"digest":"{digest}","urls":["http://localhost/"]}}"#);
+        let list = |one: &str| format!("[{}]", vec![one; 500].join(","));
+        let history = r#"[{"created_by":"a"},{"empty_layer":true}]"#;
+        let diff_ids = list(&format!("\"{digest}\""));
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","history":{history},"rootfs":{{"type":"layers","diff_ids":{diff_ids}}}}}"#
+        );
+        let image = read(config.as_bytes(), &list(&layer)).unwrap();
+        assert_eq!(image.layers().len(), 500);
+    }
 }

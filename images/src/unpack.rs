@@ -67,6 +67,10 @@ pub struct Limits {
     pub entries: u64,
     /// Bytes of the archive.
     pub bytes: u64,
+    /// How many times as long as the compressed archive it may be.
+    pub ratio: u64,
+    /// How long it may be in any case.
+    pub free: u64,
     /// Length of a path in bytes.
     pub path: usize,
     /// Depth of a path in components.
@@ -82,11 +86,23 @@ impl Default for Limits {
         Self {
             entries: 2_000_000,
             bytes: 50 << 30,
+            // Layers of programs shrink to a third, text to a tenth; a gzip of nothing but zeros to a thousandth.
+            ratio: 200,
+            free: 1 << 30,
             path: 4096,
             depth: 256,
             extended_header: 1 << 20,
             attributes: 64 << 10,
         }
+    }
+}
+
+impl Limits {
+    /// The limits for an archive that is this long when compressed.
+    #[must_use]
+    pub fn for_compressed(&self, size: u64) -> Self {
+        let bytes = size.saturating_mul(self.ratio).max(self.free).min(self.bytes);
+        Self { bytes, ..self.clone() }
     }
 }
 

@@ -32,6 +32,16 @@ pub enum IngestError {
         #[source]
         source: UnpackError,
     },
+    /// More comes out of the layer than its length can honestly hold, or than any layer may have.
+    #[error("the layer {digest} of {size} bytes unpacks to more than {limit} bytes; nothing of it was kept")]
+    TooLarge {
+        /// The compressed layer.
+        digest: Digest,
+        /// Its length.
+        size: u64,
+        /// What is allowed.
+        limit: u64,
+    },
     /// The stream broke off, or its compression is damaged.
     #[error("cannot read the layer {digest}")]
     Read {
@@ -91,11 +101,16 @@ pub fn ingest_layer(
     let unreadable = |source| IngestError::Read { digest: digest.clone(), source };
     let mut inflated = inflate(tee).map_err(unreadable)?;
     let mut archive = Hashing::new(&mut inflated);
-    let limits = Limits::default();
+    let limits = Limits::default().for_compressed(layer.descriptor.size);
     let root = File::open(staged.path())
         .map_err(|source| stored(StoreError::Read { path: staged.path().to_owned(), source }))?;
-    let unpacked = unpack_layer(&mut archive, root.as_fd(), owner, &limits)
-        .map_err(|source| IngestError::Unpack { digest: digest.clone(), source })?;
+    let unpacked =
+        unpack_layer(&mut archive, root.as_fd(), owner, &limits).map_err(|source| match source {
+            UnpackError::Limit { what: "bytes", limit } => {
+                IngestError::TooLarge { digest: digest.clone(), size: layer.descriptor.size, limit }
+            }
+            source => IngestError::Unpack { digest: digest.clone(), source },
+        })?;
     let (_, diff_id, _) = archive.finish();
     let mut tee = inflated.finish().map_err(unreadable)?;
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;

@@ -137,6 +137,43 @@ fn nothing_of_a_wrong_layer_stays() {
     }
 }
 
+/// A layer with these bytes, whatever they are.
+fn claimed(bytes: &[u8]) -> Layer {
+    let descriptor = Descriptor::new(media::OCI_LAYER_GZIP, Digest::of(bytes), bytes.len() as u64);
+    Layer { descriptor, diff_id: Digest::of("nobody asks") }
+}
+
+#[test]
+fn t25_bombs_are_refused_before_they_are_written() {
+    let (_dir, store) = store();
+    // A file of 2 GiB, and as many of its zeros as would fill an honest layer of this length.
+    let mut header = tar::Header::new_ustar();
+    header.set_path("zeros").unwrap();
+    header.set_size(2 << 30);
+    header.set_cksum();
+    let content = [&header.as_bytes()[..], &vec![0; 1 << 20]].concat();
+    let mut gzip = LayerWriter::new(Vec::new());
+    gzip.write_all(&content).unwrap();
+    for bomb in [gzip.finish().unwrap().0, zstd::encode_all(&content[..], 1).unwrap()] {
+        let error = ingest_layer(&store, &bomb[..], &claimed(&bomb), "one", &me(), &|_| {}).unwrap_err();
+        assert!(matches!(error, IngestError::TooLarge { limit, .. } if limit == 1 << 30), "{error}");
+        assert_eq!(staged(&store), [""; 0]);
+    }
+}
+
+#[test]
+fn t25_other_compressions_are_damage() {
+    let (_dir, store) = store();
+    let (gzip, _) = layer();
+    let zeros = [&gzip[..], &[0; 512]].concat();
+    let (xz, bzip2) = (b"\xfd7zXZ\0rest".repeat(100), b"BZh91AY&SY".repeat(100));
+    for (name, bytes) in [("zeros after gzip", zeros), ("xz", xz), ("bzip2", bzip2)] {
+        let error = ingest_layer(&store, &bytes[..], &claimed(&bytes), "one", &me(), &|_| {}).unwrap_err();
+        assert!(matches!(error, IngestError::Unpack { .. } | IngestError::Read { .. }), "{name}: {error}");
+        assert_eq!(staged(&store), [""; 0], "{name}");
+    }
+}
+
 #[test]
 fn keys_stay_in_the_store() {
     let (_dir, store) = store();

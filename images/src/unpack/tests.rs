@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+mod corpus;
+
 /// Builds archives, also such as no honest program writes.
 #[derive(Default)]
 struct Tar(Vec<u8>);
