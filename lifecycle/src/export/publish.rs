@@ -103,8 +103,9 @@ impl Delivery<'_> {
         }
         near.retain(|from| from.registry == self.name.registry && from.name() != self.name.name());
         // Some registries refuse to be asked for what nobody has written yet; and whatever keeps one from taking content over
-        // keeps it from nothing else.
-        if self.registry.blob_exists(self.name, digest).unwrap_or(false)
+        // keeps it from nothing else. Where there is nothing to take over, whoever sends asks.
+        let may_ask = written.is_none() || !near.is_empty();
+        if may_ask && self.registry.blob_exists(self.name, digest).unwrap_or(false)
             || near.iter().any(|from| self.registry.mount_blob(self.name, from, digest).unwrap_or(false))
         {
             return Ok(());
