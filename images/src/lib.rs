@@ -24,7 +24,7 @@ pub use image::{Image, ImageError, Layer};
 pub use reference::{DOCKER_HUB, Reference, ReferenceError};
 pub use registry::{Pushed, Registry, RegistryError, RegistryOptions};
 pub use store::{
-    Blob, BlobWriter, IngestError, LayerSlot, LayoutError, ReceiveError, StagedLayer, Store, StoreError,
-    ingest_layer, read_layout, write_layout, write_sparse_layout,
+    Blob, BlobWriter, FileError, IngestError, LayerSlot, LayoutError, ReceiveError, StagedLayer, Store,
+    StoreError, ingest_layer, read_layout, write_layout, write_sparse_layout,
 };
 pub use unpack::{OwnerError, OwnerMap};

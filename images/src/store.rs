@@ -10,6 +10,7 @@
 //! Nothing is visible under its final name before it is verified and complete: everything arrives by rename.
 
 mod blob;
+mod file;
 mod ingest;
 mod layers;
 mod layout;
@@ -30,6 +31,8 @@ use crate::image::{Image, ImageError};
 use crate::reference::Reference;
 
 pub use blob::{Blob, BlobWriter};
+pub use file::FileError;
+use file::failed;
 pub use ingest::{IngestError, ingest_layer};
 pub use layers::{LayerSlot, StagedLayer};
 pub use layout::{LayoutError, read_layout, write_layout, write_sparse_layout};
@@ -71,47 +74,14 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// A lock cannot be taken.
-    #[error("cannot lock {path}")]
-    Lock {
-        /// Lock file.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
+    /// A file cannot be locked, read, written, or published.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A name that would lead out of the store.
     #[error("`{name}` cannot name a folder of the store: use letters, digits, `-`, `_`, `.`")]
     Name {
         /// The name.
         name: String,
-    },
-    /// Content cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// File.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
-    /// Content cannot be written.
-    #[error("cannot write {path}")]
-    Write {
-        /// File.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
-    /// Finished content cannot be moved to its place.
-    #[error("cannot publish {path}")]
-    Publish {
-        /// Final path.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
     },
     /// Content is not what was promised.
     #[error("the content is {found}, expected {expected}; nothing was stored")]
@@ -193,7 +163,7 @@ impl Store {
     /// When it is not there.
     pub fn blob(&self, digest: &Digest) -> Result<File, StoreError> {
         let path = self.blob_path(digest);
-        File::open(&path).map_err(|source| StoreError::Read { path, source })
+        Ok(File::open(&path).map_err(failed("read", path))?)
     }
 
     /// Stores these bytes.
@@ -205,8 +175,7 @@ impl Store {
         let digest = Digest::of(bytes);
         if !self.has(&digest) {
             let mut writer = self.writer()?;
-            io::Write::write_all(&mut writer, bytes)
-                .map_err(|source| StoreError::Write { path: self.blob_path(&digest), source })?;
+            io::Write::write_all(&mut writer, bytes).map_err(failed("write", self.blob_path(&digest)))?;
             writer.commit(Some(&digest))?;
         }
         Ok(digest)
@@ -297,15 +266,13 @@ impl Store {
 
     fn bytes(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         let mut bytes = Vec::new();
-        self.blob(digest)?
-            .read_to_end(&mut bytes)
-            .map_err(|source| StoreError::Read { path: self.blob_path(digest), source })?;
+        self.blob(digest)?.read_to_end(&mut bytes).map_err(failed("read", self.blob_path(digest)))?;
         Ok(bytes)
     }
 
     fn read_index(&self) -> Result<Index, StoreError> {
         let path = self.root.join("index.json");
-        let bytes = fs::read(&path).map_err(|source| StoreError::Read { path: path.clone(), source })?;
+        let bytes = fs::read(&path).map_err(failed("read", &path))?;
         serde_json::from_slice(&bytes).map_err(|source| StoreError::Index { path, source })
     }
 
@@ -317,8 +284,8 @@ impl Store {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let (path, staged) = (self.root.join(name), self.staging_path("file"));
-        fs::write(&staged, bytes).map_err(|source| StoreError::Write { path: staged.clone(), source })?;
-        fs::rename(&staged, &path).map_err(|source| StoreError::Publish { path, source })
+        fs::write(&staged, bytes).map_err(failed("write", &staged))?;
+        Ok(fs::rename(&staged, &path).map_err(failed("publish", path))?)
     }
 
     fn staging_path(&self, kind: &str) -> PathBuf {
@@ -362,9 +329,9 @@ impl Session {
 }
 
 fn lock_file(path: &Path) -> Result<Flock<File>, StoreError> {
-    let fail = |source| StoreError::Lock { path: path.to_owned(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(path).map_err(fail)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| fail(errno.into()))
+    let file =
+        File::options().create(true).truncate(false).write(true).open(path).map_err(failed("lock", path))?;
+    Ok(Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed("lock", path)(errno.into()))?)
 }
 
 fn check_name(name: &str) -> Result<(), StoreError> {

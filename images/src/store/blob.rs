@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, failed};
 use crate::digest::{Digest, Hashing};
 use crate::document::Descriptor;
 
@@ -41,8 +41,7 @@ impl Store {
     /// When no file can be made in the store.
     pub fn writer(&self) -> Result<BlobWriter, StoreError> {
         let staged = self.staging_path("blob");
-        let file =
-            File::create_new(&staged).map_err(|source| StoreError::Write { path: staged.clone(), source })?;
+        let file = File::create_new(&staged).map_err(failed("write", &staged))?;
         Ok(BlobWriter { store: self.clone(), staged, file: Some(Hashing::new(file)) })
     }
 }
@@ -54,18 +53,15 @@ impl BlobWriter {
     ///
     /// When it is something else, or the store cannot be written.
     pub fn commit(mut self, expected: Option<&Digest>) -> Result<Blob, StoreError> {
-        let gone = || StoreError::Write {
-            path: self.staged.clone(),
-            source: io::Error::from(io::ErrorKind::NotFound),
-        };
+        let gone = || failed("write", &self.staged)(io::ErrorKind::NotFound.into());
         let (file, digest, size) = self.file.take().ok_or_else(gone)?.finish();
         if let Some(expected) = expected.filter(|expected| **expected != digest) {
             return Err(StoreError::OtherContent { expected: expected.clone(), found: digest });
         }
         // A name must not outlive its content across a power cut: sync before the rename.
-        file.sync_data().map_err(|source| StoreError::Write { path: self.staged.clone(), source })?;
+        file.sync_data().map_err(failed("write", &self.staged))?;
         let path = self.store.blob_path(&digest);
-        fs::rename(&self.staged, &path).map_err(|source| StoreError::Publish { path, source })?;
+        fs::rename(&self.staged, &path).map_err(failed("publish", path))?;
         Ok(Blob { digest, size })
     }
 }

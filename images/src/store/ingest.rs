@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use super::{BlobWriter, LayerSlot, Store, StoreError};
+use super::{BlobWriter, LayerSlot, Store, StoreError, failed};
 use crate::compression::inflate;
 use crate::digest::{Digest, Hashing};
 use crate::image::Layer;
@@ -102,8 +102,8 @@ pub fn ingest_layer(
     let mut inflated = inflate(tee).map_err(unreadable)?;
     let mut archive = Hashing::new(&mut inflated);
     let limits = Limits::default().for_compressed(layer.descriptor.size);
-    let root = File::open(staged.path())
-        .map_err(|source| stored(StoreError::Read { path: staged.path().to_owned(), source }))?;
+    let root =
+        File::open(staged.path()).map_err(|source| stored(failed("read", staged.path())(source).into()))?;
     let unpacked =
         unpack_layer(&mut archive, root.as_fd(), owner, &limits).map_err(|source| match source {
             UnpackError::Limit { what: "bytes", limit } => {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::Flock;
 
-use super::{Store, StoreError, check_name, remove_tree};
+use super::{Store, StoreError, check_name, failed, remove_tree};
 use crate::digest::Digest;
 
 /// The place of one unpacked layer.
@@ -49,9 +49,12 @@ impl Store {
         let folder = self.root.join("layers").join(idmap_key);
         // Beside its target: moving a folder to another parent needs write permission on the folder itself.
         let path = folder.join(format!(".{}-{}", self.session.token, diff_id.hex()));
-        let fail = |source| StoreError::Write { path: path.clone(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(fail)?;
-        DirBuilder::new().mode(0o755).create(&path).map_err(fail)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(failed("make the folder", &folder))?;
+        DirBuilder::new().mode(0o755).create(&path).map_err(failed("make the folder", &path))?;
         Ok(LayerSlot::Empty(StagedLayer { target: folder.join(diff_id.hex()), path, _lock: lock }))
     }
 }
@@ -70,10 +73,8 @@ impl StagedLayer {
     /// When the folder cannot be renamed.
     pub fn publish(self) -> Result<PathBuf, StoreError> {
         let target = self.target.clone();
-        match fs::rename(&self.path, &target) {
-            Ok(()) => Ok(target),
-            Err(source) => Err(StoreError::Publish { path: target, source }),
-        }
+        fs::rename(&self.path, &target).map_err(failed("publish", &target))?;
+        Ok(target)
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::REF_NAME;
+use super::{FileError, REF_NAME, failed};
 use crate::digest::{Digest, Hashing};
 use crate::document::{Descriptor, Index, go_json};
 use crate::image::{Image, ImageError};
@@ -12,24 +12,9 @@ use crate::image::{Image, ImageError};
 /// What can go wrong with a layout folder.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
-    /// A file cannot be read.
-    #[error("cannot read {path}")]
-    Read {
-        /// File.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write {path}")]
-    Write {
-        /// File.
-        path: PathBuf,
-        /// Cause.
-        #[source]
-        source: io::Error,
-    },
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The index is no index.
     #[error("cannot read the index {path}")]
     Index {
@@ -82,25 +67,23 @@ pub fn write_layout(
     blob: &dyn Fn(&Descriptor) -> io::Result<Box<dyn Read>>,
 ) -> Result<(), LayoutError> {
     let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs).map_err(|source| LayoutError::Write { path: blobs.clone(), source })?;
+    fs::create_dir_all(&blobs).map_err(failed("make the folder", &blobs))?;
     for descriptor in &image.manifest.layers {
         let path = blobs.join(descriptor.digest.hex());
         if path.exists() {
             continue;
         }
-        let fail = |source| LayoutError::Write { path: path.clone(), source };
         let staged = path.with_extension("part");
-        let mut file = Hashing::new(File::create(&staged).map_err(fail)?);
-        let mut source =
-            blob(descriptor).map_err(|source| LayoutError::Read { path: path.clone(), source })?;
-        io::copy(&mut source, &mut file).map_err(fail)?;
+        let mut file = Hashing::new(File::create(&staged).map_err(failed("write", &path))?);
+        let mut source = blob(descriptor).map_err(failed("read", &path))?;
+        io::copy(&mut source, &mut file).map_err(failed("write", &path))?;
         let found = file.digest();
         if found != descriptor.digest {
             fs::remove_file(&staged).ok();
             let expected = descriptor.digest.clone();
             return Err(LayoutError::OtherContent { path: dir.to_owned(), expected, found });
         }
-        fs::rename(&staged, &path).map_err(fail)?;
+        fs::rename(&staged, &path).map_err(failed("write", &path))?;
     }
     write_sparse_layout(image, name, dir)
 }
@@ -115,10 +98,8 @@ pub fn write_layout(
 /// When the folder cannot be written.
 pub fn write_sparse_layout(image: &Image, name: Option<&str>, dir: &Path) -> Result<(), LayoutError> {
     let blobs = dir.join("blobs/sha256");
-    fs::create_dir_all(&blobs).map_err(|source| LayoutError::Write { path: blobs.clone(), source })?;
-    let write = |path: PathBuf, bytes: &[u8]| {
-        fs::write(&path, bytes).map_err(|source| LayoutError::Write { path, source })
-    };
+    fs::create_dir_all(&blobs).map_err(failed("make the folder", &blobs))?;
+    let write = |path: PathBuf, bytes: &[u8]| fs::write(&path, bytes).map_err(failed("write", path));
     write(blobs.join(image.manifest.config.digest.hex()), &image.config_bytes)?;
     write(blobs.join(image.digest.hex()), &image.manifest_bytes)?;
     let mut entry = image.descriptor();
@@ -129,7 +110,7 @@ pub fn write_sparse_layout(image: &Image, name: Option<&str>, dir: &Path) -> Res
     let path = dir.join("index.json");
     let index = go_json(&index).map_err(|source| LayoutError::Index { path: path.clone(), source })?;
     write(dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    write(path, &index)
+    Ok(write(path, &index)?)
 }
 
 /// Reads an image from a layout folder, sparse or whole: the one of this `ref.name`, or the first.
@@ -138,7 +119,7 @@ pub fn write_sparse_layout(image: &Image, name: Option<&str>, dir: &Path) -> Res
 ///
 /// When there is none, or its documents are damaged.
 pub fn read_layout(dir: &Path, name: Option<&str>) -> Result<Image, LayoutError> {
-    let read = |path: PathBuf| fs::read(&path).map_err(|source| LayoutError::Read { path, source });
+    let read = |path: PathBuf| fs::read(&path).map_err(failed("read", path));
     let path = dir.join("index.json");
     let index: Index =
         serde_json::from_slice(&read(path.clone())?).map_err(|source| LayoutError::Index { path, source })?;
