@@ -4,8 +4,10 @@
 //! in a folder of its own and takes its place only when its digest is right; names and archives may be anybody's, so nothing is
 //! opened through a link, and nothing of an archive is taken but the layer's own folder.
 
+mod bills;
 mod content;
 mod place;
+mod unpacked;
 
 use std::os::fd::BorrowedFd;
 
@@ -17,6 +19,8 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::folder::FolderError;
 
+pub use bills::restore_launch_bills;
+
 /// What there is to restore, and whereto.
 #[derive(Debug)]
 pub struct RestoreInput<'input> {
@@ -26,6 +30,12 @@ pub struct RestoreInput<'input> {
     pub cache: &'input Cache,
     /// Nothing but what buildpacks keep in store.toml comes back.
     pub skip_layers: bool,
+    pub to: Destination<'input>,
+}
+
+/// Where layers come back to.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'input> {
     /// Folder of the buildpacks' layers.
     pub layers_dir: BorrowedFd<'input>,
     /// Where that folder is for the build.
@@ -205,8 +215,7 @@ fn is_layer_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() < 250 && !name.contains(['/', '\0'])
 }
 
-/// Restores what [`plan`] says, `store.toml`, and bills of materials of cached layers. What of the cache is damaged is told of and
-/// left out.
+/// Restores what [`plan`] says, `store.toml`, and bills of materials. What of the cache is damaged is told of and left out.
 pub fn restore(input: &RestoreInput<'_>) -> Result<Vec<RestoreStep>, RestoreError> {
     for element in &input.group.group {
         if !element.api.is_some_and(crate::api::runs_buildpack_api) {
@@ -224,5 +233,6 @@ pub fn restore(input: &RestoreInput<'_>) -> Result<Vec<RestoreStep>, RestoreErro
         steps.push(RestoreStep::Metadata { layer: layer.identifier.clone(), from: layer.from });
     }
     steps.extend(content::restore(input, &planned)?);
+    steps.extend(bills::restore(input)?);
     Ok(steps)
 }

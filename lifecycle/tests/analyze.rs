@@ -6,7 +6,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use coracle_cnb::write_toml;
-use coracle_fixtures::{DockerRegistry, Image as Fixture, RegistryAccess};
+use coracle_fixtures::{DockerRegistry, Entry, Image as Fixture, Layer, RegistryAccess};
 use coracle_images::{Config, Image, Reference, write_sparse_layout};
 use coracle_lifecycle::analyze::{AnalyzeInput, Found, analyze};
 use coracle_lifecycle::env::Env;
@@ -64,10 +64,14 @@ fn says_what_the_reference_said() {
 const LAUNCHER: Launcher<'_> = Launcher { program: b"", metadata: serde_json::Value::Null };
 
 fn analyzer(args: &[&str], env: &[(&str, &OsStr)]) -> Result<(), PhaseError> {
+    phase("analyzer", args, env)
+}
+
+fn phase(name: &str, args: &[&str], env: &[(&str, &OsStr)]) -> Result<(), PhaseError> {
     let mut all: Env = env.iter().map(|(name, value)| (name.into(), (*value).to_owned())).collect();
     all.insert("CNB_PLATFORM_API".into(), "0.13".into());
     let args: Vec<OsString> = args.iter().map(OsString::from).collect();
-    main(OsStr::new("/cnb/lifecycle/analyzer"), &args, &all, &LAUNCHER)
+    main(OsStr::new(&format!("/cnb/lifecycle/{name}")), &args, &all, &LAUNCHER)
 }
 
 /// The message with its causes, and the exit code.
@@ -190,4 +194,39 @@ fn asks_a_registry_before_anything_is_built() {
     std::fs::write(&config, "{").unwrap();
     let (exit, text) = failure(analyzer(&flags, &docker));
     assert!(exit == 1 && text.contains("config.json"), "{exit} {text}");
+}
+
+#[test]
+fn bills_of_the_previous_image_come_back() {
+    let registry = DockerRegistry::open();
+    let dir = tempfile::tempdir().unwrap();
+    let layers = dir.path().join("layers");
+    std::fs::create_dir(&layers).unwrap();
+    let bill = |path: &str| Entry::file(&format!("{}/sbom/launch/{path}", layers.display()), "{}");
+    let bills =
+        Layer::new(&[bill("a_one/l/sbom.cdx.json"), bill("other/l/sbom.cdx.json"), bill("sbom.legacy.json")]);
+    let label = format!(
+        r#"{{"sbom":{{"sha":"{}"}},"buildpacks":[{{"key":"a/one","version":"1","layers":{{"l":{{"sha":"s","launch":true}}}}}}]}}"#,
+        bills.diff_id()
+    );
+    let file = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (analyzed, layers_text, group) = (file("analyzed.toml"), file("layers"), file("group.toml"));
+    let args = ["-analyzed", &analyzed, "-layers", &layers_text];
+    let run = registry.reference("run");
+    registry.push(&Fixture::new(Vec::new()), "run", "latest");
+    let app = registry.reference("app");
+    registry.push(&Fixture::new(vec![bills.clone()]).label(LABEL, &label), "app", "latest");
+    analyzer(&[&args[..], &["-run-image", &run, &app]].concat(), &[]).unwrap();
+    assert!(layers.join("sbom/launch/a_one/l/sbom.cdx.json").is_file());
+
+    std::fs::write(&group, "[[group]]\nid = \"a/one\"\nversion = \"1\"\napi = \"0.10\"\n").unwrap();
+    phase("restorer", &[&args[..], &["-group", &group]].concat(), &[]).unwrap();
+    assert_eq!(std::fs::read_to_string(layers.join("a_one/l.sbom.cdx.json")).unwrap(), "{}");
+    assert!(!layers.join("sbom").exists() && !layers.join("other").exists());
+
+    // Anything else than what the label says is left where it is, and analysis goes on.
+    let other = label.replace(&bills.diff_id(), &Layer::new(&[]).diff_id());
+    registry.push(&Fixture::new(vec![bills]).label(LABEL, &other), "app", "latest");
+    analyzer(&[&args[..], &["-run-image", &run, &app]].concat(), &[]).unwrap();
+    assert!(!layers.join("sbom").exists());
 }

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use coracle_cnb::RunToml;
-use coracle_images::{Image, LayoutError, Reference, RegistryError};
+use coracle_cnb::{Analyzed, RunToml};
+use coracle_images::{Digest, Image, LayoutError, Reference, RegistryError, uncompressed};
 
 use super::arguments::ArgumentError;
 use super::images::{Images, ImagesError};
+use super::restorer::Layers;
 use super::{Call, PhaseError};
 use crate::analyze::{AnalyzeInput, Found, analyze, choose_run_image};
-use crate::file;
+use crate::file::{self, FileError};
+use crate::restore::restore_launch_bills;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
@@ -41,7 +43,34 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         run: run_pinned.as_ref().map(|(reference, config)| Found { reference, config }),
     })
     .map_err(PhaseError::Analyze)?;
+    if let Some(image) = previous_image.as_ref().filter(|_| !arguments.on("skip-layers"))
+        && let Err(error) = launch_bills(call, &images, &previous, image, &analyzed)
+    {
+        call.warn_because("the bills of materials of the previous image do not come back", &error);
+    }
     Ok(file::write_document(&arguments.path("analyzed"), &analyzed)?)
+}
+
+/// Fetches the previous image's bills of materials for the restorer, which speaks to no registry.
+fn launch_bills(
+    call: &Call<'_>,
+    images: &Images,
+    name: &Reference,
+    image: &Image,
+    analyzed: &Analyzed,
+) -> Result<(), PhaseError> {
+    let diff_id = analyzed.metadata.sbom.as_ref().and_then(|sbom| sbom.sha.parse::<Digest>().ok());
+    let layers = image.layers();
+    let layer = layers.iter().find(|layer| Some(&layer.diff_id) == diff_id.as_ref());
+    // Where the layers' folder is no concern of the analyzer's, neither are they.
+    let (Some(layer), Ok(to)) = (layer, Layers::open(call)) else { return Ok(()) };
+    let archive = images.layer(name, layer).map_err(PhaseError::AnalyzeImages)?;
+    let Some(archive) = archive else { return Ok(()) };
+    let archive = uncompressed(archive).map_err(|source| {
+        let path = layer.descriptor.digest.as_str().into();
+        PhaseError::File(FileError::Read { path, source })
+    })?;
+    restore_launch_bills(to.destination(call), &layer.diff_id, archive).map_err(PhaseError::Restore)
 }
 
 fn reference(text: &str) -> Result<Reference, PhaseError> {

@@ -1,10 +1,12 @@
 //! Where a phase finds images: in registries, or in folders (Platform API, "OCI Image Layout").
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use coracle_images::{
-    AuthError, AuthFile, Digest, Image, LayoutError, Platform, Reference, ReferenceError, Registry,
+    AuthError, AuthFile, Digest, Image, Layer, LayoutError, Platform, Reference, ReferenceError, Registry,
     RegistryError, RegistryOptions, read_layout,
 };
 use serde_json::{Map, Value, json};
@@ -76,28 +78,44 @@ impl Images {
 
     /// The image of this name for this machine; nothing where there is none. Fails where it may not be read.
     pub(crate) fn find(&self, reference: &Reference) -> Result<Option<Image>, ImagesError> {
-        let dir = match self {
-            Self::Registry(registry) => return Ok(registry.find_image(reference, &Platform::host())?),
-            Self::Layout(dir) => dir,
-        };
+        if let Self::Registry(registry) = self {
+            return Ok(registry.find_image(reference, &Platform::host())?);
+        }
+        let Some(path) = self.folder(reference) else { return Ok(None) };
+        let mut image = read_layout(&path, None)?;
+        if let Some(expected) = reference.digest.clone().filter(|digest| *digest != image.digest) {
+            let (reference, found) = (reference.to_string(), image.digest);
+            return Err(ImagesError::OtherDigest { reference, path, expected, found });
+        }
+        image.reference = Some(reference.clone());
+        Ok(Some(image))
+    }
+
+    /// In which folder a layout has the image: where it is named by tag and digest, the conductor may have put it under either.
+    fn folder(&self, reference: &Reference) -> Option<PathBuf> {
+        let Self::Layout(dir) = self else { return None };
         let by_tag = Reference { digest: None, ..reference.clone() };
-        let mut places = vec![layout_path(dir, reference)];
-        if reference.tag.is_some() && reference.digest.is_some() {
-            places.push(layout_path(dir, &by_tag));
+        let by_tag = by_tag.tag.is_some().then(|| layout_path(dir, &by_tag));
+        let mut places = std::iter::once(layout_path(dir, reference)).chain(by_tag);
+        places.find(|path| path.join("index.json").exists())
+    }
+
+    /// Opens a layer of an image; nothing where a layout was made without it.
+    pub(crate) fn layer(
+        &self,
+        reference: &Reference,
+        layer: &Layer,
+    ) -> Result<Option<Box<dyn Read + Send>>, ImagesError> {
+        if let Self::Registry(registry) = self {
+            return Ok(Some(registry.blob(reference, &layer.descriptor)?));
         }
-        for path in places {
-            if !path.join("index.json").exists() {
-                continue;
-            }
-            let mut image = read_layout(&path, None)?;
-            if let Some(expected) = reference.digest.clone().filter(|digest| *digest != image.digest) {
-                let (reference, found) = (reference.to_string(), image.digest);
-                return Err(ImagesError::OtherDigest { reference, path, expected, found });
-            }
-            image.reference = Some(reference.clone());
-            return Ok(Some(image));
+        let Some(folder) = self.folder(reference) else { return Ok(None) };
+        let path = folder.join("blobs/sha256").join(layer.descriptor.digest.hex());
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Box::new(file))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(FileError::Read { path, source }.into()),
         }
-        Ok(None)
     }
 
     /// As [`Images::find`], but the image must be there.

@@ -9,26 +9,23 @@ use coracle_images::unpack::SingleOwner;
 
 use super::{Call, PhaseError, analyzed, needed};
 use crate::file::FileError;
-use crate::restore::{RestoreInput, RestoreStep, restore};
+use crate::restore::{Destination, RestoreInput, RestoreStep, restore};
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let group: Group = needed("group.toml", &arguments.path("group"))?;
     let analyzed = analyzed(arguments)?;
-    let layers_path = arguments.path("layers");
-    let layers_dir =
-        File::open(&layers_path).map_err(|source| FileError::Read { path: layers_path.clone(), source })?;
+    let layers = Layers::open(call)?;
+    if arguments.text("cache-dir").is_none() {
+        call.warn("no cached data will be used, no cache specified");
+    }
     let cache = call.cache();
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
     let steps = restore(&RestoreInput {
         group: &group,
         metadata: &analyzed.metadata,
         cache: &cache,
         skip_layers: arguments.on("skip-layers"),
-        layers_dir: layers_dir.as_fd(),
-        layers_path: &layers_path.to_string_lossy(),
-        owner: owner(call),
-        now: now.cast_signed(),
+        to: layers.destination(call),
     })
     .map_err(PhaseError::Restore)?;
     for step in &steps {
@@ -38,6 +35,30 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         }
     }
     Ok(())
+}
+
+/// The folder of the buildpacks' layers.
+pub(super) struct Layers {
+    dir: File,
+    path: String,
+}
+
+impl Layers {
+    pub(super) fn open(call: &Call<'_>) -> Result<Self, FileError> {
+        let given = call.arguments.path("layers");
+        let failed = |source| FileError::Read { path: given.clone(), source };
+        // Archives name their files by whole paths.
+        let path = std::path::absolute(&given).map_err(failed)?;
+        let dir = File::open(&path).map_err(failed)?;
+        Ok(Self { dir, path: path.to_string_lossy().into_owned() })
+    }
+
+    /// Where layers come back to, now.
+    pub(super) fn destination(&self, call: &Call<'_>) -> Destination<'_> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let owner = owner(call);
+        Destination { layers_dir: self.dir.as_fd(), layers_path: &self.path, owner, now: now.cast_signed() }
+    }
 }
 
 /// Files are the process's own, unless it may give them to the build's user.

@@ -23,7 +23,7 @@ pub(super) fn stores(input: &RestoreInput<'_>) -> Result<(), RestoreError> {
         let known = input.metadata.buildpacks.iter().flatten();
         let known = known.into_iter().find(|buildpack| buildpack.key == element.id.as_str());
         if let Some(store) = known.and_then(|buildpack| buildpack.store.as_ref()) {
-            let folder = make_folder(input.layers_dir, &element.id.dir())?;
+            let folder = make_folder(input.to.layers_dir, &element.id.dir())?;
             document(folder.as_fd(), "store.toml", &store.metadata, element.id.as_str())?;
         }
     }
@@ -32,7 +32,7 @@ pub(super) fn stores(input: &RestoreInput<'_>) -> Result<(), RestoreError> {
 
 /// Writes a layer's file, with its metadata only: a buildpack that wants the layer says again what it is for.
 pub(super) fn metadata(input: &RestoreInput<'_>, layer: &Planned) -> Result<(), RestoreError> {
-    let folder = make_folder(input.layers_dir, &layer.folder)?;
+    let folder = make_folder(input.to.layers_dir, &layer.folder)?;
     document(folder.as_fd(), &format!("{}.toml", layer.name), &layer.metadata, &layer.identifier)
 }
 
