@@ -1,7 +1,7 @@
 //! What a guest can see and do, as a program inside reports it, under every runtime.
 
 use coracle_fixtures::registry::PASSWORD;
-use coracle_fixtures::{DockerRegistry, Entry, RegistryAccess, RunImage, probe};
+use coracle_fixtures::{Builder, Buildpack, DockerRegistry, Entry, RegistryAccess, RunImage, probe};
 use serde_json::{Value, json};
 
 use crate::harness::TestHome;
@@ -43,6 +43,31 @@ fn a_guest_sees_itself_and_nothing_of_the_host() {
         // The search does find: the guest's own environment.
         assert_eq!(found(OF_THE_GUEST), Some(1), "{runtime}: {report:#}");
         guest_is_alone(&report, runtime);
+    }
+}
+
+#[test]
+fn a_buildpack_reports_on_one_line_what_it_sees() {
+    let registry = DockerRegistry::open();
+    let buildpack = Buildpack::passing("test/probe").probing(&["is-told", "is-not-told"]);
+    registry.push(
+        &Builder::new("run").group(std::slice::from_ref(&buildpack)).probe().image(),
+        "builder",
+        "latest",
+    );
+    let (home, name) = (TestHome::new(), registry.reference("builder:latest"));
+    home.ok(&["pull", &name]);
+    for program in ["detect", "build"] {
+        let path = format!("{}/bin/{program}", buildpack.folder());
+        let ran = home.ok(&["run", "-e", "A=is-told", &name, &path, "/platform", "/tmp/plan"]);
+        assert_eq!(ran.stdout.lines().count(), 1, "{}", ran.stdout);
+        let report: Value = serde_json::from_str(&ran.stdout).expect("a report");
+        let found = &report["search"]["found"];
+        // The shell that started the probe, and the probe: in their environments, and where the Yama module lets a
+        // process look at its parent, in the shell's memory.
+        let places = found[hexadecimal("is-told")].as_array().map(Vec::len);
+        assert!(places >= Some(2), "{found:#}");
+        assert_eq!(found[hexadecimal("is-not-told")], json!([]));
     }
 }
 
