@@ -62,6 +62,21 @@ impl TestHome {
     }
 }
 
+impl TestHome {
+    /// Files below the home that hold these bytes, those of subordinate ids included.
+    pub(crate) fn files_with(&self, bytes: &[u8]) -> Vec<String> {
+        let output = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--map-auto", "grep", "-rlFa", "--"])
+            .arg(String::from_utf8_lossy(bytes).into_owned())
+            .arg(self.folder.path().join(".local"))
+            .output()
+            .expect("start unshare");
+        // 1 is "not found"; anything else would make the search blind.
+        assert!(matches!(output.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+}
+
 impl Drop for TestHome {
     /// Unpacked layers belong to subordinate ids: only root of a user namespace that maps them can delete them.
     fn drop(&mut self) {

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use coracle_images::{RegistryError, StoreError};
-use coracle_runtime::SessionError;
+use coracle_runtime::{Outcome, SessionError};
 
 /// An operation failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +49,86 @@ pub enum Error {
     /// An image names nothing to run.
     #[error("image {0} has neither an entrypoint nor a command; name a program after the image")]
     NothingToRun(String),
+    /// The source is no folder.
+    #[error("the source {} is not a folder; name one with --path", .0.display())]
+    NotAFolder(PathBuf),
+    /// An image given as builder is none.
+    #[error("image {image} is not a builder: {why}; name a builder image with --builder")]
+    NotABuilder {
+        /// The image.
+        image: String,
+        /// What it lacks.
+        why: String,
+    },
+    /// A builder without a run image.
+    #[error("builder {0} names no run image; name one with --run-image")]
+    NoRunImage(String),
+    /// A buildpack that was asked for.
+    #[error("buildpack {name} cannot be used: {why}")]
+    Buildpack {
+        /// Its id or folder.
+        name: String,
+        /// The cause.
+        why: String,
+    },
+    /// A phase ended with something else than success.
+    #[error("the {phase} {}", describe(*outcome))]
+    Phase {
+        /// The phase.
+        phase: &'static str,
+        /// Its exit code, or the signal that ended it.
+        outcome: Outcome,
+    },
+    /// A document could not be read or written.
+    #[error("could not use a document of the build")]
+    Document(#[source] coracle_cnb::DocumentError),
+    /// The exporter published, but said nothing of a digest.
+    #[error("the exporter left no digest in report.toml; look for the image in its registry")]
+    NoDigest,
     /// A pipe could not be made.
     #[error("could not make a pipe for a program's output")]
     Pipe(#[source] io::Error),
+}
+
+/// What an exit code of a phase means (Platform API, "Exit Codes"), and what to do.
+fn describe(outcome: Outcome) -> String {
+    let advice = match outcome {
+        Outcome::Killed(9) => "; memory may have run out",
+        Outcome::Killed(_) => "",
+        Outcome::Exited(12) => ": a buildpack was made for an API that is not supported; its name is above",
+        Outcome::Exited(20) => {
+            ": no group of buildpacks fits the application; see above what each said, or choose with --buildpack"
+        }
+        Outcome::Exited(21) => ": no group of buildpacks fits, and some failed with an error; see above",
+        Outcome::Exited(51) => ": a buildpack failed; what it said is above",
+        Outcome::Exited(_) => "; its messages are above",
+    };
+    match outcome {
+        Outcome::Exited(code) => format!("failed with exit code {code}{advice}"),
+        Outcome::Killed(signal) => format!("was ended by signal {signal}{advice}"),
+    }
 }
 
 impl Error {
     pub(crate) fn folder(act: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Error::Folder { act, path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_phase_says_which_how_and_what_next() {
+        let text = |outcome| Error::Phase { phase: "builder", outcome }.to_string();
+        assert_eq!(
+            text(Outcome::Exited(51)),
+            "the builder failed with exit code 51: a buildpack failed; what it said is above"
+        );
+        assert_eq!(text(Outcome::Exited(62)), "the builder failed with exit code 62; its messages are above");
+        assert_eq!(text(Outcome::Killed(9)), "the builder was ended by signal 9; memory may have run out");
+        assert!(text(Outcome::Exited(20)).contains("--buildpack"));
     }
 }

@@ -39,6 +39,11 @@ pub enum Event {
         /// Its entries that were left out (devices, sockets), which a container cannot use here.
         skipped: usize,
     },
+    /// A phase of a build begins.
+    PhaseStarted {
+        /// Its name.
+        phase: String,
+    },
     /// Something the user should know that stops nothing.
     Notice {
         /// One sentence, of ours.
@@ -48,6 +53,9 @@ pub enum Event {
     Line {
         /// Where it came from.
         stream: Stream,
+        /// The phase of a build that wrote it.
+        #[serde(default)]
+        phase: Option<String>,
         /// The line; bytes that are not UTF-8 are replaced.
         text: String,
     },

@@ -1,10 +1,13 @@
 //! The folders of one user: the store, and a work folder for each operation that runs containers.
 
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use coracle_images::{Digest, Reference};
+
 use crate::error::Error;
+use crate::event::{Event, Observer};
 
 /// Everything that Coracle keeps for one user, below one folder of mode 0700: unpacked layers hold setuid programs
 /// of strangers, and nobody else may reach them.
@@ -22,6 +25,13 @@ pub(crate) struct WorkFolder {
     _lock: File,
 }
 
+/// The folder of one application's cache, held by a lock.
+#[derive(Debug)]
+pub(crate) struct CacheFolder {
+    pub(crate) path: PathBuf,
+    _lock: File,
+}
+
 impl Home {
     /// Use `root`, making it where it is missing.
     ///
@@ -30,12 +40,13 @@ impl Home {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
         let home = Self { root: root.into() };
         for folder in [home.root.clone(), home.store(), home.work()] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&folder)
-                .map_err(Error::folder("create", &folder))?;
+            let mut builder = DirBuilder::new();
+            builder.recursive(true).mode(0o700);
+            builder.create(&folder).map_err(Error::folder("create", &folder))?;
         }
+        // Runtimes pass through it as a guest's id, in the stage, where the closed root above is not on the way.
+        let work = home.work();
+        fs::set_permissions(&work, Permissions::from_mode(0o711)).map_err(Error::folder("open", &work))?;
         Ok(home)
     }
 
@@ -46,6 +57,35 @@ impl Home {
 
     pub(crate) fn work(&self) -> PathBuf {
         self.root.join("work")
+    }
+
+    /// The cache of the application whose image is `image`, alone for as long as what is returned lives; `folder`
+    /// instead of the one below this home. Another build of the same application is waited for.
+    pub(crate) fn cache(
+        &self,
+        image: &Reference,
+        folder: Option<&Path>,
+        observer: &dyn Observer,
+    ) -> Result<CacheFolder, Error> {
+        let name = Digest::of(image.to_string());
+        let own = || self.root.join("caches").join(&name.hex()[..16]);
+        let path = folder.map_or_else(own, Path::to_owned);
+        let make = || DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        make().map_err(Error::folder("create the cache", &path))?;
+        let lock = File::open(&path).map_err(Error::folder("open the cache", &path))?;
+        if lock.try_lock().is_err() {
+            let text = format!("waiting for another build that uses the cache {}", path.display());
+            observer.event(Event::Notice { text });
+            lock.lock().map_err(Error::folder("lock the cache", &path))?;
+        }
+        let path = path.canonicalize().map_err(Error::folder("use the cache", &path))?;
+        Ok(CacheFolder { path, _lock: lock })
+    }
+
+    /// This home as a path below `folder`, if it lies in there.
+    pub(crate) fn inside(&self, folder: &Path) -> Option<PathBuf> {
+        let root = self.root.canonicalize().ok()?;
+        Some(root.strip_prefix(folder).ok()?.to_owned())
     }
 
     /// A new work folder, its lock taken before anybody else can see it.
@@ -115,10 +155,9 @@ mod tests {
 
     #[test]
     fn nobody_else_can_reach_what_is_kept() {
-        use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(folder.path().join("home")).unwrap();
-        for path in [home.root.clone(), home.store(), home.work()] {
+        for path in [home.root.clone(), home.store()] {
             assert_eq!(
                 fs::metadata(&path).unwrap().permissions().mode() & 0o777,
                 0o700,

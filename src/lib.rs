@@ -6,20 +6,24 @@
 //! | `home.rs` | the folders on disk that outlive a process, and those that must not |
 //! | `stage.rs` | a [`coracle_runtime::Session`] with our folders bound, its output turned into events |
 //! | `worker.rs` | what runs inside the stage as the owner of all ids: pull, unpack, look up, delete |
-//! | `pull.rs`, `run.rs`, `import.rs` | one operation each |
+//! | `pull.rs`, `run.rs`, `build.rs`, `import.rs` | one operation each |
 //! | `builder.rs` | another: builder.toml and folders of buildpacks become a builder's image |
+//! | `launcher.rs` | the program that built images start with |
 //! | `event.rs`, `error.rs` | what an operation says on its way, and at its end |
 
+mod build;
 mod builder;
 mod error;
 mod event;
 mod home;
 mod import;
+mod launcher;
 mod pull;
 mod run;
 mod stage;
 mod worker;
 
+pub use build::{BuildRequest, Buildpack, BuildpackError, Built, build};
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use coracle_images::{AuthFile, Digest, Reference, Store};
 pub use coracle_runtime::{Outcome, Runtime, Terminator};
@@ -27,10 +31,28 @@ pub use error::Error;
 pub use event::{Event, Observer, Stream};
 pub use home::Home;
 pub use import::{ImportError, ImportRequest, import};
-pub use pull::{PullRequest, Pulled, pull};
+pub use pull::{PullPolicy, PullRequest, Pulled, pull};
 pub use run::{RunRequest, run};
 
-/// The first call of `main`: plays a role inside a stage, if this process was started for one.
-pub fn take_over() -> Option<i32> {
-    coracle_runtime::take_over(worker::serve)
+/// The first call of `main`: plays a role inside a stage, if this process was started for one, or a phase of a build,
+/// told by its name, inside a container. `report` shows a phase's failure.
+pub fn take_over(report: fn(&dyn std::error::Error)) -> Option<i32> {
+    coracle_runtime::take_over(worker::serve).or_else(|| phase(report))
+}
+
+/// Phases are started by the path at which a container has them.
+fn phase(report: fn(&dyn std::error::Error)) -> Option<i32> {
+    let mut words = std::env::args_os();
+    let name = words.next()?;
+    if !std::path::Path::new(&name).starts_with("/cnb/lifecycle") {
+        return None;
+    }
+    let (words, env) = (words.collect::<Vec<_>>(), std::env::vars_os().collect());
+    match coracle_lifecycle::phases::main(&name, &words, &env, &launcher::launcher()) {
+        Ok(()) => Some(0),
+        Err(error) => {
+            report(&error);
+            Some(error.exit_code().into())
+        }
+    }
 }

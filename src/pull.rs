@@ -9,6 +9,17 @@ use crate::home::Home;
 use crate::stage::Stage;
 use crate::worker;
 
+/// When an image is fetched that may be in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Each time.
+    Always,
+    /// If the store does not have it.
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
 /// What to pull, and how to speak to its registry.
 #[derive(Debug)]
 pub struct PullRequest {

@@ -1,5 +1,7 @@
 //! Start an image of the store in the foreground.
 
+use std::path::{Path, PathBuf};
+
 use coracle_images::{Config, Image, Reference, Store};
 use coracle_runtime::{Access, Mount, Outcome, Rootfs, Runtime, SandboxSpec, Terminator};
 
@@ -44,19 +46,24 @@ pub fn run(
     let stage = Stage::start(home, request.runtime, observer, hold)?;
     let layers = unpacked_layers(&store, &image, &stage)?;
     let user = image.config.config.user.clone();
-    let User { uid, gid } = stage.work(FindUser { layers: layers.clone(), user })?;
-    let outcome = stage.launch(SandboxSpec {
+    let User { uid, gid, home: home_folder } = stage.work(FindUser { layers: layers.clone(), user })?;
+    let spec = SandboxSpec {
         id: "run".to_owned(),
         runtime: request.runtime,
         rootfs: Rootfs::Overlay { lower: layers, scratch: stage.folder() },
         argv,
-        env: environment(&image.config, &request.env),
+        env: with_home(environment(&image.config, &request.env), home_folder),
         cwd: working_folder(&image.config).into(),
         uid,
         gid,
-        mounts: name_resolution(),
+        mounts: host_files()
+            .into_iter()
+            .filter(|path| !path.starts_with("/etc/ssl"))
+            .map(read_only)
+            .collect(),
         files: Vec::new(),
-    });
+    };
+    let outcome = stage.launch(spec, None);
     // The program's end is what the caller asked for; what cannot be deleted now, the next operation tries again.
     let finished = stage.finish();
     let outcome = outcome?;
@@ -64,26 +71,29 @@ pub fn run(
 }
 
 /// The unpacked layers of `image` as the stage sees them, the lowest first.
-fn unpacked_layers(
+pub(crate) fn unpacked_layers(
     store: &Store,
     image: &Image,
     stage: &Stage<'_>,
-) -> Result<Vec<std::path::PathBuf>, Error> {
+) -> Result<Vec<PathBuf>, Error> {
     let name = || image.reference.as_ref().map(ToString::to_string).unwrap_or_default();
     let key = stage.ids.key();
     let folder = |diff_id| {
         let path = store.layer_dir(&key, diff_id)?;
-        Some(std::path::Path::new(STORE).join(path.strip_prefix(store.root()).ok()?))
+        Some(Path::new(STORE).join(path.strip_prefix(store.root()).ok()?))
     };
     let layers = image.layers();
     layers.iter().map(|layer| folder(&layer.diff_id).ok_or_else(|| Error::NotUnpacked(name()))).collect()
 }
 
-/// The host's name resolution, where it has files for it.
-fn name_resolution() -> Vec<Mount> {
-    let mount = |path: &str| Mount { source: path.into(), target: path.into(), access: Access::ReadOnly };
-    let there = |path: &&str| std::path::Path::new(path).exists();
-    ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter(there).map(mount).collect()
+/// The host's files for name resolution and TLS, where it has them.
+pub(crate) fn host_files() -> Vec<PathBuf> {
+    let names = ["/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"];
+    names.map(PathBuf::from).into_iter().filter(|path| path.exists()).collect()
+}
+
+fn read_only(path: PathBuf) -> Mount {
+    Mount { source: path.clone(), target: path, access: Access::ReadOnly }
 }
 
 /// Entrypoint and arguments. A name without `/` given as entrypoint is a process type, as a launcher's image has
@@ -103,7 +113,7 @@ fn command_line(config: &Config, request: &RunRequest) -> Vec<String> {
 }
 
 /// The image's variables, those of the request over them, and a `PATH` in any case.
-fn environment(config: &Config, extra: &[(String, String)]) -> Vec<(String, String)> {
+pub(crate) fn environment(config: &Config, extra: &[(String, String)]) -> Vec<(String, String)> {
     let default = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
     let own = config.config.env.iter().filter_map(|variable| variable.split_once('='));
     let given = extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -113,6 +123,14 @@ fn environment(config: &Config, extra: &[(String, String)]) -> Vec<(String, Stri
             Some(known) => value.clone_into(&mut known.1),
             None => env.push((name.to_owned(), value.to_owned())),
         }
+    }
+    env
+}
+
+/// `HOME` of the image's user, where nothing else says what it is.
+fn with_home(mut env: Vec<(String, String)>, home: String) -> Vec<(String, String)> {
+    if !env.iter().any(|(name, _)| name == "HOME") {
+        env.push(("HOME".to_owned(), home));
     }
     env
 }

@@ -42,18 +42,18 @@ impl<'a> Stage<'a> {
         Self::start_with(home, runtime, Vec::new(), observer, hold)
     }
 
-    /// Start one that sees `more` of the host.
+    /// Start one that sees `extra` as well.
     pub(crate) fn start_with(
         home: &'a Home,
         runtime: Runtime,
-        more: Vec<Bind>,
+        extra: Vec<Bind>,
         observer: &'a dyn Observer,
         hold: &dyn Fn(Terminator),
     ) -> Result<Self, Error> {
         let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
         let bind = |source, target: &str| Bind { source, target: target.into(), access: Access::ReadWrite };
         let mut binds = vec![bind(home.store(), STORE), bind(home.work(), WORK)];
-        binds.extend(more);
+        binds.extend(extra);
         let setup = StageSetup { binds, host_programs: runtime.program().is_some() };
         let folder = home.new_work_folder()?;
         let session = Session::start(ids, &setup)?;
@@ -71,16 +71,18 @@ impl<'a> Stage<'a> {
         let request: Request = job.into();
         let answer: Result<J::Answer, String> = self.with_output(
             |output| Ok(self.session.work(&request, output)?),
-            |line| serde_json::from_str(&line).unwrap_or(Event::Line { stream: Stream::Out, text: line }),
+            |line| serde_json::from_str(&line).unwrap_or_else(|_| line_of(Stream::Out, None, line)),
+            None,
         )?;
         answer.map_err(Error::Worker)
     }
 
-    /// Run a container. Its output becomes [`Event::Line`]s.
-    pub(crate) fn launch(&self, spec: SandboxSpec) -> Result<Outcome, Error> {
+    /// Run a container. Its output becomes [`Event::Line`]s of `phase`.
+    pub(crate) fn launch(&self, spec: SandboxSpec, phase: Option<&str>) -> Result<Outcome, Error> {
         self.with_output(
             |output| Ok(self.session.launch(spec, output)?),
-            |text| Event::Line { stream: Stream::Out, text },
+            |text| line_of(Stream::Out, phase, text),
+            phase,
         )
     }
 
@@ -89,12 +91,13 @@ impl<'a> Stage<'a> {
         &self,
         job: impl FnOnce(JobOutput) -> Result<T, Error>,
         on_stdout: impl Fn(String) -> Event + Send,
+        phase: Option<&str>,
     ) -> Result<T, Error> {
         let pipe = || pipe().map_err(Error::Pipe);
         let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
         std::thread::scope(|scope| {
             self.forward(scope, out, on_stdout);
-            self.forward(scope, err, |text| Event::Line { stream: Stream::Err, text });
+            self.forward(scope, err, |text| line_of(Stream::Err, phase, text));
             job(JobOutput { stdout, stderr })
         })
     }
@@ -130,6 +133,10 @@ impl<'a> Stage<'a> {
         self.folder.forget();
         Ok(())
     }
+}
+
+fn line_of(stream: Stream, phase: Option<&str>, text: String) -> Event {
+    Event::Line { stream, phase: phase.map(str::to_owned), text }
 }
 
 fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {

@@ -6,14 +6,21 @@
 //! |---|---|
 //! | `pull.rs` | an image from a registry into the store |
 //! | `user.rs` | the numbers of an image's user |
+//! | `prepare.rs`, `source.rs` | the folders that the phases of a build see |
+//! | `decide.rs` | what is made of what phases with foreign programs left |
+//! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
 //! | `pack.rs` | layers of what lies on the host |
 //! | `keep.rs` | images that were put together here: into the store, to a registry |
 
+mod decide;
 mod delete;
 mod keep;
 mod pack;
+mod prepare;
 mod pull;
+mod receive;
+mod source;
 mod user;
 
 use std::io::{self, Write};
@@ -24,10 +31,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 
+pub(crate) use decide::{Compose, Detect, Detected, Keep};
 pub(crate) use delete::Delete;
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
+pub(crate) use prepare::Prepare;
 pub(crate) use pull::Pull;
+pub(crate) use receive::Receive;
 pub(crate) use user::{FindUser, User};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -59,7 +69,7 @@ macro_rules! jobs {
     };
 }
 
-jobs!(Pull, FindUser, Delete, PackLayers, KeepImage, PushImage);
+jobs!(Pull, FindUser, Prepare, Keep, Detect, Compose, Receive, PackLayers, KeepImage, PushImage, Delete,);
 
 /// Answer one request on `socket`; the exit status of the worker process.
 pub(crate) fn serve(socket: UnixStream) -> i32 {

@@ -115,7 +115,7 @@ pub struct Require {
 }
 
 /// `buildpack.toml` (Buildpack API, "buildpack.toml").
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BuildpackToml {
     pub api: ApiVersion,
     pub buildpack: BuildpackInfo,
@@ -130,7 +130,7 @@ pub struct BuildpackToml {
 }
 
 /// The `[buildpack]` table of a [`BuildpackToml`].
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct BuildpackInfo {
     pub id: BuildpackId,
@@ -155,7 +155,7 @@ pub struct BuildpackInfo {
 }
 
 /// A licence a buildpack names.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct License {
     #[serde(default, rename = "type")]
     pub kind: String,
@@ -164,7 +164,7 @@ pub struct License {
 }
 
 /// A platform a buildpack supports; what is empty fits everything.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     #[serde(default)]
     pub os: String,
@@ -186,7 +186,7 @@ pub struct Distro {
 }
 
 /// A stack of the time before targets.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stack {
     #[serde(default)]
     pub id: String,

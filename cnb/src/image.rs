@@ -167,7 +167,7 @@ pub struct RunToml {
 pub struct RunImageEntry {
     #[serde(default)]
     pub image: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "crate::nullable", skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
 }
 

@@ -80,7 +80,7 @@ pub struct MetadataRunImage {
     pub reference: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "crate::nullable", skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ pub struct MetadataStack {
 pub struct StackRunImage {
     #[serde(default)]
     pub image: String,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "crate::nullable", skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,
 }
 
@@ -158,7 +158,7 @@ pub struct BuilderMetadata {
     pub description: String,
     #[serde(default)]
     pub stack: MetadataStack,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::nullable")]
     pub images: Vec<crate::RunImageEntry>,
     #[serde(flatten)]
     pub rest: BTreeMap<String, Value>,

@@ -87,3 +87,12 @@ pub const PROJECT_METADATA_LABEL: &str = "io.buildpacks.project.metadata";
 pub const BUILDER_METADATA_LABEL: &str = "io.buildpacks.builder.metadata";
 /// The label, and the file name, of the cache's [`CacheMetadata`].
 pub const CACHE_METADATA_LABEL: &str = "io.buildpacks.lifecycle.cache.metadata";
+
+/// Go writes an empty list as `null`.
+pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + serde::Deserialize<'de>,
+{
+    Ok(<Option<T> as serde::Deserialize>::deserialize(deserializer)?.unwrap_or_default())
+}

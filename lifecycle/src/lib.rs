@@ -10,6 +10,8 @@ pub mod build;
 #[cfg(feature = "phases")]
 pub mod cache;
 #[cfg(feature = "phases")]
+pub mod describe;
+#[cfg(feature = "phases")]
 pub mod detect;
 pub mod env;
 #[cfg(feature = "phases")]

@@ -6,6 +6,7 @@
 mod analyzer;
 mod arguments;
 mod builder;
+mod describe_builder;
 mod detect_programs;
 mod exporter;
 mod images;
@@ -21,6 +22,7 @@ use crate::analyze::AnalyzeError;
 use crate::api;
 use crate::build::{BuildError, ComposeError};
 use crate::cache::Cache;
+use crate::describe::DescribeError;
 use crate::detect::CatalogError;
 use crate::env::Env;
 use crate::file::{self, FileError};
@@ -49,7 +51,7 @@ enum Names {
 }
 
 /// The phases that are here.
-const PHASES: [Phase; 5] = [
+const PHASES: [Phase; 6] = [
     Phase {
         name: "analyzer",
         flags: &[
@@ -68,6 +70,12 @@ const PHASES: [Phase; 5] = [
         ],
         images: Names::One,
         run: analyzer::run,
+    },
+    Phase {
+        name: "describe-builder",
+        flags: &["buildpacks", "description", "layers", "order"],
+        images: Names::None,
+        run: describe_builder::run,
     },
     Phase {
         name: "detect-programs",
@@ -223,6 +231,9 @@ pub enum PhaseError {
     /// Nothing can be restored.
     #[error("restore")]
     Restore(#[source] RestoreError),
+    /// The builder could not be described.
+    #[error(transparent)]
+    Describe(#[from] DescribeError),
     /// The buildpacks of the order could not be read.
     #[error("detect")]
     Detect(#[from] CatalogError),
@@ -247,8 +258,9 @@ impl PhaseError {
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),
             Self::Restore(error) => error.exit_code(),
-            Self::Detect(CatalogError::Api { .. }) => 12,
-            Self::Detect(_) => 22,
+            Self::Detect(CatalogError::Api { .. })
+            | Self::Describe(DescribeError::Catalog(CatalogError::Api { .. })) => 12,
+            Self::Detect(_) | Self::Describe(_) => 22,
             Self::Build(error) => error.exit_code(),
             Self::Compose(_) => 52,
             Self::Export(error) => error.exit_code(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Mutex;
@@ -97,8 +98,10 @@ fn processes_are_composed_by_the_rules_of_their_api() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("one")).unwrap();
         std::fs::write(dir.path().join("one/launch.toml"), launch).unwrap();
-        compose(&read_launch(dir.path(), &group(api, &["one"])).unwrap())
-            .map(|metadata| coracle_cnb::write_toml(&metadata).unwrap())
+        compose(
+            &read_launch(std::fs::File::open(dir.path()).unwrap().as_fd(), &group(api, &["one"])).unwrap(),
+        )
+        .map(|metadata| coracle_cnb::write_toml(&metadata).unwrap())
     };
     let new = "[[processes]]\ntype = \"web\"\ncommand = [\"a\", \"b\"]\ndefault = true\n";
     let old = "[[processes]]\ntype = \"web\"\ncommand = \"a && b\"\n";

@@ -30,7 +30,7 @@ impl Job for Delete {
 
 /// Delete a folder that a guest has filled, however deep: what lies two levels down is moved up, so that neither the
 /// stack nor open folders grow with the depth. Nothing is followed; every process that could interfere has ended.
-fn delete(top: &Path) -> io::Result<()> {
+pub(super) fn delete(top: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(top) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         entries => entries?.collect::<io::Result<Vec<_>>>()?,

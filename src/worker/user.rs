@@ -20,10 +20,12 @@ pub(crate) struct FindUser {
 }
 
 /// A user's numbers, as the guest sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    /// The home folder; `/` where the image says nothing of it.
+    pub(crate) home: String,
 }
 
 impl Job for FindUser {
@@ -31,8 +33,9 @@ impl Job for FindUser {
 
     fn carry_out(self) -> Result<User, AnyError> {
         let file = |name: &str| read_topmost(&self.layers, name);
-        let (uid, gid) = resolve_user(&self.user, &file("etc/passwd")?, &file("etc/group")?)?;
-        Ok(User { uid, gid })
+        let passwd = file("etc/passwd")?;
+        let (uid, gid) = resolve_user(&self.user, &passwd, &file("etc/group")?)?;
+        Ok(User { uid, gid, home: home_of(uid, &passwd) })
     }
 }
 
@@ -98,6 +101,15 @@ fn resolve_user(user: &str, passwd: &str, group: &str) -> Result<(u32, u32), Str
     Ok((uid, gid))
 }
 
+/// The home folder in passwd(5): an absolute path, or `/`.
+fn home_of(uid: u32, passwd: &str) -> String {
+    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+    let mut accounts = passwd.lines().map(fields);
+    let account = accounts.find(|fields| fields.get(2).is_some_and(|number| *number == uid.to_string()));
+    let home = account.and_then(|fields| fields.get(5).cloned()).filter(|home| home.starts_with('/'));
+    home.unwrap_or_else(|| "/".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +121,7 @@ mod tests {
     fn users_are_names_or_numbers() {
         let of = |user| resolve_user(user, PASSWD, GROUP);
         assert_eq!(of(""), Ok((0, 0)));
+        assert_eq!((home_of(1001, PASSWD), home_of(7, PASSWD)), ("/home/cnb".into(), "/".into()));
         assert_eq!(of("cnb"), Ok((1001, 1002)));
         assert_eq!(of("1001"), Ok((1001, 1002)));
         assert_eq!(of("1001:5"), Ok((1001, 5)));

@@ -1,11 +1,12 @@
 //! `config/metadata.toml` from what each buildpack asked for in its launch.toml.
 
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use coracle_cnb::{ApiVersion, Command, Group, GroupElement, LaunchToml, Metadata, Process, ProcessType};
 
-use crate::file::{self, FileError};
+use crate::folder::{self, FolderError};
 
 /// Why the metadata could not be composed.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,7 @@ pub enum ComposeError {
     File {
         name: String,
         #[source]
-        source: FileError,
+        source: FolderError,
     },
     /// The group does not say for which API the buildpack was made.
     #[error("buildpack `{0}` has no API version in group.toml")]
@@ -28,14 +29,14 @@ pub enum ComposeError {
     Command { name: String, process: ProcessType, api: ApiVersion, wanted: &'static str },
 }
 
-/// Reads the launch.toml of every buildpack of the group from the folders that a build left.
+/// Reads the launch.toml of every buildpack of the group from the folders that a build left. No link is followed.
 pub fn read_launch(
-    layers_dir: &Path,
+    layers_dir: BorrowedFd<'_>,
     group: &Group,
 ) -> Result<Vec<(GroupElement, LaunchToml)>, ComposeError> {
     let read = |element: &GroupElement| {
-        let path = layers_dir.join(element.id.dir()).join("launch.toml");
-        let launch = file::read_document("launch.toml", &path)
+        let path = Path::new(&element.id.dir()).join("launch.toml");
+        let launch = folder::document("launch.toml", layers_dir, &path)
             .map_err(|source| ComposeError::File { name: element.name(), source })?;
         Ok((element.clone(), launch.unwrap_or_default()))
     };

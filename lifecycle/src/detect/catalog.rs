@@ -65,6 +65,11 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The buildpack.toml files, in order of id and version.
+    pub fn buildpacks(&self) -> impl Iterator<Item = &BuildpackToml> {
+        self.buildpacks.values()
+    }
+
     /// The buildpack.toml of one element.
     pub fn get(&self, element: &GroupElement) -> Option<&BuildpackToml> {
         self.buildpacks.get(&(element.id.clone(), element.version.clone()))

@@ -33,12 +33,13 @@ enum Takes {
 use Takes::{Id, Level, Path as P, Switch, Text, Texts};
 
 /// The flags that phases here understand, each those of its own list ([`Phase::flags`]).
-const FLAGS: [Flag; 28] = [
+const FLAGS: [Flag; 29] = [
     ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
     ("app", "CNB_APP_DIR", P("/workspace")),
     ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
     ("buildpacks", "CNB_BUILDPACKS_DIR", P("/cnb/buildpacks")),
     ("cache-dir", "CNB_CACHE_DIR", P("")),
+    ("description", "", P("<layers>/builder.json")),
     ("gid", "CNB_GROUP_ID", Id),
     ("group", "CNB_GROUP_PATH", P("<layers>/group.toml")),
     ("insecure-registry", "CNB_INSECURE_REGISTRIES", Texts),

@@ -27,6 +27,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Turn source into an image with a Cloud Native Buildpacks builder
+    Build(Build),
     /// Fetch an image from a registry and unpack it
     Pull(Pull),
     /// Start an image of the local store in the foreground
@@ -37,6 +39,83 @@ pub(crate) enum Command {
     Builder(Builder),
     /// List the images of the local store
     Images,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Build {
+    /// The name of the image to build
+    pub(crate) image: Reference,
+    /// The application's folder
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) path: PathBuf,
+    /// The builder image
+    #[arg(short = 'B', long, value_name = "IMAGE", env = "CORACLE_BUILDER")]
+    pub(crate) builder: Reference,
+    /// The image to run on, instead of the builder's choice
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) run_image: Option<Reference>,
+    /// Push to the registry instead of keeping the image in the local store
+    #[arg(long)]
+    pub(crate) publish: bool,
+    /// One more name for the image, on the same registry (repeatable)
+    #[arg(short, long, value_name = "IMAGE")]
+    pub(crate) tag: Vec<Reference>,
+    /// A variable for the buildpacks, or copy it from the environment where there is no value (repeatable)
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    pub(crate) env: Vec<String>,
+    /// A buildpack instead of the builder's order: ID[@VERSION] or a folder (repeatable)
+    #[arg(short, long, value_name = "BUILDPACK")]
+    pub(crate) buildpack: Vec<coracle::Buildpack>,
+    /// The process type to start by default, instead of the buildpacks' choice
+    #[arg(short = 'D', long, value_name = "TYPE")]
+    pub(crate) default_process: Option<String>,
+    /// Where layers are kept between builds [default: a folder for each image name, below --home]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Delete what earlier builds left in the cache first
+    #[arg(long)]
+    pub(crate) clear_cache: bool,
+    /// When builder and run image are fetched
+    #[arg(long, value_enum, default_value_t = PullPolicyName::IfNotPresent)]
+    pub(crate) pull_policy: PullPolicyName,
+    /// What launches the containers
+    #[arg(long, value_enum, default_value_t = RuntimeName::Youki)]
+    pub(crate) runtime: RuntimeName,
+    /// The network of the buildpacks
+    #[arg(long, value_enum, default_value_t = Network::Host)]
+    pub(crate) network: Network,
+    /// A registry to speak to in plain HTTP (repeatable); those on loopback are anyway
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) insecure_registry: Vec<String>,
+    /// Have the phases say more
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Network {
+    /// The host's
+    Host,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum PullPolicyName {
+    /// Each time
+    Always,
+    /// If the local store does not have them
+    IfNotPresent,
+    /// Not at all
+    Never,
+}
+
+impl From<PullPolicyName> for coracle::PullPolicy {
+    fn from(name: PullPolicyName) -> Self {
+        match name {
+            PullPolicyName::Always => Self::Always,
+            PullPolicyName::IfNotPresent => Self::IfNotPresent,
+            PullPolicyName::Never => Self::Never,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

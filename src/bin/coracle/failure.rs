@@ -38,14 +38,27 @@ impl Failure {
             }
             Self::Variable(text) => (format!("--env {text:?} names no variable; write NAME=VALUE or NAME"), None),
         };
-        let causes = std::iter::successors(source, |cause: &&dyn StdError| (*cause).source());
-        causes.fold(message, |text, cause| format!("{text}\n  cause: {cause}"))
+        with_causes(message, source)
     }
+}
+
+fn with_causes(message: String, source: Option<&dyn StdError>) -> String {
+    let causes = std::iter::successors(source, |cause: &&dyn StdError| (*cause).source());
+    causes.fold(message, |text, cause| format!("{text}\n  cause: {cause}"))
 }
 
 pub(crate) fn print(failure: &Failure) -> ExitCode {
     report::error(&failure.text());
-    ExitCode::from(if matches!(failure, Failure::Variable(_)) { 2 } else { 1 })
+    ExitCode::from(match failure {
+        Failure::Variable(_) => 2,
+        Failure::Library(coracle::Error::Phase { outcome, .. }) => u8::try_from(outcome.code()).unwrap_or(1),
+        _ => 1,
+    })
+}
+
+/// A phase inside a container failed.
+pub(crate) fn print_phase(error: &dyn StdError) {
+    report::error(&with_causes(error.to_string(), error.source()));
 }
 
 /// A signal ended the operation; what failed because of that is only worth telling if it is something else.

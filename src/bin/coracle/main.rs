@@ -10,15 +10,17 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use clap::Parser;
-use coracle::{BuilderRequest, Home, ImportRequest, Observer, PullRequest, RunRequest, Store, Terminator};
+use coracle::{
+    BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PullRequest, RunRequest, Store, Terminator,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::args::{Args, Command, builder};
+use crate::args::{Args, Build, Command, builder};
 use crate::failure::Failure;
 use crate::report::{Quiet, Terminal};
 
 fn main() -> ExitCode {
-    if let Some(code) = coracle::take_over() {
+    if let Some(code) = coracle::take_over(failure::print_phase) {
         return exit_code(code);
     }
     let args = Args::parse();
@@ -80,6 +82,13 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
     let terminal = Terminal::new();
     let observer: &dyn Observer = if args.quiet { &Quiet } else { &terminal };
     match &args.command {
+        Command::Build(build) => {
+            let built = coracle::build(&home, &build_request(build)?, observer, &hold)?;
+            for name in &built.names {
+                report::result(&format!("{}@{}", name, built.digest));
+            }
+            Ok(0)
+        }
         Command::Pull(pull) => {
             let request = PullRequest {
                 reference: pull.image.clone(),
@@ -98,7 +107,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 env: settings::variables(&run.env)?,
                 args: run.args.clone(),
             };
-            Ok(coracle::run(&home, &request, &Terminal::new(), &hold)?.code())
+            Ok(coracle::run(&home, &request, &terminal, &hold)?.code())
         }
         Command::Import(import) => {
             let request = ImportRequest {
@@ -133,4 +142,26 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
             Ok(0)
         }
     }
+}
+
+fn build_request(build: &Build) -> Result<BuildRequest, Failure> {
+    Ok(BuildRequest {
+        image: build.image.clone(),
+        tags: build.tag.clone(),
+        path: build.path.clone(),
+        builder: build.builder.clone(),
+        run_image: build.run_image.clone(),
+        buildpacks: build.buildpack.clone(),
+        env: settings::variables(&build.env)?,
+        proxies: settings::proxies(),
+        process_type: build.default_process.clone(),
+        publish: build.publish,
+        cache_dir: build.cache_dir.clone(),
+        clear_cache: build.clear_cache,
+        pull_policy: build.pull_policy.into(),
+        runtime: build.runtime.into(),
+        insecure: build.insecure_registry.clone(),
+        auth: settings::credentials()?,
+        verbose: build.verbose,
+    })
 }

@@ -72,9 +72,15 @@ impl Observer for Terminal {
                     );
                 }
             }
-            Event::Notice { text } => eprintln!("{text}"),
-            Event::Line { stream: Stream::Out, text } => println!("{}", printable(&text)),
-            Event::Line { stream: Stream::Err, text } => eprintln!("{}", printable(&text)),
+            Event::PhaseStarted { phase } => println!("===> {}", phase.to_uppercase()),
+            Event::Notice { text } => eprintln!("{}", printable(&text)),
+            Event::Line { stream, phase, text } => {
+                let prefix = phase.map(|phase| format!("[{phase}] ")).unwrap_or_default();
+                match stream {
+                    Stream::Out => println!("{prefix}{}", printable(&text)),
+                    Stream::Err => eprintln!("{prefix}{}", printable(&text)),
+                }
+            }
         }
     }
 }

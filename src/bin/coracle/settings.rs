@@ -32,11 +32,18 @@ pub(crate) fn credentials() -> Result<AuthFile, Failure> {
 
 /// `NAME=VALUE`, or `NAME` for the value that this process has.
 pub(crate) fn variables(typed: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    let unfit = |name: &str| name.is_empty() || name.contains('/') || name == "." || name == "..";
     let split = |text: &String| match text.split_once('=') {
-        Some(("", _)) => Err(Failure::Variable(text.clone())),
+        Some((name, _)) if unfit(name) => Err(Failure::Variable(text.clone())),
         Some((name, value)) => Ok(Some((name.to_owned(), value.to_owned()))),
-        None if text.is_empty() => Err(Failure::Variable(text.clone())),
+        None if unfit(text) => Err(Failure::Variable(text.clone())),
         None => Ok(std::env::var(text).ok().map(|value| (text.clone(), value))),
     };
     typed.iter().map(split).filter_map(Result::transpose).collect()
+}
+
+/// What the host says of proxies, for the phases: registries and buildpacks reach the world as the user does.
+pub(crate) fn proxies() -> Vec<(String, String)> {
+    let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
+    names.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
 }

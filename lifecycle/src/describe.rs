@@ -1,0 +1,94 @@
+//! What a builder offers, read inside its own root filesystem before any program of it has run, so that decisions
+//! outside never depend on what such a program claims.
+
+use std::path::{Path, PathBuf};
+
+use coracle_cnb::{BuildpackToml, Distro, Order};
+
+use crate::detect::{Catalog, CatalogError};
+use crate::file::{self, FileError};
+
+/// A builder's buildpacks and the order in which they are tried.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Description {
+    pub order: Order,
+    /// Every buildpack that the order can reach.
+    pub buildpacks: Vec<BuildpackToml>,
+    /// From `/etc/os-release` (os-release(5)); stands in for a run image that names no distribution.
+    pub distro: Option<Distro>,
+}
+
+/// Why a builder could not be described.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// There is no order.
+    #[error("there is no `{0}`: the image is not a builder; name one with --builder")]
+    NoOrder(PathBuf),
+    /// A file could not be read.
+    #[error("describe builder")]
+    File(#[from] FileError),
+    /// A buildpack could not be looked up.
+    #[error("describe builder")]
+    Catalog(#[from] CatalogError),
+}
+
+/// Reads the order and the buildpack.toml of every buildpack that it can reach.
+///
+/// # Errors
+/// [`DescribeError`].
+pub fn describe(
+    order: &Path,
+    buildpacks_dir: &Path,
+    os_release: &Path,
+) -> Result<Description, DescribeError> {
+    let document: Option<Order> = file::read_document("order.toml", order)?;
+    let document = document.ok_or_else(|| DescribeError::NoOrder(order.to_owned()))?;
+    let catalog = Catalog::read(buildpacks_dir, &document)?;
+    Ok(Description {
+        order: document,
+        buildpacks: catalog.buildpacks().cloned().collect(),
+        distro: file::read_text(os_release)?.as_deref().and_then(distro),
+    })
+}
+
+/// `ID` and `VERSION_ID` of os-release(5).
+fn distro(os_release: &str) -> Option<Distro> {
+    let value = |name: &str| {
+        let lines = os_release.lines().filter_map(|line| line.trim().split_once('='));
+        let found = lines.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()?;
+        Some(found.trim_matches(['"', '\'']).to_owned())
+    };
+    Some(Distro { name: value("ID")?, version: value("VERSION_ID").unwrap_or_default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_builder_without_an_order_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let order = dir.path().join("order.toml");
+        let refused = describe(&order, dir.path(), dir.path()).unwrap_err().to_string();
+        let expected = "there is no `ORDER`: the image is not a builder; name one with --builder";
+        assert_eq!(refused, expected.replace("ORDER", &order.display().to_string()));
+    }
+
+    #[test]
+    fn everything_that_the_order_reaches_is_described() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| file::write(&dir.path().join(path), text.as_bytes()).unwrap();
+        write("order.toml", "[[order]]\n[[order.group]]\nid = \"a/all\"\nversion = \"1\"\n");
+        let all = "api = \"0.10\"\n[buildpack]\nid = \"a/all\"\nversion = \"1\"\n[[order]]\n[[order.group]]\nid = \"a/one\"\nversion = \"2\"\n";
+        write("a_all/1/buildpack.toml", all);
+        write("a_one/2/buildpack.toml", "api = \"0.10\"\n[buildpack]\nid = \"a/one\"\nversion = \"2\"\n");
+        write("a_two/2/buildpack.toml", "unreachable and broken");
+        write("os-release", "NAME=\"X\"\nID=debian\nVERSION_ID=\"12\"\n");
+        let path = |name: &str| dir.path().join(name);
+        let found = describe(&path("order.toml"), dir.path(), &path("os-release")).unwrap();
+        let ids: Vec<_> = found.buildpacks.iter().map(|toml| toml.buildpack.id.to_string()).collect();
+        assert_eq!(ids, ["a/all", "a/one"]);
+        assert_eq!(found.distro, Some(Distro { name: "debian".into(), version: "12".into() }));
+        assert_eq!(distro("nothing"), None);
+    }
+}

@@ -1,0 +1,18 @@
+//! `describe-builder`: what the builder offers, read before anything foreign has run.
+
+use std::path::Path;
+
+use super::{Call, PhaseError};
+use crate::describe::{DescribeError, describe};
+use crate::file::{self, FileError};
+
+pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let os_release = Path::new("/etc/os-release");
+    let description = describe(&arguments.path("order"), &arguments.path("buildpacks"), os_release)?;
+    let path = arguments.path("description");
+    let text = serde_json::to_vec(&description).map_err(|error| {
+        DescribeError::File(FileError::Write { path: path.clone(), source: error.into() })
+    })?;
+    Ok(file::write(&path, &text)?)
+}

@@ -1,0 +1,331 @@
+//! From source to an image: which containers run in which order, and what is decided between them.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `builder.rs` | what a builder image says of itself |
+//! | `buildpacks.rs` | what `--buildpack` means |
+//! | `folders.rs` | where everything of a build lies |
+//! | `phase.rs` | the container of each phase: who sees what |
+
+mod builder;
+mod buildpacks;
+pub(crate) mod folders;
+mod phase;
+
+use std::path::{Path, PathBuf};
+
+use coracle_cnb::{BUILDER_METADATA_LABEL, BuilderMetadata};
+use coracle_images::{AuthFile, Digest, Image, Reference, Store};
+use coracle_runtime::{Access, Bind, Outcome, Runtime, Terminator};
+
+pub use buildpacks::{Buildpack, BuildpackError};
+
+use self::builder::Builder;
+use self::buildpacks::Chosen;
+use self::folders::Folders;
+use self::phase::{Phase, Plan, sandbox};
+use crate::error::Error;
+use crate::event::{Event, Observer, Stream};
+use crate::home::Home;
+use crate::pull::PullPolicy;
+use crate::run::{environment, host_files, unpacked_layers};
+use crate::stage::Stage;
+use crate::worker::{self, Detected, FindUser, Prepare, Receive};
+
+/// What to build, of what, with what.
+pub struct BuildRequest {
+    /// The name of the image.
+    pub image: Reference,
+    /// More names, on the same registry.
+    pub tags: Vec<Reference>,
+    /// The application's folder.
+    pub path: PathBuf,
+    /// The builder image.
+    pub builder: Reference,
+    /// Instead of the builder's own choice.
+    pub run_image: Option<Reference>,
+    /// Instead of the builder's order.
+    pub buildpacks: Vec<Buildpack>,
+    /// Variables for the buildpacks (`/platform/env`).
+    pub env: Vec<(String, String)>,
+    /// `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` and their lower-case forms.
+    pub proxies: Vec<(String, String)>,
+    /// The process to start, where the buildpacks' choice does not count.
+    pub process_type: Option<String>,
+    /// Whether the image goes to its registry instead of into the store.
+    pub publish: bool,
+    /// Instead of a folder of the home.
+    pub cache_dir: Option<PathBuf>,
+    /// Whether what earlier builds left in the cache is deleted first.
+    pub clear_cache: bool,
+    /// When images are fetched.
+    pub pull_policy: PullPolicy,
+    /// What launches the containers.
+    pub runtime: Runtime,
+    /// Registries spoken to in plain HTTP; those on loopback need not be named.
+    pub insecure: Vec<String>,
+    /// Credentials: each phase gets those of the registries it must reach.
+    pub auth: AuthFile,
+    /// Whether the phases say more.
+    pub verbose: bool,
+}
+
+impl std::fmt::Debug for BuildRequest {
+    /// Without variables and credentials, which may be secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { image, path, builder, publish, .. } = self;
+        f.debug_struct("BuildRequest")
+            .field("image", image)
+            .field("path", path)
+            .field("builder", builder)
+            .field("publish", publish)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What was built.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The manifest's digest.
+    pub digest: Digest,
+    /// All names.
+    pub names: Vec<Reference>,
+}
+
+/// Build. `hold` gets the handle with which a signal handler ends the work at once.
+///
+/// # Errors
+/// [`Error::Phase`] with the phase's exit code where a phase failed; everything else of [`Error`].
+pub fn build(
+    home: &Home,
+    request: &BuildRequest,
+    observer: &dyn Observer,
+    hold: &dyn Fn(Terminator),
+) -> Result<Built, Error> {
+    let source = request.path.canonicalize().map_err(Error::folder("use the source", &request.path))?;
+    if !source.is_dir() {
+        return Err(Error::NotAFolder(request.path.clone()));
+    }
+    let cache = home.cache(&request.image, request.cache_dir.as_deref(), observer)?;
+    let bind =
+        |source: &Path, target: &str, access| Bind { source: source.into(), target: target.into(), access };
+    let mut binds = vec![
+        bind(&source, folders::SOURCE, Access::ReadOnly),
+        bind(&cache.path, folders::CACHE, Access::ReadWrite),
+    ];
+    for (number, buildpack) in request.buildpacks.iter().enumerate() {
+        if let Buildpack::Folder(path) = buildpack {
+            binds.push(bind(path, &format!("{}/{number}", folders::BUILDPACKS), Access::ReadOnly));
+        }
+    }
+    let stage = Stage::start_with(home, request.runtime, binds, observer, hold)?;
+    let excluded = home.inside(&source).into_iter().collect();
+    let built = Build { request, stage: &stage, store: Store::open(home.store())?, observer, excluded }.run();
+    // Whatever came of it, nothing is to be left; what failed first is what the user needs to hear.
+    let finished = stage.finish();
+    let built = built?;
+    finished.map(|()| built)
+}
+
+struct Build<'a> {
+    request: &'a BuildRequest,
+    stage: &'a Stage<'a>,
+    store: Store,
+    observer: &'a dyn Observer,
+    excluded: Vec<PathBuf>,
+}
+
+impl Build<'_> {
+    fn run(&self) -> Result<Built, Error> {
+        let request = self.request;
+        let image = self.image(&request.builder)?;
+        let builder = Builder::of(&request.builder, &image.config)?;
+        let run_image = builder.run_image(&request.builder, request.run_image.as_ref(), &request.image)?;
+        if !request.publish {
+            self.image(&run_image)?;
+        }
+        let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
+        let plan = self.plan(&image, &builder, run_image, chosen.is_some())?;
+        self.prepare(&plan, &builder, chosen.as_ref())?;
+
+        self.phase(Phase::Describe, &plan)?;
+        self.phase(Phase::Analyze, &plan)?;
+        self.keep(&plan, Phase::Analyze, "analyzed.toml")?;
+        self.phase(Phase::Detect, &plan)?;
+        self.detect(&plan)?;
+        self.phase(Phase::Restore, &plan)?;
+        self.phase(Phase::Build, &plan)?;
+        self.stage.work(worker::Compose { folders: plan.folders.clone() })?;
+        self.phase(Phase::Export, &plan)?;
+
+        let names: Vec<Reference> = std::iter::once(&request.image).chain(&request.tags).cloned().collect();
+        let digest = if request.publish {
+            published(&self.keep(&plan, Phase::Export, "report.toml")?)?
+        } else {
+            let image = request.image.clone();
+            let (folders, ids) = (plan.folders.clone(), self.stage.ids);
+            self.stage.work(Receive { folders, ids, image, names: names.clone() })?
+        };
+        Ok(Built { digest, names })
+    }
+
+    /// An image of the store, fetched first where the policy says so.
+    fn image(&self, name: &Reference) -> Result<Image, Error> {
+        let request = self.request;
+        let here = || -> Result<Option<Image>, Error> {
+            let image = self.store.image(name)?;
+            Ok(image.filter(|image| unpacked_layers(&self.store, image, self.stage).is_ok()))
+        };
+        if request.pull_policy != PullPolicy::Always
+            && let Some(image) = here()?
+        {
+            return Ok(image);
+        }
+        if request.pull_policy == PullPolicy::Never {
+            return Err(Error::NoImage(name.to_string()));
+        }
+        self.stage.work(worker::Pull {
+            reference: name.clone(),
+            ids: self.stage.ids,
+            insecure: request.insecure.clone(),
+            auth: request.auth.for_registries(&[&name.registry]),
+        })?;
+        here()?.ok_or_else(|| Error::NoImage(name.to_string()))
+    }
+
+    fn plan(
+        &self,
+        image: &Image,
+        builder: &Builder,
+        run_image: Reference,
+        own_order: bool,
+    ) -> Result<Plan, Error> {
+        let request = self.request;
+        let folders = Folders { root: self.stage.folder() };
+        let mut layers = unpacked_layers(&self.store, image, self.stage)?;
+        let user = format!("{}:{}", builder.uid, builder.gid);
+        let user = self.stage.work(FindUser { layers: layers.clone(), user })?;
+        layers.push(folders.buildpacks());
+        let outputs = std::iter::once(&request.image).chain(&request.tags).chain([&run_image]);
+        let registries: Vec<&str> = outputs.map(|reference| reference.registry.as_str()).collect();
+        Ok(Plan {
+            folders,
+            runtime: request.runtime,
+            user,
+            builder: layers,
+            env: environment(&image.config, &[]),
+            platform_env: request.env.clone(),
+            proxies: request.proxies.clone(),
+            image: request.image.clone(),
+            tags: request.tags.clone(),
+            process_type: request.process_type.clone(),
+            publish: request.publish,
+            insecure: request.insecure.clone(),
+            auth: request.auth.for_registries(&registries).into_bytes(),
+            run_image,
+            own_order,
+            verbose: request.verbose,
+            host_files: host_files(),
+        })
+    }
+
+    fn prepare(&self, plan: &Plan, builder: &Builder, chosen: Option<&Chosen>) -> Result<(), Error> {
+        let mut control = vec![("run.toml".to_owned(), document(&builder.run)?)];
+        let mut buildpacks = Vec::new();
+        if let Some(chosen) = chosen {
+            control.push(("order.toml".to_owned(), document(&chosen.order)?));
+            for (number, wanted) in self.request.buildpacks.iter().enumerate() {
+                let element =
+                    chosen.folders.iter().find(|(path, _)| *wanted == Buildpack::Folder(path.clone()));
+                if let Some((_, element)) = element {
+                    let place = folders::place_of_buildpack(&element.id, &element.version);
+                    buildpacks.push((PathBuf::from(format!("{}/{number}", folders::BUILDPACKS)), place));
+                }
+            }
+        }
+        let images = if plan.publish { Vec::new() } else { vec![plan.run_image.clone(), plan.image.clone()] };
+        let skipped = self.stage.work(Prepare {
+            folders: plan.folders.clone(),
+            ids: self.stage.ids,
+            user: plan.user.clone(),
+            excluded: self.excluded.clone(),
+            control,
+            images,
+            buildpacks,
+            clear_cache: self.request.clear_cache,
+        })?;
+        if skipped > 0 {
+            self.note(format!("{skipped} sockets, FIFOs or devices of the source were left out"));
+        }
+        Ok(())
+    }
+
+    /// Run one phase to its end.
+    fn phase(&self, phase: Phase, plan: &Plan) -> Result<(), Error> {
+        if phase != Phase::Describe {
+            self.observer.event(Event::PhaseStarted { phase: phase.title().to_owned() });
+        }
+        match self.stage.launch(sandbox(phase, plan), Some(phase.title()))? {
+            Outcome::Exited(0) => Ok(()),
+            outcome => Err(Error::Phase { phase: phase.title(), outcome }),
+        }
+    }
+
+    fn keep(&self, plan: &Plan, phase: Phase, document: &str) -> Result<String, Error> {
+        let texts = self.stage.work(worker::Keep {
+            folders: plan.folders.clone(),
+            phase: phase.program().to_owned(),
+            documents: vec![document.to_owned()],
+        })?;
+        Ok(texts.into_iter().next().unwrap_or_default())
+    }
+
+    fn detect(&self, plan: &Plan) -> Result<(), Error> {
+        let phase = Phase::Detect.title();
+        let line = |text: String| {
+            let phase = Some(phase.to_owned());
+            self.observer.event(Event::Line { stream: Stream::Out, phase, text });
+        };
+        match self.stage.work(worker::Detect { folders: plan.folders.clone() })? {
+            Detected::Group(buildpacks) => {
+                line(format!("{} buildpacks take part:", buildpacks.len()));
+                buildpacks.into_iter().for_each(line);
+                Ok(())
+            }
+            Detected::Nothing { code, why, runs } => {
+                for run in runs {
+                    let verdict = match run.exit {
+                        0 => "passed".to_owned(),
+                        100 => "does not take part".to_owned(),
+                        exit => format!("failed (exit code {exit})"),
+                    };
+                    line(format!("{}: {verdict}", run.buildpack));
+                    run.output.lines().for_each(|text| line(format!("  {text}")));
+                }
+                line(why);
+                Err(Error::Phase { phase, outcome: Outcome::Exited(code.into()) })
+            }
+        }
+    }
+
+    fn note(&self, text: String) {
+        self.observer.event(Event::Notice { text });
+    }
+}
+
+/// The label has been read before; what it lacks is what nobody asked for.
+fn metadata_of(image: &Image) -> BuilderMetadata {
+    let label = image.config.label(BUILDER_METADATA_LABEL).unwrap_or("{}");
+    coracle_cnb::read_json(BUILDER_METADATA_LABEL, label).unwrap_or_default()
+}
+
+fn document<T: serde::Serialize>(value: &T) -> Result<String, Error> {
+    coracle_cnb::write_toml(value).map_err(Error::Document)
+}
+
+/// The digest in report.toml (Platform API, "report.toml").
+fn published(report: &str) -> Result<Digest, Error> {
+    let report: coracle_cnb::Report =
+        coracle_cnb::read_toml("report.toml", report).map_err(Error::Document)?;
+    report.image.digest.parse().map_err(|_| Error::NoDigest)
+}

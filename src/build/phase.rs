@@ -1,0 +1,345 @@
+//! What each phase's container is: who sees what of the build, and who gets credentials. Pure; snapshot tests hold it
+//! against the table "Who gets what" in ARCHITECTURE.md.
+
+use std::path::{Path, PathBuf};
+
+use coracle_images::Reference;
+use coracle_runtime::{Access, EphemeralFile, Mount, PROGRAM, Rootfs, Runtime, SandboxSpec};
+
+use super::folders::{self, Folders, guest};
+use crate::worker::User;
+
+/// The Platform API that our phases are driven at.
+const PLATFORM_API: &str = "0.13";
+
+/// Where every TLS client of ours looks for certificate authorities.
+const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// A phase, by what it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Read the builder, before anything foreign runs in it.
+    Describe,
+    Analyze,
+    /// Run the `bin/detect` programs.
+    Detect,
+    Restore,
+    /// Run the `bin/build` programs.
+    Build,
+    Export,
+}
+
+impl Phase {
+    /// The program's name.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Describe => "describe-builder",
+            Self::Analyze => "analyzer",
+            Self::Detect => "detect-programs",
+            Self::Restore => "restorer",
+            Self::Build => "builder",
+            Self::Export => "exporter",
+        }
+    }
+
+    /// The name that users know.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Detect => "detector",
+            other => other.program(),
+        }
+    }
+
+    /// Whether programs of the builder and its buildpacks run in it.
+    fn runs_foreign_code(self) -> bool {
+        matches!(self, Self::Detect | Self::Build)
+    }
+
+    fn has_builder_root(self) -> bool {
+        matches!(self, Self::Describe | Self::Detect | Self::Build)
+    }
+
+    fn speaks_to_registries(self) -> bool {
+        matches!(self, Self::Analyze | Self::Export)
+    }
+}
+
+/// What the phases of one build have in common.
+pub(crate) struct Plan {
+    pub(crate) folders: Folders,
+    pub(crate) runtime: Runtime,
+    pub(crate) user: User,
+    /// The builder's layers, the lowest first.
+    pub(crate) builder: Vec<PathBuf>,
+    /// The builder's own variables.
+    pub(crate) env: Vec<(String, String)>,
+    /// Variables for buildpacks, by `--env`.
+    pub(crate) platform_env: Vec<(String, String)>,
+    /// `HTTP_PROXY` and its kind.
+    pub(crate) proxies: Vec<(String, String)>,
+    pub(crate) image: Reference,
+    pub(crate) tags: Vec<Reference>,
+    pub(crate) run_image: Reference,
+    pub(crate) process_type: Option<String>,
+    /// Whether the image goes to its registry.
+    pub(crate) publish: bool,
+    pub(crate) insecure: Vec<String>,
+    /// A `config.json` with what the registries of this build need, and nothing else.
+    pub(crate) auth: Vec<u8>,
+    /// Whether the order is the user's, not the builder's.
+    pub(crate) own_order: bool,
+    pub(crate) verbose: bool,
+    /// Files of the host for name resolution and TLS, where it has them.
+    pub(crate) host_files: Vec<PathBuf>,
+}
+
+/// The container of one phase.
+pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
+    let rootfs = if phase.has_builder_root() {
+        Rootfs::Overlay { lower: plan.builder.clone(), scratch: plan.folders.scratch(phase.program()) }
+    } else {
+        Rootfs::Empty
+    };
+    let program = format!("/cnb/lifecycle/{}", phase.program());
+    let mut mounts = vec![mount(Path::new(PROGRAM), &program, Access::ReadOnly)];
+    mounts.extend(mounts_of(phase, plan));
+    let online = phase.runs_foreign_code() || (plan.publish && phase.speaks_to_registries());
+    if online {
+        let files =
+            plan.host_files.iter().filter(|file| !phase.has_builder_root() || *file != Path::new(CA_BUNDLE));
+        mounts.extend(files.map(|file| mount(file, &file.to_string_lossy(), Access::ReadOnly)));
+    }
+    let mut argv = vec![program];
+    argv.extend(arguments(phase, plan));
+    SandboxSpec {
+        id: phase.program().to_owned(),
+        runtime: plan.runtime,
+        rootfs,
+        argv,
+        env: environment(phase, plan, online),
+        cwd: if phase.runs_foreign_code() { guest::WORKSPACE } else { "/" }.into(),
+        uid: plan.user.uid,
+        gid: plan.user.gid,
+        mounts,
+        files: files_of(phase, plan),
+    }
+}
+
+fn mount(source: impl AsRef<Path>, target: &str, access: Access) -> Mount {
+    Mount { source: source.as_ref().to_owned(), target: target.into(), access }
+}
+
+fn mounts_of(phase: Phase, plan: &Plan) -> Vec<Mount> {
+    use Access::{ReadOnly, ReadWrite};
+    let folders = &plan.folders;
+    let control = || mount(folders.control(), guest::CONTROL, ReadOnly);
+    let out = || mount(folders.out(phase.program()), guest::OUT, ReadWrite);
+    let layers = |access| mount(folders.layers(), guest::LAYERS, access);
+    let workspace = |access| mount(folders.workspace(), guest::WORKSPACE, access);
+    let cache = |access| mount(Path::new(folders::CACHE).join(folders::CACHE_DATA), guest::CACHE, access);
+    let layout = |access| (!plan.publish).then(|| mount(folders.layout(), guest::LAYOUT, access));
+    match phase {
+        Phase::Describe => vec![control(), out()],
+        Phase::Analyze => [control(), out(), layers(ReadWrite)].into_iter().chain(layout(ReadOnly)).collect(),
+        Phase::Detect => vec![control(), out(), layers(ReadWrite), workspace(ReadWrite)],
+        Phase::Restore => vec![control(), out(), layers(ReadWrite), cache(ReadOnly)],
+        Phase::Build => vec![control(), layers(ReadWrite), workspace(ReadWrite)],
+        Phase::Export => [control(), out(), layers(ReadOnly), workspace(ReadOnly), cache(ReadWrite)]
+            .into_iter()
+            .chain([mount(folders.new_layers(), guest::SCRATCH, ReadWrite)])
+            .chain(layout(ReadWrite))
+            .collect(),
+    }
+}
+
+/// Credentials only where a registry is spoken to and nothing foreign runs; the user's variables only where something
+/// foreign does.
+fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
+    let file =
+        |target: String, content: &[u8]| EphemeralFile { target: target.into(), content: content.to_vec() };
+    if phase.runs_foreign_code() {
+        let variables = plan.platform_env.iter();
+        return variables
+            .map(|(name, value)| file(format!("/platform/env/{name}"), value.as_bytes()))
+            .collect();
+    }
+    if plan.publish && phase.speaks_to_registries() {
+        return vec![file(format!("{}/config.json", guest::DOCKER_CONFIG), &plan.auth)];
+    }
+    Vec::new()
+}
+
+fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut env = vec![pair("CNB_PLATFORM_API", PLATFORM_API)];
+    if phase.has_builder_root() {
+        env.extend(plan.env.iter().filter(|(name, _)| name != "CNB_PLATFORM_API").cloned());
+        if !env.iter().any(|(name, _)| name == "HOME") {
+            env.push(pair("HOME", &plan.user.home));
+        }
+    }
+    if online {
+        env.extend(plan.proxies.iter().cloned());
+    }
+    if plan.publish && phase.speaks_to_registries() {
+        env.push(pair("DOCKER_CONFIG", guest::DOCKER_CONFIG));
+    }
+    env
+}
+
+fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut flag = |name: &str, value: &str| words.extend([format!("-{name}"), value.to_owned()]);
+    flag("log-level", if plan.verbose { "debug" } else { "info" });
+    let control = |name: &str| format!("{}/{name}", guest::CONTROL);
+    let out = |name: &str| format!("{}/{name}", guest::OUT);
+    let order = |flag: &mut dyn FnMut(&str, &str)| {
+        if plan.own_order {
+            flag("order", &control("order.toml"));
+        } else {
+            flag("order", "/cnb/order.toml");
+        }
+    };
+    match phase {
+        Phase::Describe => {
+            order(&mut flag);
+            flag("description", &out("builder.json"));
+            return words;
+        }
+        Phase::Analyze => {
+            flag("analyzed", &out("analyzed.toml"));
+            flag("run", &control("run.toml"));
+            flag("run-image", &plan.run_image.to_string());
+            plan.tags.iter().for_each(|tag| flag("tag", &tag.to_string()));
+        }
+        Phase::Detect => {
+            order(&mut flag);
+            flag("analyzed", &control("analyzed.toml"));
+            flag("runs", &out("detect-runs.toml"));
+            return words;
+        }
+        Phase::Restore => {
+            flag("analyzed", &control("analyzed.toml"));
+            flag("group", &control("group.toml"));
+            flag("cache-dir", guest::CACHE);
+            return words;
+        }
+        Phase::Build => {
+            flag("analyzed", &control("analyzed.toml"));
+            flag("group", &control("group.toml"));
+            flag("plan", &control("plan.toml"));
+            return words;
+        }
+        Phase::Export => {
+            for name in ["analyzed", "group", "metadata", "run"] {
+                flag(name, &control(&format!("{name}.toml")));
+            }
+            flag("project-metadata", &control("project-metadata.toml"));
+            flag("report", &out("report.toml"));
+            flag("cache-dir", guest::CACHE);
+            flag("scratch", guest::SCRATCH);
+            flag("uid", &plan.user.uid.to_string());
+            flag("gid", &plan.user.gid.to_string());
+            plan.process_type.iter().for_each(|kind| flag("process-type", kind));
+        }
+    }
+    if plan.publish {
+        plan.insecure.iter().for_each(|registry| flag("insecure-registry", registry));
+    } else {
+        flag("layout-dir", guest::LAYOUT);
+        words.push("-layout".to_owned());
+    }
+    words.push(plan.image.to_string());
+    if phase == Phase::Export {
+        words.extend(plan.tags.iter().map(ToString::to_string));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(publish: bool) -> Plan {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        Plan {
+            folders: Folders { root: "/work/op".into() },
+            runtime: Runtime::Youki,
+            user: User { uid: 1001, gid: 1002, home: "/home/cnb".to_owned() },
+            builder: vec!["/store/layers/a".into(), "/work/op/buildpacks".into()],
+            env: vec![pair("PATH", "/usr/bin")],
+            platform_env: vec![pair("USER_SETTING", "value")],
+            proxies: vec![pair("HTTP_PROXY", "proxy")],
+            image: "r.example/app:1".parse().unwrap(),
+            tags: vec!["r.example/app:2".parse().unwrap()],
+            run_image: "r.example/run:1".parse().unwrap(),
+            process_type: None,
+            publish,
+            insecure: vec!["plain.example".to_owned()],
+            auth: b"SECRET".to_vec(),
+            own_order: false,
+            verbose: false,
+            host_files: vec!["/etc/resolv.conf".into(), CA_BUNDLE.into()],
+        }
+    }
+
+    const PHASES: [Phase; 6] =
+        [Phase::Describe, Phase::Analyze, Phase::Detect, Phase::Restore, Phase::Build, Phase::Export];
+
+    /// Mounts, files, variables and arguments, a line each.
+    fn shown(publish: bool) -> String {
+        let plan = plan(publish);
+        let mut text = String::new();
+        for phase in PHASES {
+            let spec = sandbox(phase, &plan);
+            let root = if spec.rootfs == Rootfs::Empty { "empty" } else { "builder" };
+            text.push_str(&format!(
+                "{} in {root}, {}:{}, at {}\n",
+                spec.id,
+                spec.uid,
+                spec.gid,
+                spec.cwd.display()
+            ));
+            text.push_str(&format!("  {}\n", spec.argv.join(" ")));
+            for (name, value) in &spec.env {
+                text.push_str(&format!("  env {name}={value}\n"));
+            }
+            for mount in &spec.mounts {
+                let access = if mount.access == Access::ReadOnly { "ro" } else { "rw" };
+                text.push_str(&format!(
+                    "  {access} {} <- {}\n",
+                    mount.target.display(),
+                    mount.source.display()
+                ));
+            }
+            for file in &spec.files {
+                text.push_str(&format!("  file {}\n", file.target.display()));
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn who_gets_what_when_publishing() {
+        insta::assert_snapshot!(shown(true));
+    }
+
+    #[test]
+    fn who_gets_what_when_the_image_stays_here() {
+        insta::assert_snapshot!(shown(false));
+    }
+
+    #[test]
+    fn credentials_and_foreign_code_never_meet() {
+        for publish in [true, false] {
+            for phase in PHASES {
+                let spec = sandbox(phase, &plan(publish));
+                let has_secret = spec.files.iter().any(|file| file.content == b"SECRET");
+                assert_eq!(has_secret, publish && phase.speaks_to_registries(), "{phase:?}");
+                assert!(!(has_secret && phase.has_builder_root()), "{phase:?}");
+                let shown = format!("{:?} {:?}", spec.argv, spec.env);
+                assert!(!shown.contains("SECRET"), "{phase:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Decisions on what phases with foreign programs left behind. Their files are opened below a handle, links are not
+//! followed, and everything in them is a stranger's word.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use coracle_cnb::{Analyzed, Group};
+use coracle_lifecycle::describe::Description;
+use coracle_lifecycle::detect::{Catalog, ResolveError, resolve};
+use coracle_lifecycle::phases::DetectRuns;
+use coracle_lifecycle::{build, folder};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{AnyError, Job};
+use crate::build::folders::Folders;
+
+/// Bring documents that a phase wrote to those that later phases read.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Keep {
+    pub(crate) folders: Folders,
+    pub(crate) phase: String,
+    /// File names; what a phase did not write is not missed here.
+    pub(crate) documents: Vec<String>,
+}
+
+impl Job for Keep {
+    /// The texts, in the order asked for; empty for what is not there.
+    type Answer = Vec<String>;
+
+    fn carry_out(self) -> Result<Vec<String>, AnyError> {
+        let out = File::open(self.folders.out(&self.phase))?;
+        let keep = |name: &String| -> Result<String, AnyError> {
+            let Some(text) = folder::text(out.as_fd(), Path::new(name))? else { return Ok(String::new()) };
+            fs::write(self.folders.control().join(name), &text)?;
+            Ok(text)
+        };
+        self.documents.iter().map(keep).collect()
+    }
+}
+
+/// Choose group and plan from what the programs said.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Detect {
+    pub(crate) folders: Folders,
+}
+
+/// What was chosen.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Detected {
+    /// The buildpacks that take part, by id and version.
+    Group(Vec<String>),
+    /// No group fits: the phase's exit code, why, and what each program said.
+    Nothing { code: u8, why: String, runs: Vec<DetectLine> },
+}
+
+/// One program's result, for people.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DetectLine {
+    pub(crate) buildpack: String,
+    pub(crate) exit: i32,
+    pub(crate) output: String,
+}
+
+impl Job for Detect {
+    type Answer = Detected;
+
+    fn carry_out(self) -> Result<Detected, AnyError> {
+        let description: Description = read_json(&self.folders.out("describe-builder"), "builder.json")?;
+        let runs: DetectRuns = read_toml(&self.folders.out("detect-programs"), "detect-runs.toml")?;
+        let analyzed: Analyzed = read_toml(&self.folders.control(), "analyzed.toml")?;
+        let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
+        let catalog = Catalog::of(description.buildpacks);
+        let distro = description.distro.as_ref();
+        let detected = match resolve(&description.order, &catalog, &runs.runs, target, distro) {
+            Ok(detected) => detected,
+            Err(error) => {
+                let code = match error {
+                    ResolveError::NonePassed => 20,
+                    ResolveError::NonePassedWithErrors => 21,
+                    ResolveError::Unknown(_) | ResolveError::Cyclic(_) => 22,
+                };
+                let line = |run: &coracle_lifecycle::detect::DetectRun| DetectLine {
+                    buildpack: format!("{}@{}", run.id, run.version),
+                    exit: run.exit,
+                    output: run.output.clone(),
+                };
+                let runs = runs.runs.iter().map(line).collect();
+                return Ok(Detected::Nothing { code, why: error.to_string(), runs });
+            }
+        };
+        let control = self.folders.control();
+        fs::write(control.join("group.toml"), coracle_cnb::write_toml(&detected.group)?)?;
+        fs::write(control.join("plan.toml"), coracle_cnb::write_toml(&detected.plan)?)?;
+        Ok(Detected::Group(detected.group.group.iter().map(coracle_cnb::GroupElement::name).collect()))
+    }
+}
+
+/// Compose the image's metadata from each buildpack's own launch.toml.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Compose {
+    pub(crate) folders: Folders,
+}
+
+impl Job for Compose {
+    type Answer = ();
+
+    fn carry_out(self) -> Result<(), AnyError> {
+        let group: Group = read_toml(&self.folders.control(), "group.toml")?;
+        let layers = File::open(self.folders.layers())?;
+        let metadata = build::compose(&build::read_launch(layers.as_fd(), &group)?)?;
+        Ok(fs::write(self.folders.control().join("metadata.toml"), coracle_cnb::write_toml(&metadata)?)?)
+    }
+}
+
+fn read_toml<T: DeserializeOwned>(dir: &Path, name: &'static str) -> Result<T, AnyError> {
+    let found = folder::document(name, File::open(dir)?.as_fd(), Path::new(name))?;
+    found.ok_or_else(|| format!("a phase ended without writing {name}").into())
+}
+
+fn read_json<T: DeserializeOwned>(dir: &Path, name: &'static str) -> Result<T, AnyError> {
+    let found = folder::text(File::open(dir)?.as_fd(), Path::new(name))?;
+    let text = found.ok_or_else(|| format!("a phase ended without writing {name}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("could not read {name}: {error}").into())
+}

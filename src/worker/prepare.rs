@@ -1,0 +1,106 @@
+//! The folders that the phases of one build see.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use coracle_images::{Reference, Store, write_sparse_layout};
+use coracle_lifecycle::phases::layout_path;
+use coracle_runtime::IdMap;
+use serde::{Deserialize, Serialize};
+
+use super::delete::delete;
+use super::source::copy_tree;
+use super::{AnyError, Job, User};
+use crate::build::folders::{self, Folders};
+use crate::stage::STORE;
+
+/// Make the folders of a build, with copies of what the user brings.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Prepare {
+    pub(crate) folders: Folders,
+    pub(crate) ids: IdMap,
+    /// The user of the phases.
+    pub(crate) user: User,
+    /// What of the source is not to be copied.
+    pub(crate) excluded: Vec<PathBuf>,
+    /// Documents for the phases, by file name.
+    pub(crate) control: Vec<(String, String)>,
+    /// Images of the store that the phases may ask for.
+    pub(crate) images: Vec<Reference>,
+    /// Folders of buildpacks that the builder does not have, and where they belong in it.
+    pub(crate) buildpacks: Vec<(PathBuf, PathBuf)>,
+    /// Whether what earlier builds left in the cache is deleted.
+    pub(crate) clear_cache: bool,
+}
+
+impl Job for Prepare {
+    /// How many files of the source were left out because they have no content.
+    type Answer = usize;
+
+    fn carry_out(self) -> Result<usize, AnyError> {
+        let root = (self.ids.outer(0)?, self.ids.outer(0)?);
+        let user = (self.ids.outer(u64::from(self.user.uid))?, self.ids.outer(u64::from(self.user.gid))?);
+        let folders = &self.folders;
+        // Runtimes look mounts up as a guest's id; the home above, of mode 0700, keeps everybody else out.
+        fs::set_permissions(&folders.root, Permissions::from_mode(0o755))?;
+        for folder in folders.of_ours() {
+            make(&folder, None)?;
+        }
+        for folder in folders.of_the_guest() {
+            make(&folder, Some(user))?;
+        }
+        self.make_cache(user)?;
+        for (name, text) in &self.control {
+            fs::write(folders.control().join(name), text)?;
+        }
+        let store = Store::open(STORE)?;
+        for reference in &self.images {
+            if let Some(image) = store.image(reference)? {
+                let folder = layout_path(&folders.layout(), reference);
+                write_sparse_layout(&image, Some(reference.identifier()), &folder)?;
+                give_all(&folders.layout(), user)?;
+            }
+        }
+        for (source, place) in &self.buildpacks {
+            let target = folders.buildpacks().join(place.strip_prefix("/").unwrap_or(place));
+            if let Some(parent) = target.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            copy_tree(source, &target, root, &[])?;
+        }
+        give_all(&folders.buildpacks(), root)?;
+        Ok(copy_tree(Path::new(folders::SOURCE), &folders.workspace(), user, &self.excluded)?)
+    }
+}
+
+impl Prepare {
+    /// The cache outlives the build: its inner folder belongs to the guest.
+    fn make_cache(&self, user: (u32, u32)) -> io::Result<()> {
+        let outer = Path::new(folders::CACHE);
+        fs::set_permissions(outer, Permissions::from_mode(0o755))?;
+        let inner = outer.join(folders::CACHE_DATA);
+        if self.clear_cache {
+            delete(&inner)?;
+        }
+        make(&inner, Some(user))
+    }
+}
+
+fn make(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    owner.map_or(Ok(()), |(uid, gid)| chown(folder, Some(uid), Some(gid)))
+}
+
+/// Give a small tree of our own making away.
+fn give_all(folder: &Path, owner: (u32, u32)) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            give_all(&entry.path(), owner)?;
+        }
+        std::os::unix::fs::lchown(entry.path(), Some(owner.0), Some(owner.1))?;
+    }
+    Ok(())
+}
