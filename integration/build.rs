@@ -1,8 +1,10 @@
 //! Applications built end to end, as a plain user.
 
+use std::process::{Command, Stdio};
+
 use coracle_fixtures::Buildpack;
 
-use crate::harness::Ran;
+use crate::harness::{Ran, ran};
 use crate::site::Site;
 
 const RUNTIMES: [&str; 3] = ["youki", "crun", "runc"];
@@ -14,6 +16,8 @@ fn greeter() -> Buildpack {
         .layer("tools", &["build", "cache"], "tools")
         .layer("words", &["launch"], "words")
         .layer("kept", &["launch", "cache"], "kept")
+        // From one folder into another: what sandboxes often break.
+        .build("mkdir /tmp/made && touch /tmp/made/file && mv /tmp/made/file \"$1/kept/moved\" && mv /workspace/hello /workspace/h && mkdir x && mv h x/h && mv x/h hello && rmdir x")
         .process(&["cat", "hello", "/layers/fixture_greeter/words/content"])
 }
 
@@ -144,4 +148,71 @@ fn what_cannot_be_built_is_named_with_the_next_step() {
     assert!(ran.ends_with("error: buildpack a/none cannot be used: the builder does not have it\n"), "{ran}");
     let never = ["build", "app", "--path", &app, "--builder", "not-here", "--pull-policy", "never"];
     assert!(refused(&never).contains("not-here:latest is not in the local store"));
+}
+
+#[test]
+fn a_published_image_is_what_other_tools_read_and_a_second_build_uploads_no_layer() {
+    let site = Site::with_password(&[greeter()]);
+    let name = site.registry.reference("team/app:1");
+    let ran = built(&site, &name, &["--publish", "--tag", &site.registry.reference("team/app:2")]);
+    let digest = image_line(&ran).rsplit_once('@').expect("a digest").1.to_owned();
+    assert!(site.home.run(&["run", &name]).stderr.contains("is not in the local store"), "published only");
+
+    let uploads = || site.registry.access_log().lines().filter(|line| line.contains("PUT") && line.contains("/blobs/uploads/")).count();
+    let first = uploads();
+    assert!(first >= 7, "layers and a configuration: {first}");
+    let again = built(&site, &name, &["--publish"]);
+    assert_eq!(image_line(&again).rsplit_once('@').expect("a digest").1, digest, "the same image");
+    assert_eq!(uploads(), first, "{}", site.registry.access_log());
+    std::fs::write(site.app().join("hello"), "hello again\n").expect("change the application");
+    built(&site, &name, &["--publish"]);
+    assert_eq!(uploads() - first, 2, "the application's layer and the configuration");
+
+    check_with_other_tools(&site, "team/app:2", &digest);
+}
+
+/// skopeo sees the digest, umoci unpacks it, runc starts it from the bundle.
+fn check_with_other_tools(site: &Site, name: &str, digest: &str) {
+    let folder = site.home.path().join("tools");
+    std::fs::create_dir(&folder).expect("make a folder");
+    let tool = |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).current_dir(&folder).env("HOME", site.home.path()).stdin(Stdio::null());
+        let ran = ran(command.output().unwrap_or_else(|error| panic!("{program}: {error}")));
+        assert_eq!(ran.code, Some(0), "{program} {args:?}\n{}{}", ran.stdout, ran.stderr);
+        ran.stdout
+    };
+    let auth = site.home.path().join(".docker/config.json").display().to_string();
+    let source = format!("docker://{}", site.registry.reference(name));
+    let shown = tool("skopeo", &["inspect", "--tls-verify=false", "--authfile", &auth, "--format", "{{.Digest}}", &source]);
+    assert_eq!(shown.trim(), digest);
+    let copy = ["--insecure-policy", "copy", "-q", "--src-tls-verify=false", "--authfile", &auth, &source, "oci:layout:app"];
+    tool("skopeo", &copy);
+    tool("umoci", &["unpack", "--rootless", "--image", "layout:app", "bundle"]);
+    let path = folder.join("bundle/config.json");
+    let mut config: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).expect("read config.json")).expect("parse config.json");
+    assert_eq!(config["process"]["args"], serde_json::json!(["/cnb/process/web"]));
+    config["process"]["terminal"] = false.into();
+    config["process"]["user"] = serde_json::json!({ "uid": 0, "gid": 0 });
+    std::fs::write(&path, config.to_string()).expect("write config.json");
+    let id = format!("coracle-{}", std::process::id());
+    let said = tool("runc", &["--root", "state", "run", "--bundle", "bundle", &id]);
+    assert_eq!(said, "hello from the application\nwords");
+}
+
+#[test]
+fn a_credential_stays_out_of_logs_store_cache_and_image() {
+    let site = Site::with_password(&[greeter()]);
+    let name = site.registry.reference("app:latest");
+    let ran = built(&site, &name, &["--publish", "--verbose"]);
+    let encoded = site.registry.docker_config();
+    let encoded = encoded.split('"').find(|text| text.ends_with('=')).expect("a credential").to_owned();
+    for secret in [coracle_fixtures::registry::PASSWORD, &encoded] {
+        assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret), "{}{}", ran.stdout, ran.stderr);
+        assert_eq!(site.home.files_with(secret.as_bytes()), Vec::<String>::new());
+    }
+    site.home.ok(&["pull", &name]);
+    assert_eq!(site.home.files_with(encoded.as_bytes()), Vec::<String>::new(), "nor in the image's layers");
+    assert_ne!(site.home.files_with(b"hello from the application"), Vec::<String>::new(), "the search finds things");
 }
