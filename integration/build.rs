@@ -158,7 +158,13 @@ fn a_published_image_is_what_other_tools_read_and_a_second_build_uploads_no_laye
     let digest = image_line(&ran).rsplit_once('@').expect("a digest").1.to_owned();
     assert!(site.home.run(&["run", &name]).stderr.contains("is not in the local store"), "published only");
 
-    let uploads = || site.registry.access_log().lines().filter(|line| line.contains("PUT") && line.contains("/blobs/uploads/")).count();
+    let uploads = || {
+        site.registry
+            .access_log()
+            .lines()
+            .filter(|line| line.contains("PUT") && line.contains("/blobs/uploads/"))
+            .count()
+    };
     let first = uploads();
     assert!(first >= 7, "layers and a configuration: {first}");
     let again = built(&site, &name, &["--publish"]);
@@ -184,9 +190,21 @@ fn check_with_other_tools(site: &Site, name: &str, digest: &str) {
     };
     let auth = site.home.path().join(".docker/config.json").display().to_string();
     let source = format!("docker://{}", site.registry.reference(name));
-    let shown = tool("skopeo", &["inspect", "--tls-verify=false", "--authfile", &auth, "--format", "{{.Digest}}", &source]);
+    let shown = tool(
+        "skopeo",
+        &["inspect", "--tls-verify=false", "--authfile", &auth, "--format", "{{.Digest}}", &source],
+    );
     assert_eq!(shown.trim(), digest);
-    let copy = ["--insecure-policy", "copy", "-q", "--src-tls-verify=false", "--authfile", &auth, &source, "oci:layout:app"];
+    let copy = [
+        "--insecure-policy",
+        "copy",
+        "-q",
+        "--src-tls-verify=false",
+        "--authfile",
+        &auth,
+        &source,
+        "oci:layout:app",
+    ];
     tool("skopeo", &copy);
     tool("umoci", &["unpack", "--rootless", "--image", "layout:app", "bundle"]);
     let path = folder.join("bundle/config.json");
@@ -214,5 +232,9 @@ fn a_credential_stays_out_of_logs_store_cache_and_image() {
     }
     site.home.ok(&["pull", &name]);
     assert_eq!(site.home.files_with(encoded.as_bytes()), Vec::<String>::new(), "nor in the image's layers");
-    assert_ne!(site.home.files_with(b"hello from the application"), Vec::<String>::new(), "the search finds things");
+    assert_ne!(
+        site.home.files_with(b"hello from the application"),
+        Vec::<String>::new(),
+        "the search finds things"
+    );
 }

@@ -1,9 +1,7 @@
 //! The only file that prints.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is where printing belongs")]
-
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
 use coracle::{Event, Observer, Stream};
@@ -11,12 +9,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// What the user asked to be told: on standard output.
 pub(crate) fn result(text: &str) {
-    println!("{text}");
+    out(text);
 }
 
 /// What went wrong: on standard error.
 pub(crate) fn error(text: &str) {
-    eprintln!("error: {text}");
+    err(&format!("error: {text}"));
+}
+
+/// Whoever reads may have gone (`| head`); the operation goes on, and its exit status tells.
+fn out(line: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+fn err(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 /// Says nothing.
@@ -46,8 +53,14 @@ impl Terminal {
 impl Observer for Terminal {
     fn event(&self, event: Event) {
         let Ok(mut slot) = self.bar.lock() else { return };
+        // The bar makes room for whatever comes after it.
+        if !matches!(event, Event::LayerProgress { .. })
+            && let Some(done) = slot.take_if(|_| !matches!(event, Event::LayerReady { .. }))
+        {
+            done.bar.finish_and_clear();
+        }
         match event {
-            Event::PullStarted { image, layers: 0, .. } => eprintln!("{image}: all layers are here"),
+            Event::PullStarted { image, layers: 0, .. } => err(&format!("{image}: all layers are here")),
             Event::PullStarted { image, layers, bytes } if self.is_terminal => {
                 let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
                 let bar = ProgressBar::new(bytes).with_message(format!("{image} ({layers} layers)"));
@@ -57,7 +70,7 @@ impl Observer for Terminal {
                 });
             }
             Event::PullStarted { image, layers, bytes } => {
-                eprintln!("{image}: fetching {layers} layers, {:.1} MB", megabytes(bytes));
+                err(&format!("{image}: fetching {layers} layers, {:.1} MB", megabytes(bytes)));
             }
             Event::LayerProgress { layer, bytes } => {
                 if let Some(bar) = slot.as_mut() {
@@ -67,18 +80,20 @@ impl Observer for Terminal {
             }
             Event::LayerReady { layer, skipped } => {
                 if skipped > 0 {
-                    eprintln!(
+                    let text = format!(
                         "layer {layer}: {skipped} device files were left out; containers get their own"
                     );
+                    slot.as_ref().map_or_else(|| err(&text), |bar| bar.bar.suspend(|| err(&text)));
                 }
             }
-            Event::PhaseStarted { phase } => println!("===> {}", phase.to_uppercase()),
-            Event::Notice { text } => eprintln!("{}", printable(&text)),
+            Event::PhaseStarted { phase } => out(&format!("===> {}", phase.to_uppercase())),
+            Event::Notice { text } => err(&printable(&text)),
             Event::Line { stream, phase, text } => {
                 let prefix = phase.map(|phase| format!("[{phase}] ")).unwrap_or_default();
+                let line = format!("{prefix}{}", printable(&text));
                 match stream {
-                    Stream::Out => println!("{prefix}{}", printable(&text)),
-                    Stream::Err => eprintln!("{prefix}{}", printable(&text)),
+                    Stream::Out => out(&line),
+                    Stream::Err => err(&line),
                 }
             }
         }
