@@ -14,7 +14,9 @@ fn a_user_without_subordinate_ids_is_told_what_to_add() {
     std::fs::create_dir(&app).expect("make the application's folder");
     let path = app.display().to_string();
     let program = coracle_fixtures::built_program("coracle", env!("CARGO_BIN_EXE_coracle"));
-    for args in [&["pull", "127.0.0.1:1/x"][..], &["build", "app", "--path", &path, "--builder", "127.0.0.1:1/x"]] {
+    for args in
+        [&["pull", "127.0.0.1:1/x"][..], &["build", "app", "--path", &path, "--builder", "127.0.0.1:1/x"]]
+    {
         let mut command = Command::new(&program);
         command.args(args).env_clear().env("HOME", home.path()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         let output = command.output().expect("start coracle");

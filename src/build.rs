@@ -265,7 +265,7 @@ impl Build<'_> {
         if phase != Phase::Describe {
             self.observer.event(Event::PhaseStarted { phase: phase.title().to_owned() });
         }
-        match self.stage.launch(sandbox(phase, plan), Some(phase.title()))? {
+        match self.stage.launch_phase(sandbox(phase, plan), phase.title())? {
             Outcome::Exited(0) => Ok(()),
             outcome => Err(Error::Phase { phase: phase.title(), outcome }),
         }

@@ -49,6 +49,13 @@ pub enum Event {
         /// One sentence, of ours.
         text: String,
     },
+    /// What a container that runs for itself wrote, byte for byte.
+    Output {
+        /// Where it came from.
+        stream: Stream,
+        /// A piece of it.
+        bytes: Vec<u8>,
+    },
     /// A line that a program in a container wrote, without its line feed.
     Line {
         /// Where it came from.

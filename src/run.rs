@@ -63,7 +63,7 @@ pub fn run(
             .collect(),
         files: Vec::new(),
     };
-    let outcome = stage.launch(spec, None);
+    let outcome = stage.launch(spec);
     // The program's end is what the caller asked for; what cannot be deleted now, the next operation tries again.
     let finished = stage.finish();
     let outcome = outcome?;

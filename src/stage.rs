@@ -3,7 +3,6 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
-use std::thread::Scope;
 
 use coracle_runtime::{
     Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, Terminator,
@@ -69,56 +68,41 @@ impl<'a> Stage<'a> {
     /// Have the worker do something. Its standard output is a stream of events.
     pub(crate) fn work<J: Job>(&self, job: J) -> Result<J::Answer, Error> {
         let request: Request = job.into();
-        let answer: Result<J::Answer, String> = self.with_output(
+        let event =
+            |line: String| serde_json::from_str(&line).unwrap_or_else(|_| line_of(Stream::Out, None, line));
+        let answer: Result<J::Answer, String> = with_output(
             |output| Ok(self.session.work(&request, output)?),
-            |line| serde_json::from_str(&line).unwrap_or_else(|_| line_of(Stream::Out, None, line)),
-            None,
+            |out| lines(out, |line| self.observer.event(event(line))),
+            |err| lines(err, |line| self.observer.event(line_of(Stream::Err, None, line))),
         )?;
         answer.map_err(Error::Worker)
     }
 
-    /// Run a container. Its output becomes [`Event::Line`]s of `phase`.
-    pub(crate) fn launch(&self, spec: SandboxSpec, phase: Option<&str>) -> Result<Outcome, Error> {
-        self.with_output(
+    /// Run a phase's container. Its output becomes [`Event::Line`]s.
+    pub(crate) fn launch_phase(&self, spec: SandboxSpec, phase: &str) -> Result<Outcome, Error> {
+        let forward = |from, stream| {
+            lines(from, |line| self.observer.event(line_of(stream, Some(phase), line)));
+        };
+        with_output(
             |output| Ok(self.session.launch(spec, output)?),
-            |text| line_of(Stream::Out, phase, text),
-            phase,
+            |out| forward(out, Stream::Out),
+            |err| forward(err, Stream::Err),
         )
     }
 
-    /// Run `job` with two pipes, reading both until everybody who could write is gone.
-    fn with_output<T>(
-        &self,
-        job: impl FnOnce(JobOutput) -> Result<T, Error>,
-        on_stdout: impl Fn(String) -> Event + Send,
-        phase: Option<&str>,
-    ) -> Result<T, Error> {
-        let pipe = || pipe().map_err(Error::Pipe);
-        let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
-        std::thread::scope(|scope| {
-            self.forward(scope, out, on_stdout);
-            self.forward(scope, err, |text| line_of(Stream::Err, phase, text));
-            job(JobOutput { stdout, stderr })
-        })
-    }
-
-    fn forward<'scope>(
-        &'scope self,
-        scope: &'scope Scope<'scope, '_>,
-        from: OwnedFd,
-        event: impl Fn(String) -> Event + Send + 'scope,
-    ) {
-        let observer = self.observer;
-        scope.spawn(move || {
-            let mut reader = BufReader::new(File::from(from));
-            let mut line = Vec::new();
-            // A line over the limit is handed on in pieces, so that a program cannot make us hold it all.
-            while reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
-                let text = String::from_utf8_lossy(&line);
-                observer.event(event(text.trim_end_matches(['\n', '\r']).to_owned()));
-                line.clear();
+    /// Run a container. Its output becomes [`Event::Output`], byte for byte.
+    pub(crate) fn launch(&self, spec: SandboxSpec) -> Result<Outcome, Error> {
+        let forward = |mut from: File, stream| {
+            let mut bytes = vec![0; 1 << 16];
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                self.observer.event(Event::Output { stream, bytes: bytes[..count].to_vec() });
             }
-        });
+        };
+        with_output(
+            |output| Ok(self.session.launch(spec, output)?),
+            |out| forward(out, Stream::Out),
+            |err| forward(err, Stream::Err),
+        )
     }
 
     /// Delete the work folder, and those of operations that were killed, and end the stage.
@@ -135,11 +119,33 @@ impl<'a> Stage<'a> {
     }
 }
 
-fn line_of(stream: Stream, phase: Option<&str>, text: String) -> Event {
-    Event::Line { stream, phase: phase.map(str::to_owned), text }
+/// Run `job` with two pipes, reading both until everybody who could write is gone.
+fn with_output<T>(
+    job: impl FnOnce(JobOutput) -> Result<T, Error>,
+    on_stdout: impl FnOnce(File) + Send,
+    on_stderr: impl FnOnce(File) + Send,
+) -> Result<T, Error> {
+    let pipe = || std::io::pipe().map_err(Error::Pipe);
+    let ((out, stdout), (err, stderr)) = (pipe()?, pipe()?);
+    std::thread::scope(|scope| {
+        scope.spawn(|| on_stdout(File::from(OwnedFd::from(out))));
+        scope.spawn(|| on_stderr(File::from(OwnedFd::from(err))));
+        job(JobOutput { stdout: stdout.into(), stderr: stderr.into() })
+    })
 }
 
-fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
-    let (reader, writer) = std::io::pipe()?;
-    Ok((reader.into(), writer.into()))
+/// Each line without its line feed. One over the limit is handed on in pieces, so that a program cannot make us hold
+/// it all.
+fn lines(from: File, each: impl Fn(String)) {
+    let mut reader = BufReader::new(from);
+    let mut line = Vec::new();
+    while reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+        let text = String::from_utf8_lossy(&line);
+        each(text.trim_end_matches(['\n', '\r']).to_owned());
+        line.clear();
+    }
+}
+
+fn line_of(stream: Stream, phase: Option<&str>, text: String) -> Event {
+    Event::Line { stream, phase: phase.map(str::to_owned), text }
 }

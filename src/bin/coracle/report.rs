@@ -22,6 +22,11 @@ fn out(line: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
+/// The user's own program speaks: as it is, and at once.
+fn raw(to: &mut dyn Write, bytes: &[u8]) {
+    let _ = to.write_all(bytes).and_then(|()| to.flush());
+}
+
 fn err(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
@@ -87,6 +92,8 @@ impl Observer for Terminal {
                 }
             }
             Event::PhaseStarted { phase } => out(&format!("===> {}", phase.to_uppercase())),
+            Event::Output { stream: Stream::Out, bytes } => raw(&mut std::io::stdout().lock(), &bytes),
+            Event::Output { stream: Stream::Err, bytes } => raw(&mut std::io::stderr().lock(), &bytes),
             Event::Notice { text } => err(&printable(&text)),
             Event::Line { stream, phase, text } => {
                 let prefix = phase.map(|phase| format!("[{phase}] ")).unwrap_or_default();
