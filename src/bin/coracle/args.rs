@@ -28,7 +28,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Turn source into an image with a Cloud Native Buildpacks builder
-    Build(Build),
+    Build(Box<Build>),
     /// Fetch an image from a registry and unpack it
     Pull(Pull),
     /// Start an image of the local store in the foreground
