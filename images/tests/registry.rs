@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::time::{Duration, Instant};
 
 use coracle_fixtures::{DockerRegistry, Entry, RegistryAccess, RunImage};
 use coracle_images::{AuthFile, Digest, Platform, Reference, Registry, RegistryOptions};
@@ -50,7 +51,9 @@ fn an_unknown_authority_is_not_trusted() {
     let name = over_tls(&registry, "base:1");
     for ca_bundle in [None, other.ca_bundle()] {
         let options = RegistryOptions { ca_bundle, ..RegistryOptions::default() };
+        let start = Instant::now();
         let error = Registry::new(options).unwrap().image(&name, &platform()).unwrap_err();
+        assert!(start.elapsed() < Duration::from_secs(3), "an authority does not become known by waiting");
         let causes: Vec<String> =
             std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
                 .map(ToString::to_string)

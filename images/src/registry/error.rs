@@ -179,6 +179,24 @@ fn status(error: &OciDistributionError) -> Option<u16> {
 pub(crate) fn may_pass(error: &OciDistributionError) -> bool {
     match status(error) {
         Some(status) => status >= 500,
-        None => matches!(error, OciDistributionError::RequestError(_) | OciDistributionError::IoError(_)),
+        None => {
+            let connection =
+                matches!(error, OciDistributionError::RequestError(_) | OciDistributionError::IoError(_));
+            connection && !is_untrusted(error)
+        }
     }
+}
+
+/// Whether TLS failed over what the other side presents, an unknown certificate for one: that is so the next time too.
+fn is_untrusted(error: &OciDistributionError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        cause = match error.downcast_ref::<io::Error>() {
+            Some(error) if error.kind() == io::ErrorKind::InvalidData => return true,
+            // An error inside another is passed over by `source`.
+            Some(outer) => outer.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    false
 }
