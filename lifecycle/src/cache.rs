@@ -161,14 +161,22 @@ impl std::fmt::Display for CacheStep {
 pub fn save(dir: &Path, previous: &Cache, input: &SaveInput<'_>) -> Result<Vec<CacheStep>, CacheError> {
     let staging = dir.join("staging");
     remove(&staging)?;
-    fs::create_dir_all(&staging).map_err(|source| CacheError::Write { path: staging.clone(), source })?;
+    let steps = stage(&staging, previous, input).and_then(|steps| commit(dir).map(|()| steps));
+    if steps.is_err() {
+        // Half a cache is of no use, and may be what filled the disk. The error to tell is the first one.
+        let _ = remove(&staging);
+    }
+    steps
+}
+
+fn stage(staging: &Path, previous: &Cache, input: &SaveInput<'_>) -> Result<Vec<CacheStep>, CacheError> {
+    fs::create_dir_all(staging).map_err(|source| CacheError::Write { path: staging.to_owned(), source })?;
     let layers = Layers { dir: input.layers_dir, path: input.layers_path, owner: input.owner };
-    let mut saving = Saving { previous, layers, staging, steps: Vec::new() };
+    let mut saving = Saving { previous, layers, staging: staging.to_owned(), steps: Vec::new() };
     let metadata = saving.layers(input.group)?;
-    let path = saving.staging.join(CACHE_METADATA_LABEL);
+    let path = staging.join(CACHE_METADATA_LABEL);
     let text = write_json(&metadata).map_err(CacheError::Document)?;
     fs::write(&path, format!("{text}\n")).map_err(|source| CacheError::Write { path, source })?;
-    commit(dir)?;
     Ok(saving.steps)
 }
 

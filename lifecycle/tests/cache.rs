@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::Group;
-use coracle_lifecycle::cache::{Cache, CacheError, SaveInput, save};
+use coracle_lifecycle::cache::{Cache, CacheError, CacheStep, SaveInput, save};
 
 const METADATA: &str = "committed/io.buildpacks.lifecycle.cache.metadata";
 const FLAGS: &str =
@@ -55,6 +55,13 @@ impl Build {
     }
 
     fn save_after(&self, previous: &Cache) -> Vec<String> {
+        let steps = self.try_save(previous).unwrap();
+        let names: Vec<_> = fs::read_dir(self.cache()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, ["committed"]);
+        steps.iter().map(ToString::to_string).collect()
+    }
+
+    fn try_save(&self, previous: &Cache) -> Result<Vec<CacheStep>, CacheError> {
         let group: Group = toml::from_str(
             "[[group]]\nid = \"a/one\"\nversion = \"1.2.3\"\napi = \"0.10\"\n[[group]]\nid = \"b/two\"\nversion = \"0.0.1\"\napi = \"0.10\"\n",
         )
@@ -66,10 +73,7 @@ impl Build {
             layers_path: "/layers",
             owner: (1001, 1002),
         };
-        let steps = save(&self.cache(), previous, &input).unwrap();
-        let names: Vec<_> = fs::read_dir(self.cache()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(names, ["committed"]);
-        steps.iter().map(ToString::to_string).collect()
+        save(&self.cache(), previous, &input)
     }
 
     fn archives(&self) -> Vec<(String, u64)> {
@@ -177,6 +181,19 @@ fn a_killed_process_leaves_a_cache() {
     // Killed between two renames.
     fs::rename(build.cache().join("committed"), build.cache().join("committed-backup")).unwrap();
     assert!(build.save()[0].starts_with("Reusing"));
+}
+
+#[test]
+fn a_failure_leaves_the_cache_as_it_was() {
+    let build = sink();
+    build.save();
+    let (before, archives) = (build.metadata(), build.archives());
+    build.write("a_one/cached/c", "d\n");
+    build.write("a_one/tools.toml", "cache = true\n");
+    let previous = Cache::open(&build.cache()).unwrap();
+    assert!(matches!(build.try_save(&previous), Err(CacheError::Layers(_))));
+    assert_eq!((build.metadata(), build.archives()), (before, archives));
+    assert!(!build.cache().join("staging").exists());
 }
 
 #[test]

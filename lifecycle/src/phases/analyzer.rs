@@ -1,6 +1,7 @@
 //! `analyzer`: may the images be read and written, and what is known of them (Platform API, "analyzer").
 
 use std::collections::BTreeSet;
+use std::thread;
 
 use coracle_cnb::{Analyzed, RunToml};
 use coracle_images::{Digest, Image, LayoutError, Reference, RegistryError, uncompressed};
@@ -24,12 +25,16 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let run_name = run_name(call, &images, &outputs[0])?;
     let run = reference(&run_name)?;
 
-    // Nobody should wait for a build to hear that its result cannot be written.
-    let previous_image = previous_image(call, images.find(&previous), &previous)?;
-    let run_image = images.find(&run).map_err(PhaseError::AnalyzeImages)?;
-    for output in &outputs {
-        images.check_write(output).map_err(PhaseError::AnalyzeImages)?;
-    }
+    // Nobody should wait for a build to hear that its result cannot be written, nor for one answer before the next question.
+    let (previous_image, run_image) = thread::scope(|scope| {
+        let run_image = scope.spawn(|| images.find(&run));
+        let writes: Vec<_> =
+            outputs.iter().map(|output| scope.spawn(|| images.check_write(output))).collect();
+        let previous_image = previous_image(call, images.find(&previous), &previous)?;
+        let run_image = joined(run_image).map_err(PhaseError::AnalyzeImages)?;
+        writes.into_iter().try_for_each(joined).map_err(PhaseError::AnalyzeImages)?;
+        Ok::<_, PhaseError>((previous_image, run_image))
+    })?;
     if run_image.is_none() {
         call.warn(&format!("run image `{run_name}` does not exist: nothing can be exported onto it"));
     }
@@ -49,6 +54,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         call.warn_because("the bills of materials of the previous image do not come back", &error);
     }
     Ok(file::write_document(&arguments.path("analyzed"), &analyzed)?)
+}
+
+/// What a thread came to; a panic goes on in this one.
+fn joined<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Fetches the previous image's bills of materials for the restorer, which speaks to no registry.
