@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::Group;
+use coracle_cnb::{Analyzed, Group};
+use coracle_images::Digest;
+use coracle_images::unpack::SingleOwner;
 use coracle_lifecycle::cache::{Cache, CacheError, CacheStep, SaveInput, save};
+use coracle_lifecycle::restore::{Destination, RestoreInput, restore};
 
 const METADATA: &str = "committed/io.buildpacks.lifecycle.cache.metadata";
 const FLAGS: &str =
@@ -118,16 +122,59 @@ fn sink() -> Build {
     build
 }
 
+fn recorded() -> serde_json::Value {
+    let data: serde_json::Value = serde_json::from_str(include_str!("data/restore.json")).unwrap();
+    let mut cases = data["cases"].as_array().unwrap().iter();
+    cases.find(|case| case["name"] == "sink-platform-0.13").unwrap().clone()
+}
+
 #[test]
 fn writes_what_the_reference_wrote() {
     let build = sink();
-    let data: serde_json::Value = serde_json::from_str(include_str!("data/restore.json")).unwrap();
-    let cases = data["cases"].as_array().unwrap();
-    let case = cases.iter().find(|case| case["name"] == "sink-platform-0.13").unwrap();
+    let case = recorded();
     let first = ["Adding cache layer 'a/one:cached'", "Adding cache layer 'a/one:tools'"];
     assert_eq!(build.save(), first);
     assert_eq!(build.metadata(), case["rounds"][1]["cache"].as_str().unwrap());
     assert_eq!(build.archives().len(), 2);
+}
+
+#[test]
+fn comes_back_as_the_reference_restored_it() {
+    let build = sink();
+    build.save();
+    fs::remove_dir_all(build.layers().join("a_one")).unwrap();
+    let case = recorded();
+    let round = &case["rounds"][1];
+    let analyzed: Analyzed = toml::from_str(round["analyzed"].as_str().unwrap()).unwrap();
+    let group: Group = toml::from_str(round["group"].as_str().unwrap()).unwrap();
+    let layers = File::open(build.layers()).unwrap();
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let owner = SingleOwner { uid, gid };
+    let to = Destination { layers_dir: layers.as_fd(), layers_path: "/layers", owner, now: 1_700_000_000 };
+    let cache = Cache::open(&build.cache()).unwrap();
+    let metadata = &analyzed.metadata;
+    restore(&RestoreInput { group: &group, metadata, cache: &cache, skip_layers: false, to }).unwrap();
+    let lines = round["tree"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
+    let expected: BTreeSet<String> = lines.collect();
+    let mut found = BTreeSet::new();
+    tree(&build.layers(), "/layers", &mut found);
+    assert_eq!(found, expected);
+}
+
+/// Paths as the recordings list them.
+fn tree(dir: &Path, shown: &str, lines: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        let (path, shown) = (entry.path(), format!("{shown}/{}", entry.file_name().display()));
+        let metadata = entry.metadata().unwrap();
+        let mode = metadata.mode() & 0o7777;
+        if metadata.is_dir() {
+            lines.insert(format!("dir {shown} {mode:o}"));
+            tree(&path, &shown, lines);
+        } else {
+            let digest = Digest::of(fs::read(&path).unwrap());
+            lines.insert(format!("file {shown} {mode:o} {} {}", metadata.len(), &digest.hex()[..16]));
+        }
+    }
 }
 
 #[test]

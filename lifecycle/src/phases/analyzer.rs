@@ -10,7 +10,7 @@ use super::arguments::ArgumentError;
 use super::images::{Images, ImagesError};
 use super::restorer::Layers;
 use super::{Call, PhaseError};
-use crate::analyze::{AnalyzeInput, Found, analyze, choose_run_image};
+use crate::analyze::{Access, AnalyzeInput, Found, analyze, choose_run_image};
 use crate::file::{self, FileError};
 use crate::restore::restore_launch_bills;
 
@@ -125,6 +125,10 @@ fn run_name(call: &Call<'_>, images: &Images, output: &Reference) -> Result<Stri
         return Ok(name.to_string_lossy().into_owned());
     }
     let run: RunToml = file::read_document("run.toml", &call.arguments.path("run"))?.unwrap_or_default();
-    let readable = &mut |reference: &Reference| matches!(images.find(reference), Ok(Some(_)));
-    choose_run_image(output, &run, readable).map_err(PhaseError::Analyze)
+    let access = &mut |reference: &Reference| match images.find(reference) {
+        Ok(Some(_)) => Access::Readable,
+        Ok(None) => Access::Absent,
+        Err(_) => Access::Denied,
+    };
+    choose_run_image(output, &run, access).map_err(PhaseError::Analyze)
 }
