@@ -1,5 +1,6 @@
 //! The built binary, end to end.
 
+mod again;
 mod architecture;
 mod build;
 mod builder;
