@@ -54,3 +54,28 @@ fn cached_layers_and_metadata_come_back_under_every_runtime() {
         assert!(cleared.contains("count=0 store=[metadata]  of = \"store\" kept= words=["), "{cleared}");
     }
 }
+
+/// A launch layer that only the first build makes, with a bill of materials.
+fn reuser() -> Buildpack {
+    let toml = "api = \"0.10\"\n[buildpack]\nid = \"fixture/reuser\"\nversion = \"1.0.0\"\nsbom-formats = [\"application/vnd.cyclonedx+json\"]\n[[targets]]\nos = \"linux\"\n";
+    // The later of two files counts.
+    Buildpack::passing("fixture/reuser").file("buildpack.toml", toml).build(
+        r#"
+echo "found: $(cd "$1" && echo *)"
+if [ ! -e "$1/reused.toml" ]; then mkdir "$1/reused"; echo content >"$1/reused/content"; echo '{}' >"$1/reused.sbom.cdx.json"; fi
+printf '[types]\nlaunch = true\n' >"$1/reused.toml""#,
+    )
+}
+
+#[test]
+fn a_layer_that_is_reused_keeps_its_bill_of_materials() {
+    let site = Site::new(&[reuser()]);
+    let published = site.registry.reference("team/app");
+    for (image, more) in [("app", &[][..]), (&published, &["--publish"][..])] {
+        let first = build(&site, image, more);
+        assert!(first.contains("found: *"), "{first}");
+        let again = build(&site, image, more);
+        assert!(again.contains("found: reused.sbom.cdx.json reused.toml\n"), "{again}");
+        assert_eq!(first.lines().last(), again.lines().last(), "another image");
+    }
+}

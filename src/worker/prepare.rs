@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use coracle_images::{Reference, Store, write_sparse_layout};
+use coracle_cnb::{LIFECYCLE_METADATA_LABEL, LifecycleMetadata, read_json};
+use coracle_images::{Digest, Image, Reference, Store, write_sparse_layout};
 use coracle_lifecycle::phases::layout_path;
 use coracle_runtime::IdMap;
 use serde::{Deserialize, Serialize};
@@ -60,6 +61,9 @@ impl Job for Prepare {
             if let Some(image) = store.image(reference)? {
                 let folder = layout_path(&folders.layout(), reference);
                 write_sparse_layout(&image, Some(reference.identifier()), &folder)?;
+                if let Some(bills) = bills(&image).filter(|digest| store.has(digest)) {
+                    fs::copy(store.blob_path(&bills), folder.join("blobs/sha256").join(bills.hex()))?;
+                }
                 give_all(&folders.layout(), user)?;
             }
         }
@@ -86,6 +90,15 @@ impl Prepare {
         }
         make(&inner, Some(user))
     }
+}
+
+/// The one layer of an image that the next build needs whole: the bills of materials of layers that it will reuse.
+fn bills(image: &Image) -> Option<Digest> {
+    let label = image.config.label(LIFECYCLE_METADATA_LABEL)?;
+    let metadata: LifecycleMetadata = read_json(LIFECYCLE_METADATA_LABEL, label).ok()?;
+    let diff_id = metadata.sbom?.sha.parse().ok()?;
+    let layer = image.layers().into_iter().find(|layer| layer.diff_id == diff_id)?;
+    Some(layer.descriptor.digest)
 }
 
 fn make(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {

@@ -12,7 +12,7 @@ use super::analyzer::outputs;
 use super::images::{Images, ImagesError, layout_path};
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api;
-use crate::cache::{self, Cache, CacheError, SaveInput};
+use crate::cache::{self, CacheError, SaveInput};
 use crate::env::Env;
 use crate::export::{
     CREATED, ExportError, ExportInput, Outbox, OutboxError, PublishError, Source, Step, export, publish,
@@ -83,7 +83,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         && let Err(error) = save_cache(call, &documents.group, &cache_dir)
     {
         // The image is there: the next build is only slower.
-        call.warn(&format!("the cache is not saved: {error}{}", causes(&error)));
+        call.warn_because("the cache is not saved", &error);
     }
     Ok(())
 }
@@ -92,10 +92,7 @@ fn save_cache(call: &Call<'_>, group: &Group, dir: &Path) -> Result<(), Exporter
     let arguments = &call.arguments;
     let layers_path = arguments.path("layers");
     let layers_dir = open(&layers_path)?;
-    let previous = Cache::open(dir).unwrap_or_else(|error| {
-        call.warn(&format!("the cache of the last build is not used: {error}{}", causes(&error)));
-        Cache::default()
-    });
+    let previous = call.cache();
     let input = SaveInput {
         group,
         layers_dir: layers_dir.as_fd(),
@@ -106,10 +103,6 @@ fn save_cache(call: &Call<'_>, group: &Group, dir: &Path) -> Result<(), Exporter
         call.say(&step.to_string());
     }
     Ok(())
-}
-
-fn causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |cause| cause.source()).map(|cause| format!(": {cause}")).collect()
 }
 
 /// What the exporter was given to read.
