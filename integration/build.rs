@@ -3,8 +3,10 @@
 use std::process::{Command, Stdio};
 
 use coracle_fixtures::Buildpack;
+use coracle_fixtures::registry::PASSWORD;
 
 use crate::harness::{Ran, ran};
+use crate::isolation;
 use crate::site::Site;
 
 const RUNTIMES: [&str; 3] = ["youki", "crun", "runc"];
@@ -226,7 +228,7 @@ fn a_credential_stays_out_of_logs_store_cache_and_image() {
     let ran = built(&site, &name, &["--publish", "--verbose"]);
     let encoded = site.registry.docker_config();
     let encoded = encoded.split('"').find(|text| text.ends_with('=')).expect("a credential").to_owned();
-    for secret in [coracle_fixtures::registry::PASSWORD, &encoded] {
+    for secret in [PASSWORD, &encoded] {
         assert!(!ran.stdout.contains(secret) && !ran.stderr.contains(secret), "{}{}", ran.stdout, ran.stderr);
         assert_eq!(site.home.files_with(secret.as_bytes()), Vec::<String>::new());
     }
@@ -237,4 +239,29 @@ fn a_credential_stays_out_of_logs_store_cache_and_image() {
         Vec::<String>::new(),
         "the search finds things"
     );
+}
+
+#[test]
+fn the_phases_of_buildpacks_are_alone_and_find_no_credential() {
+    const SETTING: &str = "a-value-for-buildpacks-5521";
+    const ENCODED: &str = "dGVzdGVyOm5vdC1hLXNlY3JldA";
+    let probing = Buildpack::passing("fixture/probing").probing(&[PASSWORD, ENCODED, SETTING]);
+    let site = Site::with_password(&[probing]);
+    for runtime in RUNTIMES {
+        let name = site.registry.reference("probed:latest");
+        let setting = format!("SETTING={SETTING}");
+        let ran = built(&site, &name, &["--publish", "--verbose", "--runtime", runtime, "--env", &setting]);
+        for prefix in ["[detector]   {", "[builder] {"] {
+            let line = ran.stdout.lines().find(|line| line.starts_with(prefix)).expect("a report");
+            let report = serde_json::from_str(&line[prefix.len() - 1..]).expect("a report");
+            let found = |text: &str| isolation::found(&report, text).map(Vec::len);
+            assert_eq!(
+                (found(PASSWORD), found(ENCODED)),
+                (Some(0), Some(0)),
+                "{runtime}, {prefix}: {report:#}"
+            );
+            assert!(found(SETTING) >= Some(1), "the search finds what is there: {runtime}, {prefix}");
+            isolation::is_closed(&report, runtime, &["write-layers", "write-workspace"]);
+        }
+    }
 }

@@ -18,7 +18,7 @@ impl Site {
         Self::with(DockerRegistry::open(), buildpacks)
     }
 
-    /// The same behind a password, which the home's user has.
+    /// The same behind a password, which the home's user has; the builder has the probe.
     pub(crate) fn with_password(buildpacks: &[Buildpack]) -> Self {
         let site = Self::with(DockerRegistry::start(RegistryAccess::Password), buildpacks);
         let docker = site.home.path().join(".docker");
@@ -29,7 +29,7 @@ impl Site {
 
     fn with(registry: DockerRegistry, buildpacks: &[Buildpack]) -> Self {
         registry.push(&RunImage::new().image(), "run", "latest");
-        let builder = Builder::new(&registry.reference("run:latest")).group(buildpacks);
+        let builder = Builder::new(&registry.reference("run:latest")).group(buildpacks).probe();
         registry.push(&builder.image(), "builder", "latest");
         let site = Self { home: TestHome::new(), builder: registry.reference("builder:latest"), registry };
         std::fs::create_dir(site.app()).expect("make the application's folder");

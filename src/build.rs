@@ -286,22 +286,25 @@ impl Build<'_> {
             let phase = Some(phase.to_owned());
             self.observer.event(Event::Line { stream: Stream::Out, phase, text });
         };
-        match self.stage.work(worker::Detect { folders: plan.folders.clone() })? {
-            Detected::Group(buildpacks) => {
-                line(format!("{} buildpacks take part:", buildpacks.len()));
+        let Detected { group, runs } = self.stage.work(worker::Detect { folders: plan.folders.clone() })?;
+        if group.is_err() || plan.verbose {
+            for run in runs {
+                let verdict = match run.exit {
+                    0 => "passed".to_owned(),
+                    100 => "does not take part".to_owned(),
+                    exit => format!("failed (exit code {exit})"),
+                };
+                line(format!("{}: {verdict}", run.buildpack));
+                run.output.lines().for_each(|text| line(format!("  {text}")));
+            }
+        }
+        match group {
+            Ok(buildpacks) => {
+                line(format!("{} of the builder's buildpacks take part:", buildpacks.len()));
                 buildpacks.into_iter().for_each(line);
                 Ok(())
             }
-            Detected::Nothing { code, why, runs } => {
-                for run in runs {
-                    let verdict = match run.exit {
-                        0 => "passed".to_owned(),
-                        100 => "does not take part".to_owned(),
-                        exit => format!("failed (exit code {exit})"),
-                    };
-                    line(format!("{}: {verdict}", run.buildpack));
-                    run.output.lines().for_each(|text| line(format!("  {text}")));
-                }
+            Err((code, why)) => {
                 line(why);
                 Err(Error::Phase { phase, outcome: Outcome::Exited(code.into()) })
             }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use coracle_cnb::{Analyzed, Group};
 use coracle_lifecycle::describe::Description;
-use coracle_lifecycle::detect::{Catalog, ResolveError, resolve};
+use coracle_lifecycle::detect::{Catalog, DetectRun, ResolveError, resolve};
 use coracle_lifecycle::phases::DetectRuns;
 use coracle_lifecycle::{build, folder};
 use serde::de::DeserializeOwned;
@@ -46,14 +46,12 @@ pub(crate) struct Detect {
     pub(crate) folders: Folders,
 }
 
-/// What was chosen.
+/// What was chosen, and what each program said.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Detected {
-    /// The buildpacks that take part, by id and version.
-    Group(Vec<String>),
-    /// No group fits: the phase's exit code, why, and what each program said.
-    Nothing { code: u8, why: String, runs: Vec<DetectLine> },
+pub(crate) struct Detected {
+    /// The buildpacks that take part, by id and version; or the phase's exit code, and why none do.
+    pub(crate) group: Result<Vec<String>, (u8, String)>,
+    pub(crate) runs: Vec<DetectLine>,
 }
 
 /// One program's result, for people.
@@ -74,27 +72,30 @@ impl Job for Detect {
         let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
         let catalog = Catalog::of(description.buildpacks);
         let distro = description.distro.as_ref();
-        let detected = match resolve(&description.order, &catalog, &runs.runs, target, distro) {
-            Ok(detected) => detected,
-            Err(error) => {
-                let code = match error {
-                    ResolveError::NonePassed => 20,
-                    ResolveError::NonePassedWithErrors => 21,
-                    ResolveError::Unknown(_) | ResolveError::Cyclic(_) => 22,
-                };
-                let line = |run: &coracle_lifecycle::detect::DetectRun| DetectLine {
-                    buildpack: format!("{}@{}", run.id, run.version),
-                    exit: run.exit,
-                    output: run.output.clone(),
-                };
-                let runs = runs.runs.iter().map(line).collect();
-                return Ok(Detected::Nothing { code, why: error.to_string(), runs });
+        let group = match resolve(&description.order, &catalog, &runs.runs, target, distro) {
+            Ok(detected) => {
+                let control = self.folders.control();
+                fs::write(control.join("group.toml"), coracle_cnb::write_toml(&detected.group)?)?;
+                fs::write(control.join("plan.toml"), coracle_cnb::write_toml(&detected.plan)?)?;
+                Ok(detected.group.group.iter().map(coracle_cnb::GroupElement::name).collect())
             }
+            Err(error) => Err((exit_code(&error), error.to_string())),
         };
-        let control = self.folders.control();
-        fs::write(control.join("group.toml"), coracle_cnb::write_toml(&detected.group)?)?;
-        fs::write(control.join("plan.toml"), coracle_cnb::write_toml(&detected.plan)?)?;
-        Ok(Detected::Group(detected.group.group.iter().map(coracle_cnb::GroupElement::name).collect()))
+        let line = |run: DetectRun| DetectLine {
+            buildpack: format!("{}@{}", run.id, run.version),
+            exit: run.exit,
+            output: run.output,
+        };
+        Ok(Detected { group, runs: runs.runs.into_iter().map(line).collect() })
+    }
+}
+
+/// Of the detector (Platform API, "Exit Codes").
+fn exit_code(error: &ResolveError) -> u8 {
+    match error {
+        ResolveError::NonePassed => 20,
+        ResolveError::NonePassedWithErrors => 21,
+        ResolveError::Unknown(_) | ResolveError::Cyclic(_) => 22,
     }
 }
 
