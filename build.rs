@@ -20,6 +20,9 @@ fn main() {
         .args(["build", "--locked", "--package", "coracle-lifecycle", "--bin", "launcher"])
         .args(["--no-default-features", "--profile", "launcher", "--target", &target, "--target-dir"])
         .arg(&target_dir)
+        // No folder of this machine may be in it: its digest is part of every image.
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(&variable("CARGO_MANIFEST_DIR")).join("\u{1f}"))
+        .env_remove("RUSTFLAGS")
         // Lints and coverage of the outer build are not for this one.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .env_remove("RUSTC_WRAPPER");
@@ -27,4 +30,13 @@ fn main() {
     assert!(status.success(), "the launcher could not be built (cargo's messages are above)");
     let program = target_dir.join(target).join("launcher/launcher");
     println!("cargo::rustc-env=CORACLE_LAUNCHER={}", program.display());
+}
+
+/// Those of `.cargo/config.toml`, and names for the folders of this machine instead of their paths.
+fn flags(workspace: &str) -> Vec<String> {
+    let home = env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| format!("{home}/.cargo")));
+    let folders = [(workspace.to_owned(), "coracle"), (home.unwrap_or_default(), "cargo")];
+    let named = folders.iter().filter(|(folder, _)| !folder.is_empty());
+    let renamed = named.map(|(folder, name)| format!("--remap-path-prefix={folder}={name}"));
+    std::iter::once("-Ctarget-feature=+crt-static".to_owned()).chain(renamed).collect()
 }
