@@ -191,6 +191,31 @@ fn a_published_builder_says_of_itself_what_others_say_of_theirs() {
 }
 
 #[test]
+fn an_application_is_built_with_it_at_once() {
+    let kitchen = Kitchen::new();
+    let greeter = Buildpack::passing("two").layer("l", &["launch"], "content").process(&[
+        "cat",
+        "hello",
+        "/layers/two/l/content",
+    ]);
+    greeter.write(&kitchen.home.path().join("nested/two"));
+    kitchen.registry.push(&RunImage::new().image(), "run", "latest");
+    kitchen.home.ok(&kitchen.create(&[]));
+    let application = kitchen.home.path().join("application");
+    fs::create_dir(&application).expect("make a folder");
+    fs::write(application.join("hello"), "hello\n").expect("write");
+    let path = application.to_str().expect("a path");
+    let built = kitchen.home.ok(&["build", "app", "--path", path, "--builder", "made"]);
+    assert!(
+        built.stdout.contains("team/one@1.0.0") && built.stdout.contains("two@1.0.0"),
+        "{}",
+        built.stdout
+    );
+    assert_eq!(kitchen.home.ok(&["run", "app"]).stdout, "hello\ncontent");
+    assert_eq!(kitchen.home.leftovers(), Vec::<String>::new());
+}
+
+#[test]
 fn a_lifecycle_is_not_used_and_that_is_said() {
     let kitchen = Kitchen::new();
     kitchen.define(&format!("{DEFINITION}\n[lifecycle]\nversion = \"0.20.0\"\n"));
