@@ -9,5 +9,6 @@ mod import;
 mod isolation;
 mod kill;
 mod no_range;
+mod phases;
 mod run;
 mod site;

@@ -9,6 +9,7 @@
 //! | `pull.rs`, `run.rs`, `build.rs`, `import.rs` | one operation each |
 //! | `builder.rs` | another: builder.toml and folders of buildpacks become a builder's image |
 //! | `launcher.rs` | the program that built images start with |
+//! | `program.rs` | this program as a phase of a build |
 //! | `event.rs`, `error.rs` | what an operation says on its way, and at its end |
 
 mod build;
@@ -18,6 +19,7 @@ mod event;
 mod home;
 mod import;
 mod launcher;
+mod program;
 mod pull;
 mod run;
 mod stage;
@@ -31,28 +33,13 @@ pub use error::Error;
 pub use event::{Event, Observer, Stream};
 pub use home::Home;
 pub use import::{ImportError, ImportRequest, import};
+pub use program::play_phase;
 pub use pull::{PullPolicy, PullRequest, Pulled, pull};
 pub use run::{RunRequest, run};
 
 /// The first call of `main`: plays a role inside a stage, if this process was started for one, or a phase of a build,
-/// told by its name, inside a container. `report` shows a phase's failure.
+/// told by the program's name or its first word. `report` shows a phase's failure.
 pub fn take_over(report: fn(&dyn std::error::Error)) -> Option<i32> {
-    coracle_runtime::take_over(worker::serve).or_else(|| phase(report))
-}
-
-/// Phases are started by the path at which a container has them.
-fn phase(report: fn(&dyn std::error::Error)) -> Option<i32> {
-    let mut words = std::env::args_os();
-    let name = words.next()?;
-    if !std::path::Path::new(&name).starts_with("/cnb/lifecycle") {
-        return None;
-    }
-    let (words, env) = (words.collect::<Vec<_>>(), std::env::vars_os().collect());
-    match coracle_lifecycle::phases::main(&name, &words, &env, &launcher::launcher()) {
-        Ok(()) => Some(0),
-        Err(error) => {
-            report(&error);
-            Some(error.exit_code().into())
-        }
-    }
+    coracle_runtime::take_over(worker::serve)
+        .or_else(|| play_phase(&std::env::args_os().collect::<Vec<_>>(), report))
 }

@@ -51,6 +51,11 @@ pub fn describe(
     })
 }
 
+/// The distribution of the root filesystem that this process is in.
+pub(crate) fn build_distro() -> Result<Option<Distro>, FileError> {
+    Ok(file::read_text(Path::new("/etc/os-release"))?.as_deref().and_then(distro))
+}
+
 /// `ID` and `VERSION_ID` of os-release(5).
 fn distro(os_release: &str) -> Option<Distro> {
     let value = |name: &str| {

@@ -5,12 +5,15 @@
 //! shares a user and folders with the detector cannot reach the decision.
 
 mod catalog;
+mod explain;
 mod programs;
 mod resolve;
 mod trial;
 
 pub use catalog::{Catalog, CatalogError};
 pub(crate) use catalog::{buildpack_dir, read_one};
+pub use explain::{Tried, Verdict};
 pub(crate) use programs::add_target;
 pub use programs::{DetectProgramsInput, DetectRun, run_programs};
-pub use resolve::{Detected, ResolveError, resolve};
+pub use resolve::{Detected, ResolveError, explain, resolve};
+pub use trial::Obstacle;

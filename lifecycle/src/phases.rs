@@ -6,11 +6,14 @@
 mod analyzer;
 mod arguments;
 mod builder;
+mod called;
 mod describe_builder;
 mod detect_programs;
+mod detector;
 mod exporter;
 mod images;
 mod restorer;
+mod scratch;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -23,13 +26,14 @@ use crate::api;
 use crate::build::{BuildError, ComposeError};
 use crate::cache::Cache;
 use crate::describe::DescribeError;
-use crate::detect::CatalogError;
+use crate::detect::{CatalogError, ResolveError};
 use crate::env::Env;
 use crate::file::{self, FileError};
 use crate::restore::RestoreError;
 
 pub use crate::export::Launcher;
 pub use arguments::{ArgumentError, Arguments};
+pub use called::Called;
 pub use detect_programs::DetectRuns;
 pub use exporter::ExporterError;
 pub use images::{ImagesError, layout_path};
@@ -39,6 +43,8 @@ struct Phase {
     name: &'static str,
     flags: &'static [&'static str],
     images: Names,
+    /// Whether programs of buildpacks run in it.
+    foreign: bool,
     run: fn(&Call<'_>) -> Result<(), PhaseError>,
 }
 
@@ -51,7 +57,7 @@ enum Names {
 }
 
 /// The phases that are here.
-const PHASES: [Phase; 6] = [
+const PHASES: [Phase; 7] = [
     Phase {
         name: "analyzer",
         flags: &[
@@ -69,12 +75,14 @@ const PHASES: [Phase; 6] = [
             "uid",
         ],
         images: Names::One,
+        foreign: false,
         run: analyzer::run,
     },
     Phase {
         name: "describe-builder",
         flags: &["buildpacks", "description", "layers", "order"],
         images: Names::None,
+        foreign: false,
         run: describe_builder::run,
     },
     Phase {
@@ -91,7 +99,26 @@ const PHASES: [Phase; 6] = [
             "scratch",
         ],
         images: Names::None,
+        foreign: true,
         run: detect_programs::run,
+    },
+    Phase {
+        name: "detector",
+        flags: &[
+            "analyzed",
+            "app",
+            "build-config",
+            "buildpacks",
+            "group",
+            "layers",
+            "order",
+            "plan",
+            "platform",
+            "scratch",
+        ],
+        images: Names::None,
+        foreign: true,
+        run: detector::run,
     },
     Phase {
         name: "restorer",
@@ -108,6 +135,7 @@ const PHASES: [Phase; 6] = [
             "uid",
         ],
         images: Names::None,
+        foreign: false,
         run: restorer::run,
     },
     Phase {
@@ -124,6 +152,7 @@ const PHASES: [Phase; 6] = [
             "scratch",
         ],
         images: Names::None,
+        foreign: true,
         run: builder::run,
     },
     Phase {
@@ -147,17 +176,25 @@ const PHASES: [Phase; 6] = [
             "uid",
         ],
         images: Names::Some,
+        foreign: false,
         run: exporter::run,
     },
 ];
 
+/// Phases that only `coracle build` knows.
+const OF_OURS: [&str; 2] = ["describe-builder", "detect-programs"];
+
+/// The variable in which platforms hand credentials over (Platform API, "Registry Authentication").
+pub const CREDENTIALS_VARIABLE: &str = "CNB_REGISTRY_AUTH";
+
 /// Phases of the specification that are not here yet.
-const MISSING: [&str; 4] = ["detector", "creator", "rebaser", "extender"];
+const MISSING: [&str; 3] = ["creator", "rebaser", "extender"];
 
 /// A phase being run: what it was told, and by whom.
 #[derive(Debug)]
 struct Call<'a> {
     arguments: Arguments,
+    api: ApiVersion,
     env: &'a Env,
     launcher: &'a Launcher<'a>,
 }
@@ -189,6 +226,13 @@ impl Call<'_> {
         }
     }
 
+    /// Tells what only those want to know who look for a reason.
+    fn whisper(&self, text: &str) {
+        if self.arguments.text("log-level") == Some(OsStr::new("debug")) {
+            self.say(text);
+        }
+    }
+
     /// Tells what went wrong but does not end the phase.
     fn warn(&self, text: &str) {
         if self.arguments.text("log-level") != Some(OsStr::new("error")) {
@@ -201,12 +245,18 @@ impl Call<'_> {
 /// Why a phase failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PhaseError {
+    /// No phase is named.
+    #[error("no phase is named: `lifecycle PHASE ...` (phases: {names})", names = PHASES.map(|phase| phase.name).join(", "))]
+    Unnamed,
     /// The name is no phase.
     #[error("`{0}` is not a phase (phases: {names})", names = PHASES.map(|phase| phase.name).join(", "))]
     Unknown(String),
     /// The phase is not here yet.
     #[error("phase `{0}` is not implemented: use the builder's own lifecycle for it")]
     Missing(String),
+    /// Foreign programs would see the credentials.
+    #[error("remove the credentials in CNB_REGISTRY_AUTH from this process")]
+    HideCredentials(#[source] std::io::Error),
     /// An argument is wrong.
     #[error("read arguments")]
     Arguments(#[from] ArgumentError),
@@ -237,6 +287,12 @@ pub enum PhaseError {
     /// The buildpacks of the order could not be read.
     #[error("detect")]
     Detect(#[from] CatalogError),
+    /// No group of the order takes part.
+    #[error("detect")]
+    NotDetected(#[source] ResolveError),
+    /// Programs of buildpacks would do as root what they like.
+    #[error("refusing to run as root: start `{0}` as the build's user (CNB_USER_ID of the builder image)")]
+    Root(&'static str),
     /// The build failed.
     #[error("build")]
     Build(#[from] BuildError),
@@ -252,15 +308,18 @@ impl PhaseError {
     /// The exit code of the phase (Platform API, "Exit Codes").
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unknown(_) | Self::Missing(_) | Self::Arguments(_) => 3,
+            Self::Unnamed | Self::Unknown(_) | Self::Missing(_) | Self::Arguments(_) => 3,
             Self::PlatformApi(_) => 11,
-            Self::NoFile { .. } | Self::File(_) | Self::Credentials(_) => 1,
+            Self::NoFile { .. } | Self::File(_) | Self::Credentials(_) | Self::HideCredentials(_) => 1,
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),
             Self::Restore(error) => error.exit_code(),
             Self::Detect(CatalogError::Api { .. })
             | Self::Describe(DescribeError::Catalog(CatalogError::Api { .. })) => 12,
+            // A builder without what its order names is no failure of detection: the reference says 1.
+            Self::Detect(CatalogError::Missing { .. } | CatalogError::File { .. }) | Self::Root(_) => 1,
             Self::Detect(_) | Self::Describe(_) => 22,
+            Self::NotDetected(error) => error.exit_code(),
             Self::Build(error) => error.exit_code(),
             Self::Compose(_) => 52,
             Self::Export(error) => error.exit_code(),
@@ -271,20 +330,34 @@ impl PhaseError {
 /// Runs the phase that `name` (the program's own name, with or without a folder) says.
 pub fn main(name: &OsStr, args: &[OsString], env: &Env, launcher: &Launcher<'_>) -> Result<(), PhaseError> {
     let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if args.first().is_some_and(|word| called::is_version(word)) {
+        let version =
+            launcher.metadata.get("version").and_then(serde_json::Value::as_str).unwrap_or_default();
+        // Nobody is left to tell that standard output is closed.
+        let _ = writeln!(std::io::stdout(), "{version}");
+        return Ok(());
+    }
     let Some(phase) = PHASES.iter().find(|phase| phase.name == name) else {
-        let missing = MISSING.contains(&name.as_str());
-        return Err(if missing { PhaseError::Missing(name) } else { PhaseError::Unknown(name) });
+        return Err(match name.as_str() {
+            "lifecycle" => PhaseError::Unnamed,
+            missing if MISSING.contains(&missing) => PhaseError::Missing(name),
+            _ => PhaseError::Unknown(name),
+        });
     };
-    check_platform_api(env)?;
+    let api = platform_api(env)?;
     let arguments = Arguments::read(phase, args, env)?;
-    (phase.run)(&Call { arguments, env, launcher })
+    let is_root = nix::unistd::geteuid().is_root() || nix::unistd::getuid().is_root();
+    if phase.foreign && !OF_OURS.contains(&phase.name) && is_root {
+        return Err(PhaseError::Root(phase.name));
+    }
+    (phase.run)(&Call { arguments, api, env, launcher })
 }
 
-fn check_platform_api(env: &Env) -> Result<(), PhaseError> {
+fn platform_api(env: &Env) -> Result<ApiVersion, PhaseError> {
     let text = env.get(OsStr::new("CNB_PLATFORM_API")).map(|value| value.to_string_lossy().into_owned());
     let text = text.unwrap_or_default();
     match text.parse::<ApiVersion>() {
-        Ok(version) if api::PLATFORM_APIS.contains(&version) => Ok(()),
+        Ok(version) if api::PLATFORM_APIS.contains(&version) => Ok(version),
         _ => Err(PhaseError::PlatformApi(text)),
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use coracle_cnb::{Analyzed, Group};
 use coracle_lifecycle::describe::Description;
-use coracle_lifecycle::detect::{Catalog, DetectRun, ResolveError, resolve};
+use coracle_lifecycle::detect::{Catalog, DetectRun, resolve};
 use coracle_lifecycle::phases::DetectRuns;
 use coracle_lifecycle::{build, folder};
 use serde::de::DeserializeOwned;
@@ -79,7 +79,7 @@ impl Job for Detect {
                 fs::write(control.join("plan.toml"), coracle_cnb::write_toml(&detected.plan)?)?;
                 Ok(detected.group.group.iter().map(coracle_cnb::GroupElement::name).collect())
             }
-            Err(error) => Err((exit_code(&error), error.to_string())),
+            Err(error) => Err((error.exit_code(), error.to_string())),
         };
         let line = |run: DetectRun| DetectLine {
             buildpack: format!("{}@{}", run.id, run.version),
@@ -87,15 +87,6 @@ impl Job for Detect {
             output: run.output,
         };
         Ok(Detected { group, runs: runs.runs.into_iter().map(line).collect() })
-    }
-}
-
-/// Of the detector (Platform API, "Exit Codes").
-fn exit_code(error: &ResolveError) -> u8 {
-    match error {
-        ResolveError::NonePassed => 20,
-        ResolveError::NonePassedWithErrors => 21,
-        ResolveError::Unknown(_) | ResolveError::Cyclic(_) => 22,
     }
 }
 

@@ -1,11 +1,13 @@
 //! The decision: which group of the order is taken, and with which plan.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use coracle_cnb::{
     ApiVersion, BuildPlan, BuildpackId, Distro, Group, GroupElement, Order, OrderGroup, Plan, RunImageTarget,
 };
 
+use super::explain::{Tried, Verdict};
 use super::trial::{self, Candidate};
 use super::{Catalog, DetectRun, catalog};
 
@@ -45,15 +47,27 @@ pub fn resolve(
     target: Option<&RunImageTarget>,
     build_distro: Option<&Distro>,
 ) -> Result<Detected, ResolveError> {
+    explain(order, catalog, runs, target, build_distro).0
+}
+
+/// As [`resolve`], and what became of each group on the way.
+pub fn explain(
+    order: &Order,
+    catalog: &Catalog,
+    runs: &[DetectRun],
+    target: Option<&RunImageTarget>,
+    build_distro: Option<&Distro>,
+) -> (Result<Detected, ResolveError>, Vec<Tried>) {
     let outcomes =
         runs.iter().map(|run| ((run.id.clone(), run.version.clone()), Outcome::of(run, catalog))).collect();
-    let resolver = Resolver { catalog, outcomes, target, build_distro };
-    match resolver.order(&order.order, &[], &[], false, 0) {
+    let resolver = Resolver { catalog, outcomes, target, build_distro, tried: RefCell::default() };
+    let resolved = match resolver.order(&order.order, &[], &[], false, 0) {
         Ok(detected) => Ok(detected),
         Err(Failed::Stop(error)) => Err(error),
         Err(Failed::Group { errors: true }) => Err(ResolveError::NonePassedWithErrors),
         Err(Failed::Group { errors: false }) => Err(ResolveError::NonePassed),
-    }
+    };
+    (resolved, resolver.tried.into_inner())
 }
 
 /// What became of one program.
@@ -109,6 +123,7 @@ struct Resolver<'input> {
     outcomes: BTreeMap<(BuildpackId, String), Outcome>,
     target: Option<&'input RunImageTarget>,
     build_distro: Option<&'input Distro>,
+    tried: RefCell<Vec<Tried>>,
 }
 
 impl Resolver<'_> {
@@ -162,29 +177,36 @@ impl Resolver<'_> {
 
     fn settle(&self, done: &[GroupElement]) -> Result<Detected, Failed> {
         let (mut passes, mut errors, mut candidates) = (true, false, Vec::new());
+        let mut tried = Tried::default();
         for element in done {
-            match self.outcome(element)? {
-                Outcome::Passed(plan) => candidates.push(Candidate { element, plan }),
-                Outcome::Failed => passes &= element.optional,
-                Outcome::Error => {
-                    errors = true;
-                    passes &= element.optional;
+            let verdict = match self.outcome(element)? {
+                None => Verdict::OtherTarget,
+                Some(Outcome::Passed(plan)) => {
+                    candidates.push(Candidate { element, plan });
+                    Verdict::Passed
                 }
+                Some(Outcome::Failed) => Verdict::Failed,
+                Some(Outcome::Error) => Verdict::Error,
+            };
+            if verdict != Verdict::Passed {
+                passes &= element.optional;
+                errors |= verdict != Verdict::Failed;
             }
+            tried.results.push((element.name(), element.optional, verdict));
         }
-        if !passes {
-            return Err(Failed::Group { errors });
-        }
-        trial::first_that_fits(&candidates).ok_or(Failed::Group { errors: false })
+        let detected = if passes { trial::first_that_fits(&candidates, &mut tried.obstacles) } else { None };
+        self.tried.borrow_mut().push(tried);
+        detected.ok_or(Failed::Group { errors: !passes && errors })
     }
 
-    fn outcome(&self, element: &GroupElement) -> Result<&Outcome, Failed> {
+    /// What the program said; nothing where the buildpack is not for the run image's target.
+    fn outcome(&self, element: &GroupElement) -> Result<Option<&Outcome>, Failed> {
         let unknown = || Failed::Stop(ResolveError::Unknown(element.name()));
         let toml = self.catalog.get(element).ok_or_else(unknown)?;
         let mismatch = self.target.is_some_and(|target| !catalog::supports(toml, target, self.build_distro));
         if mismatch && !element.optional {
-            return Ok(&Outcome::Error);
+            return Ok(None);
         }
-        self.outcomes.get(&(element.id.clone(), element.version.clone())).ok_or_else(unknown)
+        self.outcomes.get(&(element.id.clone(), element.version.clone())).map(Some).ok_or_else(unknown)
     }
 }

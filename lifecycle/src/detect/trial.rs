@@ -25,18 +25,42 @@ struct Choice<'run> {
     removable: bool,
 }
 
-/// The first combination of alternatives that fits; the first buildpack's alternative changes slowest.
-pub(super) fn first_that_fits(candidates: &[Candidate<'_>]) -> Option<Detected> {
-    try_from(&mut Vec::new(), candidates)
+/// A buildpack that a trial left out, or that ended it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// `id@version`.
+    pub buildpack: String,
+    /// Whether the trial went on without it.
+    pub left_out: bool,
+    /// The name in its plan that nobody shares.
+    pub entry: String,
+    /// Whether it requires that, or provides it.
+    pub requires: bool,
 }
 
-fn try_from<'run>(prefix: &mut Vec<Choice<'run>>, rest: &[Candidate<'run>]) -> Option<Detected> {
-    let Some((first, rest)) = rest.split_first() else { return settle(prefix.clone()) };
+/// The first combination of alternatives that fits; the first buildpack's alternative changes slowest. `obstacles` are those of
+/// the last that was tried.
+pub(super) fn first_that_fits(
+    candidates: &[Candidate<'_>],
+    obstacles: &mut Vec<Obstacle>,
+) -> Option<Detected> {
+    try_from(&mut Vec::new(), candidates, obstacles)
+}
+
+fn try_from<'run>(
+    prefix: &mut Vec<Choice<'run>>,
+    rest: &[Candidate<'run>],
+    obstacles: &mut Vec<Obstacle>,
+) -> Option<Detected> {
+    let Some((first, rest)) = rest.split_first() else {
+        obstacles.clear();
+        return settle(prefix.clone(), obstacles);
+    };
     let last = first.plan.or.len();
     for (index, sections) in std::iter::once(&first.plan.sections).chain(&first.plan.or).enumerate() {
         let removable = first.element.optional && index == last;
         prefix.push(Choice { element: first.element, sections, removable });
-        let settled = try_from(prefix, rest);
+        let settled = try_from(prefix, rest, obstacles);
         prefix.pop();
         if settled.is_some() {
             return settled;
@@ -45,7 +69,7 @@ fn try_from<'run>(prefix: &mut Vec<Choice<'run>>, rest: &[Candidate<'run>]) -> O
     None
 }
 
-fn settle(mut trial: Vec<Choice<'_>>) -> Option<Detected> {
+fn settle(mut trial: Vec<Choice<'_>>, obstacles: &mut Vec<Obstacle>) -> Option<Detected> {
     loop {
         let dependencies = Dependencies::of(&trial);
         let in_the_way = dependencies.in_the_way();
@@ -55,6 +79,19 @@ fn settle(mut trial: Vec<Choice<'_>>) -> Option<Detected> {
             }
             return Some(Detected { group: group_of(&trial), plan: dependencies.plan() });
         }
+        let in_the_way: Vec<usize> = in_the_way
+            .into_iter()
+            .map(|(index, entry, requires)| {
+                let choice = &trial[index];
+                obstacles.push(Obstacle {
+                    buildpack: choice.element.name(),
+                    left_out: choice.removable,
+                    entry: entry.to_owned(),
+                    requires,
+                });
+                index
+            })
+            .collect();
         if in_the_way.iter().any(|index| !trial[*index].removable) {
             return None;
         }
@@ -104,14 +141,18 @@ impl<'run> Dependencies<'run> {
         Self(map)
     }
 
-    /// Requirements come first: leaving out who requires too early may change what is provided for nothing.
-    fn in_the_way(&self) -> Vec<usize> {
-        let early: Vec<usize> =
-            self.0.values().flat_map(|dependency| dependency.early.iter().copied()).collect();
-        if !early.is_empty() {
-            return early;
-        }
-        self.0.values().flat_map(|dependency| dependency.extra.iter().map(|(index, _)| *index)).collect()
+    /// Requirements come first: leaving out who requires too early may change what is provided for nothing. Each by its
+    /// place, the name, and whether it is required.
+    fn in_the_way(&self) -> Vec<(usize, &'run str, bool)> {
+        let of = |early: bool| {
+            self.0.iter().flat_map(move |(name, dependency)| {
+                let extra = dependency.extra.iter().map(|(index, _)| *index);
+                let indices: Vec<usize> = if early { dependency.early.clone() } else { extra.collect() };
+                indices.into_iter().map(move |index| (index, *name, early))
+            })
+        };
+        let early: Vec<_> = of(true).collect();
+        if early.is_empty() { of(false).collect() } else { early }
     }
 
     fn plan(&self) -> Plan {

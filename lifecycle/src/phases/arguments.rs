@@ -59,7 +59,7 @@ const FLAGS: [Flag; 29] = [
     ("run", "CNB_RUN_PATH", P("/cnb/run.toml")),
     ("run-image", "CNB_RUN_IMAGE", Text),
     ("runs", "", P("<layers>/detect-runs.toml")),
-    ("scratch", "", P("/tmp/coracle-plans")),
+    ("scratch", "", P("")),
     ("skip-layers", "CNB_SKIP_LAYERS", Switch),
     ("tag", "", Texts),
     ("uid", "CNB_USER_ID", Id),
@@ -265,7 +265,7 @@ mod tests {
 
     fn exporter() -> Phase {
         let flags = &["layers", "layout", "insecure-registry", "uid", "app", "plan", "group", "platform"];
-        Phase { name: "test", flags, images: Names::Some, run: |_| Ok(()) }
+        Phase { name: "test", flags, images: Names::Some, foreign: false, run: |_| Ok(()) }
     }
 
     #[test]

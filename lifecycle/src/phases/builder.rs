@@ -2,6 +2,7 @@
 
 use coracle_cnb::{Group, Plan};
 
+use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::build::{self, BuildInput};
 use crate::file;
@@ -12,6 +13,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let group: Group = needed("group.toml", &arguments.path("group"))?;
     let plan: Plan = needed("plan.toml", &arguments.path("plan"))?;
     let analyzed = analyzed(arguments)?;
+    let scratch = Scratch::of(call)?;
     let built = build::build(&BuildInput {
         group: &group,
         plan: &plan,
@@ -20,7 +22,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         layers_dir: &layers_dir,
         platform_dir: &arguments.path("platform"),
         build_config_dir: &arguments.path("build-config"),
-        scratch_dir: &arguments.path("scratch"),
+        scratch_dir: scratch.path(),
         target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
         outer_env: call.env,
     })?;

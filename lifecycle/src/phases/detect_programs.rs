@@ -2,6 +2,7 @@
 
 use coracle_cnb::Order;
 
+use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::detect::{Catalog, DetectProgramsInput, run_programs};
 use crate::file;
@@ -19,13 +20,14 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let buildpacks_dir = arguments.path("buildpacks");
     let catalog = Catalog::read(&buildpacks_dir, &order)?;
     let analyzed = analyzed(arguments)?;
+    let scratch = Scratch::of(call)?;
     let runs = run_programs(&DetectProgramsInput {
         catalog: &catalog,
         buildpacks_dir: &buildpacks_dir,
         app_dir: &arguments.path("app"),
         platform_dir: &arguments.path("platform"),
         build_config_dir: &arguments.path("build-config"),
-        scratch_dir: &arguments.path("scratch"),
+        scratch_dir: scratch.path(),
         target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
         outer_env: call.env,
     });

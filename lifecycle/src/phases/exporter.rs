@@ -10,6 +10,7 @@ use coracle_images::{Image, Reference};
 
 use super::analyzer::outputs;
 use super::images::{Images, ImagesError, layout_path};
+use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api;
 use crate::cache::{self, CacheError, SaveInput};
@@ -169,8 +170,9 @@ fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<I
             .map_or("".into(), |api| api.to_string_lossy()),
         created: &created(call),
     };
+    let scratch = Scratch::of(call)?;
     let outbox_dir = match &images {
-        Images::Registry(_) => arguments.path("scratch").join("outbox"),
+        Images::Registry(_) => scratch.path().join("outbox"),
         Images::Layout(dir) => layout_path(dir, &names[0]),
     };
     let mut outbox = Outbox::new(&outbox_dir).map_err(ExporterError::from)?;

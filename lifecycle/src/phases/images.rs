@@ -181,7 +181,7 @@ fn auth(env: &Env) -> Result<AuthFile, ImagesError> {
         }
     }
     let mut auths = file.get("auths").and_then(Value::as_object).cloned().unwrap_or_default();
-    if let Some(variable) = get("CNB_REGISTRY_AUTH") {
+    if let Some(variable) = get(super::CREDENTIALS_VARIABLE) {
         auths.extend(of_variable(variable).ok_or(ImagesError::Variable)?);
     }
     let text = json!({ "auths": auths }).to_string();

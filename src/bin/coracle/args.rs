@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Builder(Builder),
     /// List the images of the local store
     Images,
+    /// Run one phase of a build on this machine's own folders, as other platforms do
+    Lifecycle(Lifecycle),
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,6 +118,13 @@ impl From<PullPolicyName> for coracle::PullPolicy {
             PullPolicyName::Never => Self::Never,
         }
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Lifecycle {
+    /// The phase (analyzer, detector, restorer, builder, exporter or rebaser), its flags, its images; CNB_PLATFORM_API must be set
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+    pub(crate) words: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -134,6 +134,11 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
             report::result(created.digest.as_str());
             Ok(0)
         }
+        // Only with flags before it: otherwise `take_over` has seen the word.
+        Command::Lifecycle(lifecycle) => {
+            let words: Vec<_> = std::iter::once("lifecycle".into()).chain(lifecycle.words.clone()).collect();
+            Ok(coracle::play_phase(&words, failure::print_phase).unwrap_or(1))
+        }
         Command::Images => {
             let store = Store::open(home.store()).map_err(coracle::Error::from)?;
             for (reference, descriptor) in store.images().map_err(coracle::Error::from)? {

@@ -1,0 +1,205 @@
+//! Phases as other platforms call them: by links, by words, by variables, on the host's own folders.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const SECRET: &str = r#"{"r.example":"Basic dXNlcjpzZWNyZXQ="}"#;
+
+/// A builder's folders and an application, and the program under the names of the phases.
+struct Platform {
+    dir: TempDir,
+}
+
+impl Platform {
+    fn new(order: &str) -> Self {
+        let platform = Self { dir: tempfile::tempdir().expect("make a folder") };
+        for folder in ["app", "layers", "platform", "bin", "buildpacks"] {
+            fs::create_dir(platform.at(folder)).expect("make a folder");
+        }
+        platform.write("order.toml", order);
+        for name in ["analyzer", "detector", "builder", "lifecycle"] {
+            symlink(env!("CARGO_BIN_EXE_coracle"), platform.at("bin").join(name)).expect("make a link");
+        }
+        platform
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.dir.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        let path = self.at(path);
+        fs::create_dir_all(path.parent().expect("is below a folder")).expect("make a folder");
+        fs::write(path, text).expect("write a file");
+    }
+
+    fn buildpack(&self, id: &str, program: &str, script: &str) {
+        let dir = format!("buildpacks/{id}/1");
+        self.write(
+            &format!("{dir}/buildpack.toml"),
+            &format!("api = \"0.10\"\n[buildpack]\nid = \"{id}\"\nversion = \"1\"\n"),
+        );
+        let program = format!("{dir}/bin/{program}");
+        self.write(&program, &format!("#!/bin/sh\nset -e\n{script}\n"));
+        fs::set_permissions(self.at(&program), fs::Permissions::from_mode(0o755)).expect("set a mode");
+    }
+
+    fn command(&self, program: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(words).env_clear().env("PATH", "/usr/bin:/bin").env("CNB_PLATFORM_API", "0.13");
+        for (name, path) in [
+            ("CNB_APP_DIR", "app"),
+            ("CNB_LAYERS_DIR", "layers"),
+            ("CNB_BUILDPACKS_DIR", "buildpacks"),
+            ("CNB_ORDER_PATH", "order.toml"),
+            ("CNB_PLATFORM_DIR", "platform"),
+            ("CNB_BUILD_CONFIG_DIR", "no-build-config"),
+        ] {
+            command.env(name, self.at(path));
+        }
+        command
+    }
+
+    /// The phase by its link.
+    fn phase(&self, name: &str, words: &[&str]) -> Command {
+        self.command(&self.at("bin").join(name), words)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.at(path)).unwrap_or_default()
+    }
+}
+
+fn order(ids: &[&str]) -> String {
+    let elements = ids.iter().map(|id| format!("[[order.group]]\nid = \"{id}\"\nversion = \"1\"\n"));
+    std::iter::once("[[order]]\n".to_owned()).chain(elements).collect()
+}
+
+fn ran(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().expect("start a phase");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (status.code(), text(&stdout), text(&stderr))
+}
+
+#[test]
+fn a_phase_is_called_by_a_link_or_by_words() {
+    let platform = Platform::new(&order(&["one"]));
+    platform.buildpack("one", "detect", "exit 0");
+    let coracle = Path::new(env!("CARGO_BIN_EXE_coracle"));
+    let home = platform.at("home").display().to_string();
+    for mut command in [
+        platform.phase("detector", &[]),
+        platform.phase("lifecycle", &["detect"]),
+        platform.command(coracle, &["lifecycle", "detector"]),
+        platform.command(coracle, &["--home", &home, "--quiet", "lifecycle", "detector"]),
+    ] {
+        let _ = fs::remove_file(platform.at("layers/group.toml"));
+        let (code, _, stderr) = ran(&mut command);
+        assert_eq!(code, Some(0), "{command:?}: {stderr}");
+        let group = platform.read("layers/group.toml");
+        assert_eq!(group, "[[group]]\n  id = \"one\"\n  version = \"1\"\n  api = \"0.10\"\n");
+        assert!(platform.at("layers/plan.toml").exists());
+    }
+    let version = format!("{}\n", env!("CARGO_PKG_VERSION"));
+    for mut command in [
+        platform.phase("lifecycle", &["-version"]),
+        platform.phase("analyzer", &["-version"]),
+        platform.command(coracle, &["lifecycle", "-version"]),
+    ] {
+        assert_eq!(ran(&mut command), (Some(0), version.clone(), String::new()));
+    }
+    let (code, _, stderr) = ran(&mut platform.phase("lifecycle", &["perform"]));
+    assert!(code == Some(3) && stderr.contains("`perform` is not a phase"), "{stderr}");
+    let (code, _, stderr) = ran(platform.phase("detector", &[]).env_remove("CNB_PLATFORM_API"));
+    assert!(code == Some(11) && stderr.contains("CNB_PLATFORM_API"), "{stderr}");
+    let (code, stdout, _) = ran(&mut platform.command(coracle, &["lifecycle", "--help"]));
+    assert!(code == Some(0) && stdout.contains("coracle lifecycle"), "{stdout}");
+}
+
+#[test]
+fn foreign_programs_find_no_credentials_with_those_who_started_them() {
+    let platform = Platform::new(&order(&["one"]));
+    // Of this program, the phase that started it, and the whole line of those before: only the test itself holds the variable.
+    let look = "{ tr '\\0' '\\n' </proc/self/environ; tr '\\0' '\\n' </proc/$PPID/environ; tr '\\0' ' ' </proc/$PPID/cmdline; }";
+    platform.buildpack("one", "detect", &format!("{look} >seen-by-detect"));
+    platform.buildpack("one", "build", &format!("{look} >seen-by-build"));
+    for phase in ["detector", "builder"] {
+        let mut command = platform.phase(phase, &[]);
+        let (code, _, stderr) = ran(command.env("CNB_REGISTRY_AUTH", SECRET).env("OTHER", "kept"));
+        assert_eq!(code, Some(0), "{phase}: {stderr}");
+    }
+    for (file, phase) in [("app/seen-by-detect", "/detector"), ("app/seen-by-build", "/builder")] {
+        let seen = platform.read(file);
+        assert!(seen.contains("OTHER=kept") && seen.contains(phase), "the search is blind: {seen}");
+        assert!(!seen.contains("CNB_REGISTRY_AUTH") && !seen.contains("dXNlcj"), "{seen}");
+    }
+}
+
+#[test]
+fn the_environment_of_a_phase_with_credentials_is_closed() {
+    let platform = Platform::new(&order(&["one"]));
+    let registry = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let address = registry.local_addr().expect("have an address");
+    let (run, app) = (format!("{address}/run"), format!("{address}/app"));
+    let mut command = platform.phase("analyzer", &["-run-image", &run, &app]);
+    let mut analyzer = command.env("CNB_REGISTRY_AUTH", SECRET).spawn().expect("start the analyzer");
+    // It asks, and waits for an answer that never comes.
+    let asked = registry.accept();
+    let environment = fs::read(format!("/proc/{}/environ", analyzer.id()));
+    analyzer.kill().and_then(|()| analyzer.wait()).expect("end the analyzer");
+    asked.expect("be asked");
+    assert_eq!(environment.expect_err("no reading").kind(), std::io::ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn who_does_not_take_part_is_told_with_the_reason() {
+    let platform =
+        Platform::new(&format!("{}{}", order(&["passes", "fails"]), order(&["passes", "broken", "wants"])));
+    platform.buildpack("passes", "detect", "echo FROM-PASSES");
+    platform.buildpack("fails", "detect", "echo NO-LOCKFILE; exit 100");
+    platform.buildpack("broken", "detect", "echo 'SEGFAULT' >&2; exit 3");
+    platform.buildpack("wants", "detect", "printf '[[requires]]\\nname = \"jdk\"\\n' >$CNB_BUILD_PLAN_PATH");
+    let (code, stdout, stderr) = ran(&mut platform.phase("detector", &[]));
+    assert_eq!(code, Some(21), "{stderr}");
+    for line in [
+        "======== Output: fails@1 (does not take part) ========\nNO-LOCKFILE\n",
+        "======== Output: broken@1 (exit code 3) ========\nSEGFAULT\n",
+        "======== Results ========\npass: passes@1\nfail: fails@1\n",
+        "======== Results ========\npass: passes@1\nerr:  broken@1\npass: wants@1\n",
+    ] {
+        assert!(stdout.contains(line), "{line:?} in {stdout}");
+    }
+    assert!(stderr.contains("a buildpack failed with an error"), "{stderr}");
+    assert!(!platform.at("layers/group.toml").exists());
+
+    platform.write("order.toml", &order(&["passes", "wants"]));
+    let (code, stdout, _) = ran(&mut platform.phase("detector", &[]));
+    assert!(code == Some(20) && stdout.contains("\nfail: wants@1 requires jdk\n"), "{stdout}");
+    platform.write("order.toml", &format!("{}optional = true\n", order(&["passes", "wants"])));
+    let (code, stdout, _) = ran(&mut platform.phase("detector", &["-log-level", "debug"]));
+    assert!(code == Some(0) && stdout.contains("\nskip: wants@1 requires jdk\n"), "{stdout}");
+    let (code, stdout, _) = ran(&mut platform.phase("detector", &[]));
+    assert_eq!((code, stdout.as_str()), (Some(0), "passes 1\n"));
+
+    platform.write("order.toml", &order(&["absent"]));
+    let (code, _, stderr) = ran(&mut platform.phase("detector", &[]));
+    assert!(code == Some(1) && stderr.contains("look up buildpack `absent@1`"), "{stderr}");
+}
+
+#[test]
+fn root_is_refused_where_foreign_programs_run() {
+    let platform = Platform::new(&order(&["one"]));
+    platform.buildpack("one", "detect", "touch ran");
+    for phase in ["detector", "builder"] {
+        let program = platform.at("bin").join(phase);
+        let words = ["--user", "--map-root-user", "--", program.to_str().expect("is text")];
+        let (code, _, stderr) = ran(&mut platform.command(Path::new("/usr/bin/unshare"), &words));
+        assert!(code == Some(1) && stderr.contains("refusing to run as root"), "{phase}: {stderr}");
+    }
+    assert!(!platform.at("app/ran").exists());
+}

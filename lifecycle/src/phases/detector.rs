@@ -1,0 +1,73 @@
+//! `detector`: which buildpacks take part (Platform API, "detector"). The programs and the decision, in one process.
+//!
+//! `coracle build` runs the two halves apart, so that no program can reach the decision: see [`crate::detect`].
+
+use coracle_cnb::{ApiVersion, Group, Order};
+
+use super::scratch::Scratch;
+use super::{Call, PhaseError, analyzed, needed};
+use crate::describe;
+use crate::detect::{self, Catalog, DetectProgramsInput, DetectRun, ResolveError};
+use crate::file;
+
+pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let order: Order = needed("order.toml", &arguments.path("order"))?;
+    let buildpacks_dir = arguments.path("buildpacks");
+    let catalog = Catalog::read(&buildpacks_dir, &order)?;
+    let analyzed = analyzed(arguments)?;
+    // Before Platform API 0.12 there are stacks, which the platform compares, and no targets.
+    let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
+    let target = target.filter(|_| call.api >= ApiVersion::new(0, 12));
+    let distro = describe::build_distro()?;
+    let scratch = Scratch::of(call)?;
+    let runs = detect::run_programs(&DetectProgramsInput {
+        catalog: &catalog,
+        buildpacks_dir: &buildpacks_dir,
+        app_dir: &arguments.path("app"),
+        platform_dir: &arguments.path("platform"),
+        build_config_dir: &arguments.path("build-config"),
+        scratch_dir: scratch.path(),
+        target,
+        outer_env: call.env,
+    });
+    let (detected, tried) = detect::explain(&order, &catalog, &runs, target, distro.as_ref());
+    let explain = |text: &str| if detected.is_err() { call.say(text) } else { call.whisper(text) };
+    runs.iter().filter_map(said).for_each(|text| explain(&text));
+    tried.iter().for_each(|group| explain(&group.to_string()));
+    let detected = detected.map_err(PhaseError::NotDetected)?;
+    announce(call, &detected.group);
+    file::write_document(&arguments.path("group"), &detected.group)?;
+    Ok(file::write_document(&arguments.path("plan"), &detected.plan)?)
+}
+
+/// What a program printed, and how it ended.
+fn said(run: &DetectRun) -> Option<String> {
+    let DetectRun { id, version, exit, output, .. } = run;
+    let end = match exit {
+        0 | 100 if output.trim().is_empty() => return None,
+        0 => String::new(),
+        100 => " (does not take part)".to_owned(),
+        -1 => " (could not be run)".to_owned(),
+        exit => format!(" (exit code {exit})"),
+    };
+    Some(format!("======== Output: {id}@{version}{end} ========\n{}", output.trim_end()))
+}
+
+fn announce(call: &Call<'_>, group: &Group) {
+    let width = group.group.iter().map(|element| element.id.as_str().len()).max().unwrap_or(0);
+    for element in &group.group {
+        call.say(&format!("{:width$} {}", element.id.as_str(), element.version));
+    }
+}
+
+impl ResolveError {
+    /// The exit code of the detector (Platform API, "detector").
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NonePassed => 20,
+            Self::NonePassedWithErrors => 21,
+            Self::Unknown(_) | Self::Cyclic(_) => 22,
+        }
+    }
+}
