@@ -28,7 +28,7 @@ pub struct OrderGroup {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupElement {
     pub id: BuildpackId,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::ids::version")]
     pub version: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<ApiVersion>,
@@ -74,7 +74,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provider {
     pub id: BuildpackId,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::ids::version")]
     pub version: String,
     #[serde(default, skip_serializing_if = "is_false")]
     pub extension: bool,
@@ -134,7 +134,7 @@ pub struct BuildpackToml {
 #[serde(rename_all = "kebab-case")]
 pub struct BuildpackInfo {
     pub id: BuildpackId,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::ids::version")]
     pub version: String,
     #[serde(default)]
     pub name: String,

@@ -16,6 +16,9 @@ pub enum IdError {
         "buildpack id `{0}`: only letters, digits, `.`, `/` and `-` are allowed, and not `app`, `config` or `sbom`"
     )]
     Buildpack(String),
+    /// Not the version of a buildpack.
+    #[error("version `{0}` of a buildpack is `.` or `..`, or has `/` or a control character")]
+    Version(String),
     /// Not a process type.
     #[error("process type `{0}` is empty, `.` or `..`, or has one of / > < : | & \\")]
     Process(String),
@@ -111,6 +114,13 @@ impl TryFrom<String> for BuildpackId {
     }
 }
 
+/// The version of a buildpack, which is the name of its folder: anything that stays one.
+pub(crate) fn version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let refused = matches!(text.as_str(), "." | "..") || text.contains(|c: char| c == '/' || c.is_control());
+    if refused { Err(serde::de::Error::custom(IdError::Version(text))) } else { Ok(text) }
+}
+
 /// The type of a process: the name of a link under `/cnb/process`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -171,6 +181,25 @@ mod tests {
         assert_eq!("a/b".parse::<BuildpackId>().unwrap().dir(), "a_b");
         for refused in ["", "..", "a/b", "a|b"] {
             assert!(refused.parse::<ProcessType>().is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn versions_that_could_leave_their_folder_are_refused_in_every_document() {
+        let is_read = |version: &str| {
+            let element = format!("id = \"a\"\nversion = \"{version}\"\n");
+            let read = [
+                toml::from_str::<crate::GroupElement>(&element).is_ok(),
+                toml::from_str::<crate::Provider>(&element).is_ok(),
+                toml::from_str::<crate::BuildpackToml>(&format!("api = \"0.10\"\n[buildpack]\n{element}"))
+                    .is_ok(),
+            ];
+            assert_eq!(read, [read[0]; 3], "{version}");
+            read[0]
+        };
+        assert!(is_read("") && is_read("1.0.0+x~y_z") && is_read("..."));
+        for refused in [".", "..", "../x", "1/2", "/store", "a\\u0000", "\\u001b[2J"] {
+            assert!(!is_read(refused), "{refused}");
         }
     }
 }

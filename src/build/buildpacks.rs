@@ -159,6 +159,10 @@ mod tests {
         let toml = "api = \"0.10\"\n[buildpack]\nid = \"my/own\"\nversion = \"0.1\"\n";
         fs::write(folder.path().join("buildpack.toml"), toml).unwrap();
         assert_eq!(chosen(&[&path]), Ok(vec!["my/own@0.1".to_owned()]));
+        // The version names the folder into which the buildpack is copied.
+        fs::write(folder.path().join("buildpack.toml"), toml.replace("\"0.1\"", "\"../../../../store\""))
+            .unwrap();
+        assert!(chosen(&[&path]).unwrap_err().contains("version `../../../../store` of a buildpack"));
         fs::write(folder.path().join("buildpack.toml"), "broken").unwrap();
         assert!(chosen(&[&path]).unwrap_err().contains("its buildpack.toml cannot be read"));
         assert_eq!(
