@@ -106,12 +106,17 @@ pub fn build(
     if !source.is_dir() {
         return Err(Error::NotAFolder(request.path.clone()));
     }
-    let cache = home.cache(&request.image, request.cache_dir.as_deref(), observer)?;
+    let makers = makers_of_cache(request)?;
+    let cache = home.cache(&request.image, &makers, request.cache_dir.as_deref(), observer)?;
+    let (own, cached) = (home.canonical()?, cache.path.clone());
+    if source.starts_with(&own) || source.starts_with(&cached) {
+        return Err(Error::SourceIsOurs(source));
+    }
     let bind =
         |source: &Path, target: &str, access| Bind { source: source.into(), target: target.into(), access };
     let mut binds = vec![
         bind(&source, folders::SOURCE, Access::ReadOnly),
-        bind(&cache.path, folders::CACHE, Access::ReadWrite),
+        bind(&cache.open(), folders::CACHE, Access::ReadWrite),
     ];
     for (number, buildpack) in request.buildpacks.iter().enumerate() {
         if let Buildpack::Folder(path) = buildpack {
@@ -119,7 +124,8 @@ pub fn build(
         }
     }
     let stage = Stage::start_with(home, request.runtime, binds, observer, hold)?;
-    let excluded = home.inside(&source).into_iter().collect();
+    let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
+    let excluded = [own, cached].iter().filter_map(below).collect();
     let built = Build { request, stage: &stage, store: Store::open(home.store())?, observer, excluded }.run();
     // Whatever came of it, nothing is to be left; what failed first is what the user needs to hear.
     let finished = stage.finish();
@@ -314,6 +320,16 @@ impl Build<'_> {
     fn note(&self, text: String) {
         self.observer.event(Event::Notice { text });
     }
+}
+
+/// Whoever decides what is in the cache: the builder, the buildpacks brought along, and the ids that own its files.
+fn makers_of_cache(request: &BuildRequest) -> Result<String, Error> {
+    let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
+    let buildpacks = request.buildpacks.iter().map(|buildpack| match buildpack {
+        Buildpack::Folder(path) => format!("{:?}", path.canonicalize().as_deref().unwrap_or(path)),
+        named => format!("{named:?}"),
+    });
+    Ok([request.builder.to_string(), ids.key()].into_iter().chain(buildpacks).collect::<Vec<_>>().join("\n"))
 }
 
 /// The label has been read before; what it lacks is what nobody asked for.

@@ -52,6 +52,9 @@ pub enum Error {
     /// The source is no folder.
     #[error("the source {} is not a folder; name one with --path", .0.display())]
     NotAFolder(PathBuf),
+    /// The source is where images or the cache are kept.
+    #[error("the source {} is a folder in which images or caches are kept; name the application's with --path", .0.display())]
+    SourceIsOurs(PathBuf),
     /// An image given as builder is none.
     #[error("image {image} is not a builder: {why}; name a builder image with --builder")]
     NotABuilder {

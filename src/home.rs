@@ -1,10 +1,12 @@
 //! The folders of one user: the store, and a work folder for each operation that runs containers.
 
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use coracle_images::{Digest, Reference};
+use nix::fcntl::OFlag;
 
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -28,8 +30,16 @@ pub(crate) struct WorkFolder {
 /// The folder of one application's cache, held by a lock.
 #[derive(Debug)]
 pub(crate) struct CacheFolder {
+    /// Closed to everybody but the user.
     pub(crate) path: PathBuf,
     _lock: File,
+}
+
+impl CacheFolder {
+    /// What a build sees of it. Guests pass through it with ids of their own; the folder above keeps others out.
+    pub(crate) fn open(&self) -> PathBuf {
+        self.path.join("open")
+    }
 }
 
 impl Home {
@@ -59,33 +69,45 @@ impl Home {
         self.root.join("work")
     }
 
-    /// The cache of the application whose image is `image`, alone for as long as what is returned lives; `folder`
-    /// instead of the one below this home. Another build of the same application is waited for.
+    /// The cache of the application whose image is `image`, alone for as long as what is returned lives; below `folder`
+    /// instead of this home, where whoever names it says what it is for. Another build of the same application is waited for.
+    ///
+    /// `makers` is who fills it. What others left is not found: a stranger's builder that was tried once must not reach
+    /// into the builds of a trusted one.
     pub(crate) fn cache(
         &self,
         image: &Reference,
+        makers: &str,
         folder: Option<&Path>,
         observer: &dyn Observer,
     ) -> Result<CacheFolder, Error> {
-        let name = Digest::of(image.to_string());
-        let own = || self.root.join("caches").join(&name.hex()[..16]);
-        let path = folder.map_or_else(own, Path::to_owned);
-        let make = || DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        make().map_err(Error::folder("create the cache", &path))?;
-        let lock = File::open(&path).map_err(Error::folder("open the cache", &path))?;
+        let short = |text: &str| Digest::of(text).hex()[..16].to_owned();
+        let path = match folder {
+            Some(folder) => folder.join(short(makers)),
+            None => self.root.join("caches").join(short(&format!("{image}\n{makers}"))),
+        };
+        let failed = |act| Error::folder(act, &path);
+        DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed("create the cache"))?;
+        if let Some(folder) = folder {
+            check_owner(&fs::metadata(folder).map_err(failed("use the cache"))?, true)
+                .map_err(Error::folder("use the cache", folder))?;
+        }
+        let lock = own_folder(&path, 0o700).map_err(failed("use the cache"))?;
         if lock.try_lock().is_err() {
             let text = format!("waiting for another build that uses the cache {}", path.display());
             observer.event(Event::Notice { text });
-            lock.lock().map_err(Error::folder("lock the cache", &path))?;
+            lock.lock().map_err(failed("lock the cache"))?;
         }
-        let path = path.canonicalize().map_err(Error::folder("use the cache", &path))?;
-        Ok(CacheFolder { path, _lock: lock })
+        let path = path.canonicalize().map_err(failed("use the cache"))?;
+        let cache = CacheFolder { path, _lock: lock };
+        DirBuilder::new().recursive(true).create(cache.open()).map_err(failed("create the cache"))?;
+        own_folder(&cache.open(), 0o755).map_err(failed("use the cache"))?;
+        Ok(cache)
     }
 
-    /// This home as a path below `folder`, if it lies in there.
-    pub(crate) fn inside(&self, folder: &Path) -> Option<PathBuf> {
-        let root = self.root.canonicalize().ok()?;
-        Some(root.strip_prefix(folder).ok()?.to_owned())
+    /// Where this home really is.
+    pub(crate) fn canonical(&self) -> Result<PathBuf, Error> {
+        self.root.canonicalize().map_err(Error::folder("use", &self.root))
     }
 
     /// A new work folder, its lock taken before anybody else can see it.
@@ -111,6 +133,24 @@ impl Home {
         let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
         folders.filter(|path| is_unlocked(&lock_path(path))).collect()
     }
+}
+
+/// A real folder of the user's at `path`, given `mode`. A link there could lead into the store.
+fn own_folder(path: &Path, mode: u32) -> io::Result<File> {
+    let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+    let folder = File::options().read(true).custom_flags(flags).open(path)?;
+    check_owner(&folder.metadata()?, false)?;
+    folder.set_permissions(Permissions::from_mode(mode))?;
+    Ok(folder)
+}
+
+/// A folder of somebody else's is that one's to change at any time.
+fn check_owner(about: &fs::Metadata, or_root: bool) -> io::Result<()> {
+    let owner = about.uid();
+    if owner == nix::unistd::geteuid().as_raw() || or_root && owner == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("it belongs to the user with id {owner}; name one of your own")))
 }
 
 /// Beside the folder, not in it: so a folder can be deleted while its lock is still held.
@@ -164,6 +204,49 @@ mod tests {
                 "{}",
                 path.display()
             );
+        }
+    }
+
+    struct Silent;
+
+    impl Observer for Silent {
+        fn event(&self, _: Event) {}
+    }
+
+    fn cache(home: &Home, image: &str, makers: &str, folder: Option<&Path>) -> Result<PathBuf, Error> {
+        Ok(home.cache(&image.parse().unwrap(), makers, folder, &Silent)?.path)
+    }
+
+    #[test]
+    fn what_one_builder_cached_no_other_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("home")).unwrap();
+        let named = folder.path().join("named");
+        for given in [None, Some(named.as_path())] {
+            let own = cache(&home, "app", "trusted", given).unwrap();
+            assert_eq!(cache(&home, "app", "trusted", given).unwrap(), own);
+            assert_ne!(cache(&home, "app", "stranger", given).unwrap(), own);
+            assert_eq!(cache(&home, "other", "trusted", given).unwrap() == own, given.is_some());
+        }
+    }
+
+    #[test]
+    fn a_cache_is_a_closed_folder_of_the_user_and_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("home")).unwrap();
+        let named = folder.path().join("named");
+        fs::create_dir(&named).unwrap();
+        fs::set_permissions(&named, Permissions::from_mode(0o755)).unwrap();
+        let path = cache(&home, "app", "m", Some(&named)).unwrap();
+        let mode = |path: &Path| fs::symlink_metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&named), mode(&path), mode(&path.join("open"))), (0o755, 0o700, 0o755));
+        // A repository that brings a cache folder may bring links: to where only our own processes may write.
+        for linked in [path.join("open"), path.clone()] {
+            fs::remove_dir_all(&linked).unwrap();
+            std::os::unix::fs::symlink(home.store(), &linked).unwrap();
+            assert!(cache(&home, "app", "m", Some(&named)).is_err(), "{}", linked.display());
+            assert_eq!(mode(&home.store()), 0o700);
+            fs::remove_file(&linked).unwrap();
         }
     }
 }

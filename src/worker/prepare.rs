@@ -82,13 +82,7 @@ impl Job for Prepare {
 impl Prepare {
     /// The cache outlives the build: its inner folder belongs to the guest.
     fn make_cache(&self, user: (u32, u32)) -> io::Result<()> {
-        let outer = Path::new(folders::CACHE);
-        fs::set_permissions(outer, Permissions::from_mode(0o755))?;
-        let inner = outer.join(folders::CACHE_DATA);
-        if self.clear_cache {
-            delete(&inner)?;
-        }
-        make(&inner, Some(user))
+        make_cache_data(&Path::new(folders::CACHE).join(folders::CACHE_DATA), self.clear_cache, user)
     }
 }
 
@@ -99,6 +93,20 @@ fn bills(image: &Image) -> Option<Digest> {
     let diff_id = metadata.sbom?.sha.parse().ok()?;
     let layer = image.layers().into_iter().find(|layer| layer.diff_id == diff_id)?;
     Some(layer.descriptor.digest)
+}
+
+/// Whatever is there instead of a folder may be a link into the store, and is refused.
+fn make_cache_data(folder: &Path, clear: bool, user: (u32, u32)) -> io::Result<()> {
+    match fs::symlink_metadata(folder) {
+        Ok(found) if !found.is_dir() => {
+            return Err(io::Error::other(
+                "what lies in the cache is no folder; delete it, or name another cache",
+            ));
+        }
+        Ok(_) if clear => delete(folder)?,
+        _ => {}
+    }
+    make(folder, Some(user))
 }
 
 fn make(folder: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
@@ -116,4 +124,30 @@ fn give_all(folder: &Path, owner: (u32, u32)) -> io::Result<()> {
         std::os::unix::fs::lchown(entry.path(), Some(owner.0), Some(owner.1))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_in_the_cache_gives_nothing_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, store) = (folder.path().join("data"), folder.path().join("store"));
+        fs::create_dir(&store).unwrap();
+        fs::write(store.join("kept"), "").unwrap();
+        std::os::unix::fs::symlink(&store, &data).unwrap();
+        let me = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
+        for clear in [true, false] {
+            assert!(make_cache_data(&data, clear, me).is_err());
+        }
+        assert!(store.join("kept").exists());
+        fs::remove_file(&data).unwrap();
+        make_cache_data(&data, false, me).unwrap();
+        fs::write(data.join("old"), "").unwrap();
+        make_cache_data(&data, false, me).unwrap();
+        assert!(data.join("old").exists());
+        make_cache_data(&data, true, me).unwrap();
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
+    }
 }
