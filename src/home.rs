@@ -127,11 +127,11 @@ impl Home {
         Ok(WorkFolder { path, _lock: file })
     }
 
-    /// Names of work folders whose operation has ended without deleting them.
-    pub(crate) fn abandoned(&self) -> Vec<PathBuf> {
+    /// Work folders whose operation has ended without deleting them, now ours to delete.
+    pub(crate) fn abandoned(&self) -> Vec<WorkFolder> {
         let entries = fs::read_dir(self.work()).into_iter().flatten().flatten();
         let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
-        folders.filter(|path| is_unlocked(&lock_path(path))).collect()
+        folders.filter_map(|path| Some(WorkFolder { _lock: lock_if_free(&path)?, path })).collect()
     }
 }
 
@@ -159,8 +159,9 @@ fn lock_path(folder: &Path) -> PathBuf {
 }
 
 /// A folder without a lock file was made a moment ago, or lost its lock when it was deleted: leave it alone.
-fn is_unlocked(lock: &Path) -> bool {
-    File::open(lock).is_ok_and(|file| file.try_lock().is_ok())
+fn lock_if_free(folder: &Path) -> Option<File> {
+    let lock = File::open(lock_path(folder)).ok()?;
+    lock.try_lock().is_ok().then_some(lock)
 }
 
 impl WorkFolder {
@@ -168,11 +169,6 @@ impl WorkFolder {
     pub(crate) fn forget(self) {
         let _ = fs::remove_file(lock_path(&self.path));
     }
-}
-
-/// Forget the lock of an abandoned folder that a worker has deleted.
-pub(crate) fn forget_abandoned(folder: &Path) {
-    let _ = fs::remove_file(lock_path(folder));
 }
 
 #[cfg(test)]
@@ -184,12 +180,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let home = Home::open(folder.path().join("home")).unwrap();
         let held = home.new_work_folder().unwrap();
-        assert_eq!(home.abandoned(), Vec::<PathBuf>::new());
+        let paths = |folders: &[WorkFolder]| folders.iter().map(|f| f.path.clone()).collect::<Vec<_>>();
+        assert_eq!(paths(&home.abandoned()), Vec::<PathBuf>::new());
         let path = held.path.clone();
         drop(held);
-        assert_eq!(home.abandoned(), vec![path.clone()], "its process is gone, its folder is not");
+        let abandoned = home.abandoned();
+        assert_eq!(paths(&abandoned), vec![path.clone()], "its process is gone, its folder is not");
+        assert_eq!(paths(&home.abandoned()), Vec::<PathBuf>::new(), "somebody deletes it already");
         fs::remove_dir(&path).unwrap();
-        forget_abandoned(&path);
+        abandoned.into_iter().for_each(WorkFolder::forget);
         assert_eq!(fs::read_dir(home.work()).unwrap().count(), 0);
     }
 

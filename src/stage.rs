@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use coracle_runtime::{
     Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, Terminator,
@@ -10,7 +11,7 @@ use coracle_runtime::{
 
 use crate::error::Error;
 use crate::event::{Event, Observer, Stream};
-use crate::home::{self, Home, WorkFolder};
+use crate::home::{Home, WorkFolder};
 use crate::worker::{Delete, Job, Request};
 
 /// Where the store is in the stage's root.
@@ -61,8 +62,8 @@ impl<'a> Stage<'a> {
     }
 
     /// The work folder's path in the stage's root.
-    pub(crate) fn folder(&self) -> std::path::PathBuf {
-        std::path::Path::new(WORK).join(self.folder.path.file_name().unwrap_or_default())
+    pub(crate) fn folder(&self) -> PathBuf {
+        Path::new(WORK).join(self.folder.path.file_name().unwrap_or_default())
     }
 
     /// Have the worker do something. Its standard output is a stream of events.
@@ -107,13 +108,17 @@ impl<'a> Stage<'a> {
 
     /// Delete the work folder, and those of operations that were killed, and end the stage.
     pub(crate) fn finish(self) -> Result<(), Error> {
+        self.work(Delete { folders: vec![self.folder()] })?;
         let abandoned = self.home.abandoned();
-        let mut folders = vec![self.folder()];
-        folders.extend(
-            abandoned.iter().filter_map(|path| Some(std::path::Path::new(WORK).join(path.file_name()?))),
-        );
-        self.work(Delete { folders })?;
-        abandoned.iter().for_each(|path| home::forget_abandoned(path));
+        let in_stage = |folder: &WorkFolder| Some(Path::new(WORK).join(folder.path.file_name()?));
+        let folders: Vec<PathBuf> = abandoned.iter().filter_map(in_stage).collect();
+        if !folders.is_empty() {
+            match self.work(Delete { folders }) {
+                Ok(()) => abandoned.into_iter().for_each(WorkFolder::forget),
+                // What another operation left does not make this one fail.
+                Err(error) => self.observer.event(Event::Notice { text: error.to_string() }),
+            }
+        }
         self.folder.forget();
         Ok(())
     }
