@@ -54,6 +54,7 @@ impl Home {
             builder.recursive(true).mode(0o700);
             builder.create(&folder).map_err(Error::folder("create", &folder))?;
         }
+        check_closed(&home.root).map_err(Error::folder("use", &home.root))?;
         // Runtimes pass through it as a guest's id, in the stage, where the closed root above is not on the way.
         let work = home.work();
         fs::set_permissions(&work, Permissions::from_mode(0o711)).map_err(Error::folder("open", &work))?;
@@ -153,6 +154,19 @@ fn check_owner(about: &fs::Metadata, or_root: bool) -> io::Result<()> {
     Err(io::Error::other(format!("it belongs to the user with id {owner}; name one of your own")))
 }
 
+/// Unpacked layers hold setuid programs, whose owners have the ids that later builds trust.
+fn check_closed(path: &Path) -> io::Result<()> {
+    let about = fs::metadata(path)?;
+    check_owner(&about, false)?;
+    match about.mode() & 0o777 {
+        mode if mode & 0o077 != 0 => Err(io::Error::other(format!(
+            "others may enter it (mode {mode:o}), and it holds programs of strangers; close it with: chmod 700 {}",
+            path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Beside the folder, not in it: so a folder can be deleted while its lock is still held.
 fn lock_path(folder: &Path) -> PathBuf {
     folder.with_extension("lock")
@@ -203,6 +217,18 @@ mod tests {
                 "{}",
                 path.display()
             );
+        }
+    }
+
+    #[test]
+    fn a_home_that_others_may_enter_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("home");
+        for mode in [0o755, 0o710, 0o701] {
+            fs::create_dir_all(&root).unwrap();
+            fs::set_permissions(&root, Permissions::from_mode(mode)).unwrap();
+            let Err(Error::Folder { source, .. }) = Home::open(&root) else { panic!("mode {mode:o}") };
+            assert!(source.to_string().contains("close it with: chmod 700"), "{source}");
         }
     }
 
