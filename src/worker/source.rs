@@ -1,12 +1,14 @@
 //! Copies of the user's folders for a guest: owned by the guest's ids, at one instant, links as they are.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown, symlink};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{AT_FDCWD, OFlag};
+use coracle_lifecycle::folder;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 
@@ -31,26 +33,29 @@ pub(super) fn copy_tree(
     owner: (u32, u32),
     excluded: &[PathBuf],
 ) -> Result<usize, CopyError> {
+    let root = File::open(source).map_err(|error| CopyError { path: PathBuf::new(), source: error })?;
     let (mut skipped, mut folders) = (0, Vec::new());
     let mut pending = VecDeque::from([PathBuf::new()]);
     while let Some(path) = pending.pop_front() {
-        let (from, to) = (source.join(&path), target.join(&path));
         let failed = |source| CopyError { path: path.clone(), source };
-        let about =
-            if path.as_os_str().is_empty() { fs::metadata(&from) } else { fs::symlink_metadata(&from) };
-        let about = about.map_err(failed)?;
+        let (to, from) = (target.join(&path), open(&root, &path, OFlag::O_PATH).map_err(failed)?);
+        let about = from.metadata().map_err(failed)?;
         if about.is_dir() {
             fs::create_dir(&to).map_err(failed)?;
-            let entries = fs::read_dir(&from).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-            let paths = entries.map_err(failed)?.into_iter().map(|entry| path.join(entry.file_name()));
-            pending.extend(paths.filter(|path| !excluded.contains(path)));
+            for entry in folder::entries(root.as_fd(), named(&path))
+                .map_err(|error| failed(io::Error::other(error)))?
+            {
+                let below = path.join(entry.name);
+                pending.extend((!excluded.contains(&below)).then_some(below));
+            }
             // Its mode and time come last: a folder that may not be written must still be filled.
             folders.push((to, about.mode()));
         } else if about.is_symlink() {
-            let link = fs::read_link(&from).map_err(failed)?;
+            let link = readlinkat(&from, "").map_err(|errno| failed(errno.into()))?;
             symlink(link, &to).and_then(|()| settle(&to, None, owner)).map_err(failed)?;
         } else if about.is_file() {
-            copy_file(&from, &to).and_then(|()| settle(&to, Some(about.mode()), owner)).map_err(failed)?;
+            let mode = copy_file(&root, &path, &to).map_err(failed)?;
+            settle(&to, Some(mode), owner).map_err(failed)?;
         } else {
             skipped += 1;
         }
@@ -61,12 +66,29 @@ pub(super) fn copy_tree(
     Ok(skipped)
 }
 
-/// On file systems that can, std's copy shares the blocks or stays inside the kernel (copy_file_range(2)).
-fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
-    let mut from = OpenOptions::new().read(true).custom_flags(flags).open(from)?;
-    let mut to = File::create_new(to)?;
-    io::copy(&mut from, &mut to).map(drop)
+/// Open what lies below `root`. Others may be able to write there while we read: a folder that has become a link leads
+/// nowhere (openat2(2)).
+fn open(root: &File, path: &Path, flags: OFlag) -> io::Result<File> {
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    Ok(openat2(root.as_fd(), named(path), how)?.into())
+}
+
+/// The empty path has no name for the kernel.
+fn named(path: &Path) -> &Path {
+    if path.as_os_str().is_empty() { Path::new(".") } else { path }
+}
+
+/// The file's mode. On file systems that can, std's copy shares the blocks or stays inside the kernel (copy_file_range(2)).
+fn copy_file(root: &File, path: &Path, to: &Path) -> io::Result<u32> {
+    let mut from = open(root, path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
+    let about = from.metadata()?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is no regular file any more"));
+    }
+    io::copy(&mut from, &mut File::create_new(to)?)?;
+    Ok(about.mode())
 }
 
 /// Owner, mode (links have none) and time, in the order in which none undoes another.
@@ -116,5 +138,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let failed = copy_tree(&folder.path().join("missing"), &folder.path().join("t"), (0, 0), &[]);
         assert_eq!(failed.unwrap_err().to_string(), "could not copy `` of the source");
+    }
+
+    #[test]
+    fn a_folder_that_becomes_a_link_while_it_is_copied_leads_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, other) = (folder.path().join("s"), folder.path().join("other"));
+        for path in [&source, &other] {
+            fs::create_dir_all(path.join("in")).unwrap();
+            fs::write(path.join("in/file"), path.as_os_str().as_encoded_bytes()).unwrap();
+        }
+        let root = File::open(&source).unwrap();
+        assert!(open(&root, Path::new("in/file"), OFlag::O_RDONLY).is_ok());
+        assert!(open(&root, Path::new("../other/in/file"), OFlag::O_RDONLY).is_err());
+        fs::rename(source.join("in"), source.join("was")).unwrap();
+        symlink(other.join("in"), source.join("in")).unwrap();
+        let target = folder.path().join("t");
+        assert!(copy_file(&root, Path::new("in/file"), &target).is_err() && !target.exists());
+        fs::remove_file(source.join("in")).unwrap();
+        nix::unistd::mkfifo(&source.join("in"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(copy_file(&root, Path::new("in"), &target).is_err() && !target.exists());
     }
 }
