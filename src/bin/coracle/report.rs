@@ -12,9 +12,10 @@ pub(crate) fn result(text: &str) {
     out(text);
 }
 
-/// What went wrong: on standard error.
+/// What went wrong: on standard error. It quotes strangers: names of their files, what their documents hold.
 pub(crate) fn error(text: &str) {
-    err(&format!("error: {text}"));
+    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    err(&format!("error: {}", lines.join("\n")));
 }
 
 /// Whoever reads may have gone (`| head`); the operation goes on, and its exit status tells.
@@ -107,10 +108,14 @@ impl Observer for Terminal {
     }
 }
 
-/// A stranger's line without what would move the cursor, write the clipboard or rename the window: every control
-/// character but the tab is replaced.
+/// A stranger's line without what would move the cursor, write the clipboard, rename the window or turn the order of
+/// letters around: every control character but the tab is replaced, and so are the overrides of direction (Unicode
+/// Standard Annex 9, "Explicit Directional Formatting Characters").
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+    let drives = |c: char| {
+        c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if drives(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for reading, to one decimal")]
@@ -128,5 +133,6 @@ mod tests {
             printable("a\tb\u{1b}]52;c;x\u{7}\r\u{9b}2Jé"),
             "a\tb\u{fffd}]52;c;x\u{fffd}\u{fffd}\u{fffd}2Jé"
         );
+        assert_eq!(printable("a\u{202e}b\u{2066}c \u{5d0}"), "a\u{fffd}b\u{fffd}c \u{5d0}");
     }
 }
