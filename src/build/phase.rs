@@ -141,7 +141,8 @@ fn mounts_of(phase: Phase, plan: &Plan) -> Vec<Mount> {
     match phase {
         Phase::Describe => vec![control(), out()],
         Phase::Analyze => [control(), out(), layers(ReadWrite)].into_iter().chain(layout(ReadOnly)).collect(),
-        Phase::Detect => vec![control(), out(), layers(ReadWrite), workspace(ReadWrite)],
+        // What the restorer finds in the layers' folder is the analyzer's and nobody else's.
+        Phase::Detect => vec![control(), out(), workspace(ReadWrite)],
         Phase::Restore => vec![control(), out(), layers(ReadWrite), cache(ReadOnly)],
         Phase::Build => vec![control(), layers(ReadWrite), workspace(ReadWrite)],
         Phase::Export => [control(), out(), layers(ReadOnly), workspace(ReadOnly), cache(ReadWrite)]
