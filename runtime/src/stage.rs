@@ -37,6 +37,9 @@ pub(crate) enum StageReport {
 pub(crate) fn run() -> i32 {
     // Whatever the program around us left open is no business of jobs and containers. Before Linux 5.11 it stays.
     let _ = sys::keep_inherited_descriptors();
+    // The user's says what the user's own files are like. Folders for guests must be open to them, and what is made for
+    // us alone is given its mode.
+    let _ = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let Ok(control) = protocol::job_socket() else { return 125 };
     match enter(&control) {
         Ok(code) => code,
