@@ -1,9 +1,11 @@
 //! Reading and writing documents, with errors that name the file.
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::DocumentError;
+use nix::fcntl::OFlag;
 
 /// The largest document that is read: what foreign programs write must not fill the memory.
 pub(crate) const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
@@ -18,6 +20,9 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
+    /// It is no file: a FIFO, say, which would be waited for.
+    #[error("read file: `{path}` is not a regular file")]
+    Unfit { path: PathBuf },
     /// The file is larger than any document should be.
     #[error("read file: `{path}` is larger than {MAX_DOCUMENT} bytes")]
     TooLarge { path: PathBuf },
@@ -48,11 +53,16 @@ pub enum FileError {
 pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
     use std::io::Read as _;
     let failed = |source| FileError::Read { path: path.to_owned(), source };
-    let file = match std::fs::File::open(path) {
+    // Nonblocking: foreign programs may have put a FIFO there.
+    let file = match std::fs::File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
+    let about = file.metadata().map_err(failed)?;
+    if !about.is_file() && !about.is_dir() {
+        return Err(FileError::Unfit { path: path.to_owned() });
+    }
     let mut bytes = Vec::new();
     file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_DOCUMENT {
@@ -126,5 +136,21 @@ impl DirEntry {
     /// The name within its folder.
     pub fn name(&self) -> &std::ffi::OsStr {
         self.path.file_name().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifo_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (fifo, link) = (dir.path().join("fifo"), dir.path().join("link"));
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink(&fifo, &link).unwrap();
+        for path in [fifo.as_path(), &link, Path::new("/dev/zero")] {
+            assert!(matches!(read_bytes(path), Err(FileError::Unfit { .. })), "{}", path.display());
+        }
     }
 }
