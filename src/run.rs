@@ -115,7 +115,10 @@ fn command_line(config: &Config, request: &RunRequest) -> Vec<String> {
 /// The image's variables, those of the request over them, and a `PATH` in any case.
 pub(crate) fn environment(config: &Config, extra: &[(String, String)]) -> Vec<(String, String)> {
     let default = ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let own = config.config.env.iter().filter_map(|variable| variable.split_once('='));
+    // What no process can have (environ(7)) runtimes fail over, each in its own way.
+    let can_be =
+        |(name, value): &(&str, &str)| !name.is_empty() && !name.contains('\0') && !value.contains('\0');
+    let own = config.config.env.iter().filter_map(|variable| variable.split_once('=')).filter(can_be);
     let given = extra.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut env: Vec<(String, String)> = Vec::new();
     for (name, value) in std::iter::once(default).chain(own).chain(given) {
@@ -181,7 +184,7 @@ mod tests {
     #[test]
     fn given_variables_win_and_there_is_always_a_path() {
         let mut image = config(&[], &[]);
-        image.config.env = vec!["A=1".to_owned(), "PATH=/x".to_owned()];
+        image.config.env = ["A=1", "PATH=/x", "=y", "B\0=z", "C=\0", "none"].map(str::to_owned).to_vec();
         let env = environment(&image, &[("A".to_owned(), "2".to_owned())]);
         let pairs: Vec<_> = env.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(pairs, [("PATH", "/x"), ("A", "2")]);
