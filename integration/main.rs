@@ -2,6 +2,7 @@
 
 mod again;
 mod architecture;
+mod attack;
 mod build;
 mod builder;
 mod harness;
