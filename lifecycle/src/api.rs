@@ -2,8 +2,14 @@
 
 use coracle_cnb::ApiVersion;
 
-/// The Platform APIs of the phases.
-pub const PLATFORM_APIS: [ApiVersion; 2] = [ApiVersion::new(0, 12), ApiVersion::new(0, 13)];
+/// The first and the last Platform API of something, and all between.
+pub(crate) type PlatformApis = (ApiVersion, ApiVersion);
+
+/// The Platform APIs of the phases of a build.
+pub(crate) const PLATFORM_APIS: PlatformApis = (ApiVersion::new(0, 12), ApiVersion::new(0, 13));
+
+/// The Platform APIs of the rebaser, which has to do with images of all of them.
+pub(crate) const REBASER_APIS: PlatformApis = (ApiVersion::new(0, 7), ApiVersion::new(0, 15));
 
 /// The Buildpack APIs of the buildpacks that can be run.
 pub const BUILDPACK_APIS: [ApiVersion; 5] = [

@@ -21,6 +21,7 @@ use coracle_images::{DigestError, Image, ImageError};
 use crate::folder::FolderError;
 
 pub(crate) use pack::Layers;
+pub(crate) use write::without_digest;
 
 pub use found::{Found, FoundBuildpack, FoundLayer};
 pub use outbox::{Outbox, OutboxError};

@@ -23,4 +23,6 @@ pub mod launcher;
 #[cfg(feature = "phases")]
 pub mod phases;
 #[cfg(feature = "phases")]
+pub mod rebase;
+#[cfg(feature = "phases")]
 pub mod restore;

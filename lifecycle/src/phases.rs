@@ -1,6 +1,6 @@
 //! The phases as programs: one binary, told by the name it is called by (Platform API, "Lifecycle Interface").
 //!
-//! Speaks Platform API 0.12 and 0.13. Of their phases and flags only some are here; what is not is refused by name, with exit
+//! Speaks Platform API 0.12 and 0.13, the rebaser 0.7 to 0.15. Of their phases and flags only some are here; what is not is refused by name, with exit
 //! code 3, and never ignored.
 
 mod analyzer;
@@ -12,6 +12,7 @@ mod detect_programs;
 mod detector;
 mod exporter;
 mod images;
+mod rebaser;
 mod restorer;
 mod scratch;
 
@@ -22,7 +23,7 @@ use std::path::Path;
 use coracle_cnb::{Analyzed, ApiVersion};
 
 use crate::analyze::AnalyzeError;
-use crate::api;
+use crate::api::{PLATFORM_APIS, PlatformApis, REBASER_APIS};
 use crate::build::{BuildError, ComposeError};
 use crate::cache::Cache;
 use crate::describe::DescribeError;
@@ -37,12 +38,15 @@ pub use called::Called;
 pub use detect_programs::DetectRuns;
 pub use exporter::ExporterError;
 pub use images::{ImagesError, layout_path};
+pub use rebaser::RebaserError;
 
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
 struct Phase {
     name: &'static str,
     flags: &'static [&'static str],
     images: Names,
+    /// The Platform APIs that it speaks.
+    apis: PlatformApis,
     /// Whether programs of buildpacks run in it.
     foreign: bool,
     run: fn(&Call<'_>) -> Result<(), PhaseError>,
@@ -57,7 +61,7 @@ enum Names {
 }
 
 /// The phases that are here.
-const PHASES: [Phase; 7] = [
+const PHASES: [Phase; 8] = [
     Phase {
         name: "analyzer",
         flags: &[
@@ -75,6 +79,7 @@ const PHASES: [Phase; 7] = [
             "uid",
         ],
         images: Names::One,
+        apis: PLATFORM_APIS,
         foreign: false,
         run: analyzer::run,
     },
@@ -82,6 +87,7 @@ const PHASES: [Phase; 7] = [
         name: "describe-builder",
         flags: &["buildpacks", "description", "layers", "order"],
         images: Names::None,
+        apis: PLATFORM_APIS,
         foreign: false,
         run: describe_builder::run,
     },
@@ -99,6 +105,7 @@ const PHASES: [Phase; 7] = [
             "scratch",
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         foreign: true,
         run: detect_programs::run,
     },
@@ -117,6 +124,7 @@ const PHASES: [Phase; 7] = [
             "scratch",
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         foreign: true,
         run: detector::run,
     },
@@ -135,6 +143,7 @@ const PHASES: [Phase; 7] = [
             "uid",
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         foreign: false,
         run: restorer::run,
     },
@@ -152,6 +161,7 @@ const PHASES: [Phase; 7] = [
             "scratch",
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         foreign: true,
         run: builder::run,
     },
@@ -176,8 +186,28 @@ const PHASES: [Phase; 7] = [
             "uid",
         ],
         images: Names::Some,
+        apis: PLATFORM_APIS,
         foreign: false,
         run: exporter::run,
+    },
+    Phase {
+        name: "rebaser",
+        flags: &[
+            "force",
+            "gid",
+            "image",
+            "insecure-registry",
+            "layout",
+            "layout-dir",
+            "previous-image",
+            "report",
+            "run-image",
+            "uid",
+        ],
+        images: Names::Some,
+        apis: REBASER_APIS,
+        foreign: false,
+        run: rebaser::run,
     },
 ];
 
@@ -188,7 +218,7 @@ const OF_OURS: [&str; 2] = ["describe-builder", "detect-programs"];
 pub const CREDENTIALS_VARIABLE: &str = "CNB_REGISTRY_AUTH";
 
 /// Phases of the specification that are not here yet.
-const MISSING: [&str; 3] = ["creator", "rebaser", "extender"];
+const MISSING: [&str; 2] = ["creator", "extender"];
 
 /// A phase being run: what it was told, and by whom.
 #[derive(Debug)]
@@ -261,8 +291,8 @@ pub enum PhaseError {
     #[error("read arguments")]
     Arguments(#[from] ArgumentError),
     /// The Platform API is not spoken.
-    #[error("Platform API `{0}` is not supported (supported: 0.12, 0.13): set CNB_PLATFORM_API")]
-    PlatformApi(String),
+    #[error("Platform API `{text}` is not supported (supported: {first} to {last}): set CNB_PLATFORM_API")]
+    PlatformApi { text: String, first: ApiVersion, last: ApiVersion },
     /// A file that the phase needs is not there.
     #[error("read {document}: there is no `{path}`")]
     NoFile { document: &'static str, path: std::path::PathBuf },
@@ -302,6 +332,9 @@ pub enum PhaseError {
     /// There is no image.
     #[error(transparent)]
     Export(#[from] ExporterError),
+    /// The image stays on its run image.
+    #[error(transparent)]
+    Rebase(#[from] RebaserError),
 }
 
 impl PhaseError {
@@ -309,7 +342,7 @@ impl PhaseError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Unnamed | Self::Unknown(_) | Self::Missing(_) | Self::Arguments(_) => 3,
-            Self::PlatformApi(_) => 11,
+            Self::PlatformApi { .. } => 11,
             Self::NoFile { .. } | Self::File(_) | Self::Credentials(_) | Self::HideCredentials(_) => 1,
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),
@@ -323,6 +356,7 @@ impl PhaseError {
             Self::Build(error) => error.exit_code(),
             Self::Compose(_) => 52,
             Self::Export(error) => error.exit_code(),
+            Self::Rebase(error) => error.exit_code(),
         }
     }
 }
@@ -344,7 +378,7 @@ pub fn main(name: &OsStr, args: &[OsString], env: &Env, launcher: &Launcher<'_>)
             _ => PhaseError::Unknown(name),
         });
     };
-    let api = platform_api(env)?;
+    let api = platform_api(phase, env)?;
     let arguments = Arguments::read(phase, args, env)?;
     let is_root = nix::unistd::geteuid().is_root() || nix::unistd::getuid().is_root();
     if phase.foreign && !OF_OURS.contains(&phase.name) && is_root {
@@ -353,12 +387,12 @@ pub fn main(name: &OsStr, args: &[OsString], env: &Env, launcher: &Launcher<'_>)
     (phase.run)(&Call { arguments, api, env, launcher })
 }
 
-fn platform_api(env: &Env) -> Result<ApiVersion, PhaseError> {
+fn platform_api(phase: &Phase, env: &Env) -> Result<ApiVersion, PhaseError> {
     let text = env.get(OsStr::new("CNB_PLATFORM_API")).map(|value| value.to_string_lossy().into_owned());
     let text = text.unwrap_or_default();
     match text.parse::<ApiVersion>() {
-        Ok(version) if api::PLATFORM_APIS.contains(&version) => Ok(version),
-        _ => Err(PhaseError::PlatformApi(text)),
+        Ok(version) if phase.apis.0 <= version && version <= phase.apis.1 => Ok(version),
+        _ => Err(PhaseError::PlatformApi { text, first: phase.apis.0, last: phase.apis.1 }),
     }
 }
 

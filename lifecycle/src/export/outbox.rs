@@ -51,6 +51,11 @@ impl Outbox {
         Ok(Self { dir: dir.to_owned(), written: BTreeMap::new() })
     }
 
+    /// An outbox of an image none of whose layers is new.
+    pub fn of_nothing() -> Self {
+        Self { dir: PathBuf::new(), written: BTreeMap::new() }
+    }
+
     fn blob(&self, digest: &Digest) -> PathBuf {
         self.dir.join("blobs/sha256").join(digest.hex())
     }

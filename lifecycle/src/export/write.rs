@@ -101,7 +101,7 @@ fn run_entry(known: &RunToml, run: &RunImage) -> RunImageEntry {
 }
 
 /// A name in full, so that short and long forms are the same.
-fn without_digest(name: &str) -> String {
+pub(crate) fn without_digest(name: &str) -> String {
     let name = name.split_once('@').map_or(name, |(name, _)| name);
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.to_string())
 }

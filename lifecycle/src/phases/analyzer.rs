@@ -83,7 +83,7 @@ fn launch_bills(
     restore_launch_bills(to.destination(call), &layer.diff_id, archive).map_err(PhaseError::Restore)
 }
 
-fn reference(text: &str) -> Result<Reference, PhaseError> {
+pub(super) fn reference(text: &str) -> Result<Reference, PhaseError> {
     text.parse().map_err(|source| ArgumentError::Image(source).into())
 }
 
@@ -125,10 +125,14 @@ fn run_name(call: &Call<'_>, images: &Images, output: &Reference) -> Result<Stri
         return Ok(name.to_string_lossy().into_owned());
     }
     let run: RunToml = file::read_document("run.toml", &call.arguments.path("run"))?.unwrap_or_default();
-    let access = &mut |reference: &Reference| match images.find(reference) {
+    choose_run_image(output, &run, &mut access(images)).map_err(PhaseError::Analyze)
+}
+
+/// Whether images may be read, one asked for after the other.
+pub(super) fn access(images: &Images) -> impl FnMut(&Reference) -> Access {
+    |reference| match images.find(reference) {
         Ok(Some(_)) => Access::Readable,
         Ok(None) => Access::Absent,
         Err(_) => Access::Denied,
-    };
-    choose_run_image(output, &run, access).map_err(PhaseError::Analyze)
+    }
 }

@@ -33,15 +33,17 @@ enum Takes {
 use Takes::{Id, Level, Path as P, Switch, Text, Texts};
 
 /// The flags that phases here understand, each those of its own list ([`Phase::flags`]).
-const FLAGS: [Flag; 29] = [
+const FLAGS: [Flag; 31] = [
     ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
     ("app", "CNB_APP_DIR", P("/workspace")),
     ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
     ("buildpacks", "CNB_BUILDPACKS_DIR", P("/cnb/buildpacks")),
     ("cache-dir", "CNB_CACHE_DIR", P("")),
     ("description", "", P("<layers>/builder.json")),
+    ("force", "CNB_FORCE_REBASE", Switch),
     ("gid", "CNB_GROUP_ID", Id),
     ("group", "CNB_GROUP_PATH", P("<layers>/group.toml")),
+    ("image", "", Text),
     ("insecure-registry", "CNB_INSECURE_REGISTRIES", Texts),
     ("layers", "CNB_LAYERS_DIR", P("/layers")),
     ("layout", "CNB_USE_LAYOUT", Switch),
@@ -246,6 +248,7 @@ fn switch(text: &OsStr) -> Option<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::PLATFORM_APIS;
     use crate::phases::{Launcher, PHASES, PhaseError, main};
 
     const LAUNCHER: Launcher<'_> = Launcher { program: b"", metadata: serde_json::Value::Null };
@@ -265,7 +268,14 @@ mod tests {
 
     fn exporter() -> Phase {
         let flags = &["layers", "layout", "insecure-registry", "uid", "app", "plan", "group", "platform"];
-        Phase { name: "test", flags, images: Names::Some, foreign: false, run: |_| Ok(()) }
+        Phase {
+            name: "test",
+            flags,
+            images: Names::Some,
+            apis: PLATFORM_APIS,
+            foreign: false,
+            run: |_| Ok(()),
+        }
     }
 
     #[test]
@@ -321,7 +331,7 @@ mod tests {
         assert_eq!(exit("builder", "0.13", &["-daemon"]), Err(3));
         assert_eq!(exit("builder", "0.99", &[]), Err(11));
         assert_eq!(exit("builder", "0.13", &["-layers", "/nowhere", "-no-color"]), Err(1));
-        let rebaser = main(OsStr::new("rebaser"), &[], &Env::new(), &LAUNCHER);
-        assert!(matches!(rebaser, Err(PhaseError::Missing(_))));
+        let creator = main(OsStr::new("creator"), &[], &Env::new(), &LAUNCHER);
+        assert!(matches!(creator, Err(PhaseError::Missing(_))));
     }
 }

@@ -1,0 +1,117 @@
+//! `rebaser`: an application on another run image (Platform API, "rebaser").
+
+use coracle_cnb::{Report, ReportImage, RunToml};
+use coracle_images::Reference;
+
+use super::analyzer::{access, outputs, reference};
+use super::images::{Images, ImagesError, layout_path};
+use super::{Call, PhaseError};
+use crate::analyze::{AnalyzeError, choose_run_image};
+use crate::export::{Outbox, OutboxError, PublishError, Source, publish};
+use crate::file::{self, FileError};
+use crate::rebase::{RebaseError, RebaseInput, known_run_image, metadata_of, rebase};
+
+/// Why the image stays on its run image, or did not get all of its names.
+#[derive(Debug, thiserror::Error)]
+pub enum RebaserError {
+    /// The image or the run image could not be had.
+    #[error("rebase")]
+    Images(#[from] ImagesError),
+    /// No run image can be chosen.
+    #[error("rebase")]
+    Choice(#[source] AnalyzeError),
+    /// The image must stay where it is.
+    #[error("rebase `{name}`")]
+    Rebase {
+        name: String,
+        #[source]
+        source: RebaseError,
+    },
+    /// The layout folder could not be written.
+    #[error("rebase")]
+    Outbox(#[from] OutboxError),
+    /// The image could not be published.
+    #[error("rebase")]
+    Publish(#[from] PublishError),
+    /// The image is there, but nothing says so.
+    #[error("report the rebased image")]
+    Report(#[source] FileError),
+}
+
+impl RebaserError {
+    /// The exit code of the rebaser (Platform API, "rebaser").
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Images(_) => 1,
+            Self::Choice(_) | Self::Rebase { source: RebaseError::NoRunImage, .. } => 3,
+            _ => 72,
+        }
+    }
+}
+
+pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let names = outputs(call.arguments.images(), &[])?;
+    let source = match call.arguments.text("previous-image") {
+        Some(name) => reference(&name.to_string_lossy())?,
+        None => names[0].clone(),
+    };
+    let images = Images::new(&call.arguments, call.env)?;
+    Ok(move_image(call, &images, &source, &names)?)
+}
+
+fn move_image(
+    call: &Call<'_>,
+    images: &Images,
+    source: &Reference,
+    names: &[Reference],
+) -> Result<(), RebaserError> {
+    let arguments = &call.arguments;
+    let failed = |error| RebaserError::Rebase { name: source.to_string(), source: error };
+    let old = images.image(source)?;
+    let run_name = match arguments.text("run-image").or_else(|| arguments.text("image")) {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => {
+            let metadata = metadata_of(&old).map_err(failed)?;
+            let known = known_run_image(&metadata, call.api).map_err(failed)?;
+            let known = RunToml { images: vec![known] };
+            choose_run_image(&names[0], &known, &mut access(images)).map_err(RebaserError::Choice)?
+        }
+    };
+    let run_reference: Reference = run_name.parse().map_err(ImagesError::from)?;
+    let run = images.image(&run_reference)?;
+    let rebased = rebase(&RebaseInput {
+        image: &old,
+        run: &run,
+        run_name: &run_name,
+        run_reference: &run_reference.with_digest(run.digest.clone()).to_string(),
+        force: arguments.on("force"),
+        platform_api: call.api,
+    })
+    .map_err(failed)?;
+    rebased.overruled.iter().for_each(|objection| call.warn_because("overruled by -force", objection));
+
+    let (image, texts) = (&rebased.image, arguments.images());
+    match images {
+        Images::Registry(registry) => {
+            let sources =
+                [Source { name: &run_reference, image: &run }, Source { name: source, image: &old }];
+            publish(registry, image, &Outbox::of_nothing(), &sources, names)?;
+        }
+        Images::Layout(dir) => {
+            for (name, text) in names.iter().zip(texts) {
+                Outbox::new(&layout_path(dir, name))?.finish(image, text)?;
+            }
+        }
+    }
+    call.say(&format!("*** Images ({}):", image.digest));
+    texts.iter().for_each(|name| call.say(&format!("      {name}")));
+    let report = Report {
+        image: ReportImage {
+            tags: texts.to_vec(),
+            image_id: String::new(),
+            digest: image.digest.to_string(),
+            manifest_size: Some(image.manifest_bytes.len() as u64),
+        },
+    };
+    file::write_document(&arguments.path("report"), &report).map_err(RebaserError::Report)
+}

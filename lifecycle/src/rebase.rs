@@ -1,0 +1,269 @@
+//! An application on another run image, without a build (Platform API, "rebaser").
+//!
+//! [`rebase`] is pure: it exchanges the layers below the application, and what the labels say of them. Layers move by digest; none
+//! is read.
+
+use coracle_cnb::{
+    ApiVersion, DocumentError, LIFECYCLE_METADATA_LABEL, LifecycleMetadata, RunImageEntry, read_json,
+    write_json,
+};
+use coracle_images::{Config, Digest, History, Image, ImageError};
+
+use crate::analyze::target;
+use crate::export::{CREATED, without_digest};
+
+/// Says whether an image may be rebased.
+const REBASABLE_LABEL: &str = "io.buildpacks.rebasable";
+const STACK_ID_LABEL: &str = "io.buildpacks.stack.id";
+const STACK_MIXINS_LABEL: &str = "io.buildpacks.stack.mixins";
+
+/// Targets take the place of stacks.
+const TARGETS: ApiVersion = ApiVersion::new(0, 12);
+
+/// An application and what it is to stand on.
+#[derive(Debug, Clone, Copy)]
+pub struct RebaseInput<'input> {
+    pub image: &'input Image,
+    pub run: &'input Image,
+    /// The run image as the user or the image's label names it.
+    pub run_name: &'input str,
+    /// The same, pinned by digest.
+    pub run_reference: &'input str,
+    /// Whether what speaks against it is only told.
+    pub force: bool,
+    /// Of the phase; the image has its own.
+    pub platform_api: ApiVersion,
+}
+
+/// An application on its new run image.
+#[derive(Debug)]
+pub struct Rebased {
+    pub image: Image,
+    /// What spoke against it, but was overruled.
+    pub overruled: Vec<RebaseError>,
+}
+
+/// Why an application stays where it is.
+#[derive(Debug, thiserror::Error)]
+pub enum RebaseError {
+    /// No build of this kind made the image.
+    #[error(
+        "the image has no label {LIFECYCLE_METADATA_LABEL}: only images that buildpacks built can be rebased"
+    )]
+    NoMetadata,
+    /// Nor is it known what made it.
+    #[error("read what the image says of itself")]
+    Metadata(#[source] DocumentError),
+    /// The variable of the image holds no version.
+    #[error("the image's variable CNB_PLATFORM_API is `{0}`, which is no version")]
+    Api(String),
+    /// Neither the user nor the image names a run image.
+    #[error("the image names no run image: give -run-image")]
+    NoRunImage,
+    /// The layers of the image are not what its label says.
+    #[error("the image has no layer {0}, which its label says is the run image's highest: build it again")]
+    NoTopLayer(String),
+    /// The label of the image says so.
+    #[error("the image is marked as not rebasable ({REBASABLE_LABEL}): build it again, or use -force")]
+    NotRebasable,
+    /// The run image is for another kind of machine or another distribution.
+    #[error("the run image is for {found}, the image for {wanted}: build again, or use -force")]
+    OtherTarget { found: String, wanted: String },
+    /// The image was built for another run image.
+    #[error(
+        "`{name}` is none of the run images that the image was built for ({known}): build again, or use -force"
+    )]
+    OtherRunImage { name: String, known: String },
+    /// Before Platform API 0.12: an image says nothing of its stack.
+    #[error("{0} has no label {STACK_ID_LABEL}")]
+    NoStack(&'static str),
+    /// Before Platform API 0.12: stacks do not mix.
+    #[error("the run image is of stack `{found}`, the image of stack `{wanted}`: build it again")]
+    OtherStack { found: String, wanted: String },
+    /// Before Platform API 0.12: the run image has less in it.
+    #[error("the run image lacks mixins of the image: {0}")]
+    Mixins(String),
+    /// A label cannot be written.
+    #[error("write label {LIFECYCLE_METADATA_LABEL}")]
+    Label(#[source] DocumentError),
+    /// The image has no text.
+    #[error("write the image's documents")]
+    Image(#[from] ImageError),
+}
+
+/// What an image says of itself in its label.
+pub fn metadata_of(image: &Image) -> Result<LifecycleMetadata, RebaseError> {
+    let label = image.config.label(LIFECYCLE_METADATA_LABEL).ok_or(RebaseError::NoMetadata)?;
+    read_json(LIFECYCLE_METADATA_LABEL, label).map_err(RebaseError::Metadata)
+}
+
+/// The run image that an image names, with its mirrors; older images name it as their stack's.
+pub fn known_run_image(
+    metadata: &LifecycleMetadata,
+    platform_api: ApiVersion,
+) -> Result<RunImageEntry, RebaseError> {
+    let run = &metadata.run_image;
+    if platform_api >= TARGETS && !run.image.is_empty() {
+        return Ok(RunImageEntry { image: run.image.clone(), mirrors: run.mirrors.clone() });
+    }
+    let stack = metadata.stack.as_ref().map(|stack| &stack.run_image).filter(|run| !run.image.is_empty());
+    let stack = stack.ok_or(RebaseError::NoRunImage)?;
+    Ok(RunImageEntry { image: stack.image.clone(), mirrors: stack.mirrors.clone() })
+}
+
+/// Exchanges the run image below an application. Pure.
+pub fn rebase(input: &RebaseInput<'_>) -> Result<Rebased, RebaseError> {
+    let (image, run) = (input.image, input.run);
+    let mut metadata = metadata_of(image)?;
+    let api = image_api(&image.config)?;
+    let mut overruled = Vec::new();
+    let objections = if api < TARGETS {
+        of_stack(&image.config, &run.config).map(|()| Vec::new())?
+    } else {
+        of_target(&image.config, &run.config)
+    };
+    for objection in objections.into_iter().chain(of_name(input, &metadata)) {
+        if !input.force {
+            return Err(objection);
+        }
+        overruled.push(objection);
+    }
+
+    let above = above(image, &metadata)?;
+    let layers = run.layers().into_iter().chain(image.layers().into_iter().skip(above)).collect::<Vec<_>>();
+    name_run_image(&mut metadata, input);
+    let mut config = image.config.clone();
+    sync_labels(&mut config, &run.config, if api < TARGETS { &["stack"] } else { &["stack", "base"] });
+    let label = write_json(&metadata).map_err(RebaseError::Label)?;
+    config.config.labels.insert(LIFECYCLE_METADATA_LABEL.to_owned(), label);
+    let of_run = |value: &str| value.to_owned();
+    (config.os, config.architecture) = (of_run(&run.config.os), of_run(&run.config.architecture));
+    (config.variant, config.os_version) = (of_run(&run.config.variant), of_run(&run.config.os_version));
+    config.os_features.clone_from(&run.config.os_features);
+    // As the reference: a history of nothing but the time, a line for each layer.
+    let step = History { created: Some(CREATED.to_owned()), ..History::default() };
+    config.history = vec![step; layers.len()];
+    config.created = Some(CREATED.to_owned());
+    config.docker_version.clear();
+    config.container.clear();
+    Ok(Rebased { image: Image::assemble(config, layers)?, overruled })
+}
+
+/// The Platform API that the image was built with; none is older than all that have the variable.
+fn image_api(config: &Config) -> Result<ApiVersion, RebaseError> {
+    let text = config.env("CNB_PLATFORM_API").unwrap_or_default();
+    if text.is_empty() {
+        return Ok(ApiVersion::new(0, 0));
+    }
+    text.parse().map_err(|_| RebaseError::Api(text.to_owned()))
+}
+
+fn of_stack(image: &Config, run: &Config) -> Result<(), RebaseError> {
+    let stack = |config: &Config, whose| match config.label(STACK_ID_LABEL) {
+        Some(id) if !id.is_empty() => Ok(id.to_owned()),
+        _ => Err(RebaseError::NoStack(whose)),
+    };
+    let (wanted, found) = (stack(image, "the image")?, stack(run, "the run image")?);
+    if wanted != found {
+        return Err(RebaseError::OtherStack { found, wanted });
+    }
+    let offered = mixins(run);
+    let lacking: Vec<String> = mixins(image).into_iter().filter(|mixin| !offered.contains(mixin)).collect();
+    if lacking.is_empty() { Ok(()) } else { Err(RebaseError::Mixins(lacking.join(", "))) }
+}
+
+/// The mixins of a run image: those of build images are marked.
+fn mixins(config: &Config) -> Vec<String> {
+    let all: Vec<String> =
+        config.label(STACK_MIXINS_LABEL).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+    let run = all.into_iter().filter(|mixin| !mixin.starts_with("build:"));
+    run.map(|mixin| mixin.strip_prefix("run:").map(str::to_owned).unwrap_or(mixin)).collect()
+}
+
+/// What of the image itself speaks against the run image.
+fn of_target(image: &Config, run: &Config) -> Vec<RebaseError> {
+    let mut objections = Vec::new();
+    if image.label(REBASABLE_LABEL) == Some("false") {
+        objections.push(RebaseError::NotRebasable);
+    }
+    let (wanted, found) = (target(image), target(run));
+    let fits = wanted.os == found.os
+        && wanted.arch == found.arch
+        && (wanted.arch_variant.is_empty() || wanted.arch_variant == found.arch_variant)
+        && (wanted.distro.is_none() || wanted.distro == found.distro);
+    if !fits {
+        let shown = |target: &coracle_cnb::RunImageTarget| {
+            let distro =
+                target.distro.iter().map(|distro| format!(" with {} {}", distro.name, distro.version));
+            let variant = Some(&target.arch_variant).filter(|variant| !variant.is_empty());
+            let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
+            format!("{}/{}{variant}{}", target.os, target.arch, distro.collect::<String>())
+        };
+        objections.push(RebaseError::OtherTarget { found: shown(&found), wanted: shown(&wanted) });
+    }
+    objections
+}
+
+/// Since Platform API 0.12 an image keeps to the run images that it was built for.
+fn of_name(input: &RebaseInput<'_>, metadata: &LifecycleMetadata) -> Option<RebaseError> {
+    if input.platform_api < TARGETS {
+        return None;
+    }
+    let known = known_run_image(metadata, input.platform_api).ok();
+    let names: Vec<String> =
+        known.into_iter().flat_map(|entry| std::iter::once(entry.image).chain(entry.mirrors)).collect();
+    let wanted = without_digest(input.run_name);
+    if names.iter().any(|name| without_digest(name) == wanted) {
+        return None;
+    }
+    let known = if names.is_empty() { "it names none".to_owned() } else { names.join(", ") };
+    Some(RebaseError::OtherRunImage { name: input.run_name.to_owned(), known })
+}
+
+/// How many layers of the image are the old run image's. Where the layer that the label names is there twice, the application's own
+/// layers tell.
+fn above(image: &Image, metadata: &LifecycleMetadata) -> Result<usize, RebaseError> {
+    let top = &metadata.run_image.top_layer;
+    let known = |sha: &str| usize::from(!sha.is_empty());
+    let own = metadata.app.iter().flatten().count()
+        + metadata.sbom.as_ref().map_or(0, |sbom| known(&sbom.sha))
+        + [&metadata.config, &metadata.launcher, &metadata.process_types]
+            .map(|layer| known(&layer.sha))
+            .iter()
+            .sum::<usize>()
+        + metadata
+            .buildpacks
+            .iter()
+            .flatten()
+            .flat_map(|buildpack| buildpack.layers.values())
+            .filter(|layer| layer.launch)
+            .count();
+    let diff_ids: &[Digest] = &image.config.rootfs.diff_ids;
+    let is_top =
+        |end: usize| end.checked_sub(1).and_then(|at| diff_ids.get(at)).is_some_and(|id| id.as_str() == *top);
+    let by_count = diff_ids.len().checked_sub(own).filter(|end| is_top(*end));
+    let found = by_count.or_else(|| (1..=diff_ids.len()).find(|end| is_top(*end)));
+    found.ok_or_else(|| RebaseError::NoTopLayer(top.clone()))
+}
+
+fn name_run_image(metadata: &mut LifecycleMetadata, input: &RebaseInput<'_>) {
+    let is_new = of_name(input, metadata).is_some();
+    let run = &mut metadata.run_image;
+    run.top_layer = input.run.config.rootfs.diff_ids.last().map(ToString::to_string).unwrap_or_default();
+    input.run_reference.clone_into(&mut run.reference);
+    if is_new {
+        input.run_name.clone_into(&mut run.image);
+        run.mirrors.clear();
+        let stack = &mut metadata.stack.get_or_insert_default().run_image;
+        input.run_name.clone_into(&mut stack.image);
+        stack.mirrors.clear();
+    }
+}
+
+/// Labels that say what the run image is become the new one's; what that does not say is gone.
+fn sync_labels(config: &mut Config, run: &Config, kinds: &[&str]) {
+    let of_run = |name: &str| kinds.iter().any(|kind| name.starts_with(&format!("io.buildpacks.{kind}.")));
+    config.config.labels.retain(|name, _| !of_run(name));
+    let labels = run.config.labels.iter().filter(|(name, _)| of_run(name));
+    config.config.labels.extend(labels.map(|(name, value)| (name.clone(), value.clone())));
+}

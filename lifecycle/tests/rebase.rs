@@ -1,0 +1,302 @@
+//! Rebasing: the decision against 44 recordings of the reference, and the program against a registry and layout folders.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use coracle_fixtures::{DockerRegistry, Entry, Image as Fixture, Layer as FixtureLayer, RegistryAccess};
+use coracle_images::{Config, Descriptor, Digest, Image, Layer, Reference, read_layout, write_sparse_layout};
+use coracle_lifecycle::env::Env;
+use coracle_lifecycle::phases::{Launcher, PhaseError, layout_path, main};
+use coracle_lifecycle::rebase::{RebaseError, RebaseInput, rebase};
+use serde_json::{Value, json};
+
+const LABEL: &str = "io.buildpacks.lifecycle.metadata";
+/// Where the recordings say `REGISTRY`, and `LAUNCHER`.
+const REGISTRY: &str = "registry.example";
+
+fn launcher() -> String {
+    Digest::of("launcher").to_string()
+}
+
+fn data() -> Value {
+    let text = include_str!("data/rebase.json").replace("REGISTRY", REGISTRY);
+    // In one label a digest, in the other an object.
+    let text = text.replace(r#""launcher\":LAUNCHER"#, r#""launcher\":{}"#);
+    serde_json::from_str(&text.replace("LAUNCHER", &launcher())).unwrap()
+}
+
+/// An image whose configuration is as recorded. Its layers exist by name only.
+fn image(recorded: &Value) -> Image {
+    let mut config = recorded.clone();
+    let diff_ids = config.as_object_mut().unwrap().remove("diff_ids").unwrap();
+    let labels = config.as_object_mut().unwrap().remove("labels").unwrap();
+    config["config"]["Labels"] = labels;
+    config.as_object_mut().unwrap().remove("media_types");
+    let config: Config = serde_json::from_value(config).unwrap();
+    let layer = |diff_id: &Value| {
+        let diff_id: Digest = diff_id.as_str().unwrap().parse().unwrap();
+        let digest = Digest::of(diff_id.as_str());
+        Layer {
+            descriptor: Descriptor::new("application/vnd.oci.image.layer.v1.tar+gzip", digest, 1),
+            diff_id,
+        }
+    };
+    Image::assemble(config, diff_ids.as_array().unwrap().iter().map(layer).collect()).unwrap()
+}
+
+fn run_image(data: &Value, name: &str) -> Option<Image> {
+    let recorded = data["run_images"].get(name)?;
+    let bytes = |part: &str| recorded[part].as_str().unwrap().as_bytes().to_vec();
+    Some(Image::from_bytes(None, bytes("manifest"), bytes("config")).unwrap())
+}
+
+#[test]
+fn decides_and_writes_as_the_reference_did() {
+    let data = data();
+    let (mut moved, mut refused) = (0, 0);
+    for case in data["cases"].as_array().unwrap() {
+        let name = case["name"].as_str().unwrap();
+        let run_name = case["run_image"].as_str().unwrap();
+        let app = image(&data["apps"][case["app_case"].as_str().unwrap()]);
+        let Some(run) = run_image(&data, run_name.rsplit(':').next().unwrap()) else {
+            assert_eq!(case["exit"], 1, "{name}");
+            continue;
+        };
+        let reference: Reference = run_name.parse().unwrap();
+        let rebased = rebase(&RebaseInput {
+            image: &app,
+            run: &run,
+            run_name,
+            run_reference: &reference.with_digest(run.digest.clone()).to_string(),
+            force: case["args"].as_array().unwrap().contains(&json!("-force")),
+            platform_api: case["platform_api"].as_str().unwrap().parse().unwrap(),
+        });
+        match (case["exit"].as_i64().unwrap(), rebased) {
+            (0, Ok(rebased)) => {
+                let expected = image(&case["image"]);
+                // By text: labels, their keys' order and all else of the configuration are part of the digest.
+                let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+                assert_eq!(text(&rebased.image.config_bytes), text(&expected.config_bytes), "{name}");
+                assert_eq!(rebased.overruled.is_empty(), case["args"] == json!([]), "{name}");
+                let below = run.layers().len();
+                assert_eq!(rebased.image.layers()[..below], run.layers()[..], "{name}");
+                assert_eq!(rebased.image.layers()[below..], app.layers()[1..], "{name}");
+                moved += 1;
+            }
+            (72, Err(_)) => refused += 1,
+            (exit, rebased) => panic!("{name}: exit {exit}, here {rebased:?}"),
+        }
+    }
+    assert_eq!((moved, refused), (22, 17));
+}
+
+/// An image of a build: on `below`, one layer of its own.
+fn app(below: &[&str], change: &dyn Fn(&mut Config, &mut Value)) -> Image {
+    let mut metadata = json!({
+        "app": [{"sha": Digest::of("own").as_str()}],
+        "runImage": {"topLayer": Digest::of(below[below.len() - 1]).as_str(), "reference": "r", "image": "run:1"},
+    });
+    let mut config = Config { os: "linux".into(), architecture: "amd64".into(), ..Config::default() };
+    config.config.env = vec!["CNB_PLATFORM_API=0.13".into()];
+    change(&mut config, &mut metadata);
+    config.config.labels.insert(LABEL.into(), metadata.to_string());
+    let layers = below.iter().chain(&["own"]).map(|content| Layer {
+        descriptor: Descriptor::new("application/vnd.oci.image.layer.v1.tar", Digest::of(content), 1),
+        diff_id: Digest::of(content),
+    });
+    Image::assemble(config, layers.collect()).unwrap()
+}
+
+fn try_rebase(app: &Image, run: &Image, force: bool) -> Result<Vec<String>, RebaseError> {
+    let platform_api = "0.13".parse().unwrap();
+    let input =
+        RebaseInput { image: app, run, run_name: "run:1", run_reference: "run@d", force, platform_api };
+    Ok(rebase(&input)?.overruled.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn what_speaks_against_it_is_named_and_can_be_overruled() {
+    let run = app(&["new"], &|_, _| {});
+    let nothing = |_: &mut Config, _: &mut Value| {};
+    assert_eq!(try_rebase(&app(&["old"], &nothing), &run, false).unwrap(), Vec::<String>::new());
+    for (change, word) in [
+        (
+            &(|config: &mut Config, _: &mut Value| {
+                config.config.labels.insert("io.buildpacks.rebasable".into(), "false".into());
+            }) as &dyn Fn(&mut Config, &mut Value),
+            "marked as not rebasable",
+        ),
+        (
+            &|config, _| config.architecture = "arm64".into(),
+            "the run image is for linux/amd64, the image for linux/arm64",
+        ),
+        (&|config, _| config.variant = "v3".into(), "the image for linux/amd64/v3"),
+        (
+            &|config, _| {
+                config.config.labels.insert("io.buildpacks.base.distro.name".into(), "debian".into());
+            },
+            "the image for linux/amd64 with debian",
+        ),
+        (
+            &|_, metadata| metadata["runImage"]["image"] = "other:1".into(),
+            "`run:1` is none of the run images",
+        ),
+    ] {
+        let app = app(&["old"], change);
+        let error = try_rebase(&app, &run, false).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+        assert!(try_rebase(&app, &run, true).unwrap()[0].contains(word));
+    }
+    let mirror = app(&["old"], &|_, metadata| {
+        metadata["runImage"]["image"] = "other:1".into();
+        metadata["runImage"]["mirrors"] = json!(["docker.io/library/run:1"]);
+    });
+    assert_eq!(try_rebase(&mirror, &run, false).unwrap(), Vec::<String>::new());
+    for (change, word) in [
+        (
+            &(|config: &mut Config, _: &mut Value| config.config.env = vec!["CNB_PLATFORM_API=x".into()])
+                as &dyn Fn(&mut Config, &mut Value),
+            "which is no version",
+        ),
+        (&|_, metadata| metadata["runImage"]["topLayer"] = "sha256:0".into(), "has no layer sha256:0"),
+        (&|config, _| config.config.env.clear(), "the image has no label io.buildpacks.stack.id"),
+    ] {
+        let error = try_rebase(&app(&["old"], change), &run, true).unwrap_err().to_string();
+        assert!(error.contains(word), "{error}");
+    }
+    assert!(matches!(
+        try_rebase(&Image::assemble(Config::default(), Vec::new()).unwrap(), &run, true),
+        Err(RebaseError::NoMetadata)
+    ));
+}
+
+#[test]
+fn an_equal_layer_of_the_run_image_does_not_mislead() {
+    let run = app(&["new"], &|_, _| {});
+    let old = app(&["same", "more", "same"], &|_, _| {});
+    let platform_api = "0.13".parse().unwrap();
+    let input = RebaseInput {
+        image: &old,
+        run: &run,
+        run_name: "run:1",
+        run_reference: "r",
+        force: false,
+        platform_api,
+    };
+    let layers = rebase(&input).unwrap().image.config.rootfs.diff_ids;
+    assert_eq!(layers, [Digest::of("new"), Digest::of("own"), Digest::of("own")]);
+}
+
+fn phase(args: &[&str], env: &Env) -> Result<(), PhaseError> {
+    let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+    let launcher = Launcher { program: b"launcher", metadata: json!({ "version": "1" }) };
+    main(OsStr::new("rebaser"), &args, env, &launcher)
+}
+
+fn fixture(words: &[&str], labels: &[(&str, &str)]) -> Fixture {
+    let layers = words.iter().map(|word| FixtureLayer::new(&[Entry::file("file", word)])).collect();
+    let image = Fixture::new(layers).env("CNB_PLATFORM_API", "0.13");
+    labels.iter().fold(image, |image, (name, value)| image.label(name, value))
+}
+
+fn config(registry: &DockerRegistry, name: &str) -> Value {
+    serde_json::from_slice(&registry.config(name)).unwrap()
+}
+
+/// From one repository into others with a password; the old layers are not fetched, the report names the result.
+#[test]
+fn images_move_within_a_registry() {
+    let registry = DockerRegistry::start(RegistryAccess::Password);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.json"), registry.docker_config()).unwrap();
+    let env: Env = [
+        ("CNB_PLATFORM_API".into(), "0.13".into()),
+        ("DOCKER_CONFIG".into(), dir.path().into()),
+        ("CNB_REPORT_PATH".into(), dir.path().join("report.toml").into()),
+    ]
+    .into();
+    registry.push(&fixture(&["old"], &[]), "base/run", "1");
+    let old: Value = config(&registry, "base/run:1");
+    let run_name = registry.reference("base/run:1");
+    let metadata = json!({
+        "app": [{"sha": "x"}],
+        "runImage": {"topLayer": old["rootfs"]["diff_ids"][0], "reference": "r", "image": run_name},
+    });
+    registry.push(&fixture(&["old", "own"], &[(LABEL, &metadata.to_string())]), "team/app", "1");
+    registry.push(&fixture(&["new", "patch"], &[("io.buildpacks.base.id", "2")]), "base/run", "1");
+
+    let (source, target, other) = (
+        registry.reference("team/app:1"),
+        registry.reference("team/app:rebased"),
+        registry.reference("elsewhere/app:1"),
+    );
+    let before = registry.access_log().len();
+    phase(&["-previous-image", &source, &target, &other], &env).unwrap();
+    let log = registry.access_log().split_off(before);
+    let manifest: Value = serde_json::from_slice(&registry.manifest("team/app:1")).unwrap();
+    for layer in manifest["layers"].as_array().unwrap() {
+        let digest = layer["digest"].as_str().unwrap();
+        assert!(!log.lines().any(|line| line.contains("\"GET ") && line.contains(digest)), "{log}");
+    }
+    assert_eq!(registry.manifest("team/app:rebased"), registry.manifest("elsewhere/app:1"));
+    let (new, app, moved) = (
+        config(&registry, "base/run:1"),
+        config(&registry, "team/app:1"),
+        config(&registry, "team/app:rebased"),
+    );
+    let ids = |config: &Value| config["rootfs"]["diff_ids"].as_array().unwrap().clone();
+    assert_eq!(ids(&moved), [ids(&new), ids(&app)[1..].to_vec()].concat());
+    let label: Value = serde_json::from_str(moved["config"]["Labels"][LABEL].as_str().unwrap()).unwrap();
+    assert_eq!(label["runImage"]["topLayer"], ids(&new)[1]);
+    let reference = label["runImage"]["reference"].as_str().unwrap();
+    assert_eq!(
+        reference,
+        format!("{}@{}", registry.reference("base/run"), Digest::of(registry.manifest("base/run:1")))
+    );
+    assert_eq!(moved["config"]["Labels"]["io.buildpacks.base.id"], "2");
+    let report: toml::Table =
+        std::fs::read_to_string(dir.path().join("report.toml")).unwrap().parse().unwrap();
+    assert_eq!(
+        report["image"]["digest"].as_str().unwrap(),
+        Digest::of(registry.manifest("team/app:rebased")).as_str()
+    );
+    assert_eq!(report["image"]["tags"], toml::Value::from(vec![target, other]));
+
+    let exit = |args: &[&str]| phase(args, &env).map_err(|error| error.exit_code());
+    assert_eq!(exit(&["-run-image", &registry.reference("base/none:1"), &source]), Err(1));
+    assert_eq!(exit(&[&registry.reference("team/none:1")]), Err(1));
+    registry.push(&fixture(&["new"], &[]), "base/other", "1");
+    assert_eq!(exit(&["-run-image", &registry.reference("base/other:1"), &source]), Err(72));
+    assert_eq!(exit(&["-force", "-run-image", &registry.reference("base/other:1"), &source]), Ok(()));
+    assert_eq!(exit(&[&registry.reference("base/other:1")]), Err(72));
+}
+
+/// The recorded images as sparse layouts: no layer is there, and none is needed.
+#[test]
+fn layout_folders_without_layers_suffice() {
+    let data = data();
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, image: &Image| {
+        let folder = layout_path(dir.path(), &name.parse().unwrap());
+        write_sparse_layout(image, Some("x"), &folder).unwrap();
+    };
+    let (app_name, run_name) = (format!("{REGISTRY}/golden/app:1"), format!("{REGISTRY}/golden/run:new"));
+    put(&app_name, &image(&data["apps"]["rebase-app-0.15"]));
+    put(&run_name, &run_image(&data, "new").unwrap());
+    let at = |path: &str| dir.path().join(path).display().to_string();
+    let env: Env =
+        [("CNB_PLATFORM_API".into(), "0.15".into()), ("CNB_REPORT_PATH".into(), at("report.toml").into())]
+            .into();
+    phase(&["-layout", "-layout-dir", &at(""), "-force", "-run-image", &run_name, &app_name], &env).unwrap();
+    let moved = read_layout(Path::new(&layout_path(dir.path(), &app_name.parse().unwrap())), Some(&app_name))
+        .unwrap();
+    let case = data["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|case| case["name"] == "rebase-0.15-new-force")
+        .unwrap();
+    assert_eq!(moved.config_bytes, image(&case["image"]).config_bytes);
+}
