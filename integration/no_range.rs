@@ -22,9 +22,14 @@ fn a_user_without_subordinate_ids_is_told_what_to_add() {
         let output = command.output().expect("start coracle");
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{text}");
-        let expected = format!(
-            "has no range of 65536 ids in /etc/subuid; an administrator adds one with: usermod --add-subuids 100000-165535 {user}"
-        );
-        assert!(text.contains(&expected), "{text}");
+        let said = "has no range of 65536 ids in /etc/subuid; an administrator adds one with: usermod --add-subuids ";
+        assert!(text.contains(said) && text.trim_end().ends_with(&format!(" {user}")), "{text}");
+        let start = text.split("--add-subuids ").nth(1).and_then(|rest| rest.split('-').next());
+        let start: u64 = start.and_then(|start| start.parse().ok()).expect("a range");
+        let taken = ranges.lines().filter_map(|line| {
+            let mut numbers = line.split(':').skip(1).filter_map(|field| field.parse::<u64>().ok());
+            Some(numbers.next()? + numbers.next()?)
+        });
+        assert!(taken.max().unwrap_or(0) <= start, "somebody has it already: {text}");
     }
 }

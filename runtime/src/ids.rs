@@ -82,6 +82,17 @@ pub fn find_range(text: &str, user: &str, uid: u32) -> Option<SubordinateRange> 
     })
 }
 
+/// A range of [`GUEST_IDS`] ids above all that `text`, in the format of subuid(5), gives out, as usermod(8) takes it.
+pub(crate) fn free_range(text: &str) -> String {
+    let end = |line: &str| {
+        let mut numbers =
+            line.trim().split(':').skip(1).map(|field| field.parse::<u32>().ok().map(u64::from));
+        Some(numbers.next()?? + numbers.next()??)
+    };
+    let start = text.lines().filter_map(end).max().unwrap_or(0).max(100_000);
+    format!("{start}-{}", start + u64::from(GUEST_IDS) - 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +120,13 @@ mod tests {
         assert_eq!(find_range("mara:0:65536", "mara", 7), None, "host root is not a subordinate id");
         assert_eq!(find_range("mara:4294967000:65536", "mara", 7), None, "the range must not wrap");
         assert_eq!(find_range("mara:1000:65536", "mara", 1001), None, "the range must not hold the user");
+    }
+
+    #[test]
+    fn a_free_range_is_above_everybody_s() {
+        assert_eq!(free_range(""), "100000-165535");
+        assert_eq!(free_range("low:1000:65536\nbroken\n"), "100000-165535");
+        assert_eq!(free_range("mara:231072:65536\nother:100000:65536\nhalf:900000\n"), "296608-362143");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::process::Command;
 
-use crate::ids::{IdMap, SubordinateRange, find_range};
+use crate::ids::{IdMap, SubordinateRange, find_range, free_range};
 
 /// Why the outer user namespace could not be given its ids.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum UsernsError {
     },
     /// The user has no range that is large enough.
     #[error(
-        "user {user} (uid {uid}) has no range of 65536 ids in {file}; an administrator adds one with: usermod --add-{kind}s 100000-165535 {user}"
+        "user {user} (uid {uid}) has no range of 65536 ids in {file}; an administrator adds one with: usermod --add-subuids {free} --add-subgids {free} {user}"
     )]
     NoRange {
         /// The user's name, or number where it has none.
@@ -28,8 +28,8 @@ pub enum UsernsError {
         uid: u32,
         /// `/etc/subuid` or `/etc/subgid`.
         file: &'static str,
-        /// `subuid` or `subgid`.
-        kind: &'static str,
+        /// A range that nobody has, as usermod(8) takes it.
+        free: String,
     },
     /// A helper could not be started.
     #[error("could not start {program}, which writes the id map; it comes with the package uidmap")]
@@ -60,12 +60,18 @@ pub fn id_map_of_user() -> Result<IdMap, UsernsError> {
     let uid = nix::unistd::getuid();
     let user =
         nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
-    let range = |file: &'static str, kind: &'static str| {
-        let text = std::fs::read_to_string(file).map_err(|source| UsernsError::Read { file, source })?;
-        let none = || UsernsError::NoRange { user: user.clone(), uid: uid.as_raw(), file, kind };
-        find_range(&text, &user, uid.as_raw()).ok_or_else(none)
+    let read = |file: &'static str| {
+        std::fs::read_to_string(file).map_err(|source| UsernsError::Read { file, source })
     };
-    Ok(IdMap::Subordinate { uids: range("/etc/subuid", "subuid")?, gids: range("/etc/subgid", "subgid")? })
+    let (subuid, subgid) = (read("/etc/subuid")?, read("/etc/subgid")?);
+    let range = |file: &'static str, text: &str| {
+        let none = || {
+            let free = free_range(&format!("{subuid}\n{subgid}"));
+            UsernsError::NoRange { user: user.clone(), uid: uid.as_raw(), file, free }
+        };
+        find_range(text, &user, uid.as_raw()).ok_or_else(none)
+    };
+    Ok(IdMap::Subordinate { uids: range("/etc/subuid", &subuid)?, gids: range("/etc/subgid", &subgid)? })
 }
 
 /// Give the new user namespace of process `pid` its ids: 0 is the caller, 1..=65536 the subordinate range.
@@ -115,11 +121,11 @@ mod tests {
 
     #[test]
     fn a_missing_range_names_user_file_and_command() {
-        let error =
-            UsernsError::NoRange { user: "mara".to_owned(), uid: 1000, file: "/etc/subuid", kind: "subuid" };
+        let free = "165536-231071".to_owned();
+        let error = UsernsError::NoRange { user: "mara".to_owned(), uid: 1000, file: "/etc/subuid", free };
         assert_eq!(
             error.to_string(),
-            "user mara (uid 1000) has no range of 65536 ids in /etc/subuid; an administrator adds one with: usermod --add-subuids 100000-165535 mara"
+            "user mara (uid 1000) has no range of 65536 ids in /etc/subuid; an administrator adds one with: usermod --add-subuids 165536-231071 --add-subgids 165536-231071 mara"
         );
     }
 
