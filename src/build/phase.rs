@@ -1,5 +1,5 @@
 //! What each phase's container is: who sees what of the build, and who gets credentials. Pure; snapshot tests hold it
-//! against the table "Who gets what" in ARCHITECTURE.md.
+//! against the table of "One build" in ARCHITECTURE.md.
 
 use std::path::{Path, PathBuf};
 
