@@ -11,5 +11,6 @@ mod isolation;
 mod kill;
 mod no_range;
 mod phases;
+mod rebase;
 mod run;
 mod site;

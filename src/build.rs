@@ -23,11 +23,12 @@ pub use buildpacks::{Buildpack, BuildpackError};
 use self::builder::Builder;
 use self::buildpacks::Chosen;
 use self::folders::Folders;
+pub(crate) use self::phase::PLATFORM_API;
 use self::phase::{Phase, Plan, sandbox};
 use crate::error::Error;
 use crate::event::{Event, Observer, Stream};
 use crate::home::Home;
-use crate::pull::PullPolicy;
+use crate::pull::{PullPolicy, fetched};
 use crate::run::{environment, host_files, unpacked_layers};
 use crate::stage::Stage;
 use crate::worker::{self, Detected, FindUser, Prepare, Receive};
@@ -178,25 +179,7 @@ impl Build<'_> {
     /// An image of the store, fetched first where the policy says so.
     fn image(&self, name: &Reference) -> Result<Image, Error> {
         let request = self.request;
-        let here = || -> Result<Option<Image>, Error> {
-            let image = self.store.image(name)?;
-            Ok(image.filter(|image| unpacked_layers(&self.store, image, self.stage).is_ok()))
-        };
-        if request.pull_policy != PullPolicy::Always
-            && let Some(image) = here()?
-        {
-            return Ok(image);
-        }
-        if request.pull_policy == PullPolicy::Never {
-            return Err(Error::NoImage(name.to_string()));
-        }
-        self.stage.work(worker::Pull {
-            reference: name.clone(),
-            ids: self.stage.ids,
-            insecure: request.insecure.clone(),
-            auth: request.auth.for_registries(&[&name.registry]),
-        })?;
-        here()?.ok_or_else(|| Error::NoImage(name.to_string()))
+        fetched(self.stage, &self.store, name, request.pull_policy, &request.insecure, &request.auth)
     }
 
     fn plan(
@@ -343,7 +326,7 @@ fn document<T: serde::Serialize>(value: &T) -> Result<String, Error> {
 }
 
 /// The digest in report.toml (Platform API, "report.toml").
-fn published(report: &str) -> Result<Digest, Error> {
+pub(crate) fn published(report: &str) -> Result<Digest, Error> {
     let report: coracle_cnb::Report =
         coracle_cnb::read_toml("report.toml", report).map_err(Error::Document)?;
     report.image.digest.parse().map_err(|_| Error::NoDigest)

@@ -82,6 +82,15 @@ pub enum Error {
         /// Its exit code, or the signal that ended it.
         outcome: Outcome,
     },
+    /// An application must stay on its run image.
+    #[error("could not rebase {image}")]
+    Rebase {
+        /// The application.
+        image: String,
+        /// Why.
+        #[source]
+        source: coracle_lifecycle::rebase::RebaseError,
+    },
     /// A document could not be read or written.
     #[error("could not use a document of the build")]
     Document(#[source] coracle_cnb::DocumentError),

@@ -6,7 +6,7 @@
 //! | `home.rs` | the folders on disk that outlive a process, and those that must not |
 //! | `stage.rs` | a [`coracle_runtime::Session`] with our folders bound, its output turned into events |
 //! | `worker.rs` | what runs inside the stage as the owner of all ids: pull, unpack, look up, delete |
-//! | `pull.rs`, `run.rs`, `build.rs`, `import.rs` | one operation each |
+//! | `pull.rs`, `run.rs`, `build.rs`, `import.rs`, `rebase.rs` | one operation each |
 //! | `builder.rs` | another: builder.toml and folders of buildpacks become a builder's image |
 //! | `launcher.rs` | the program that built images start with |
 //! | `program.rs` | this program as a phase of a build |
@@ -21,6 +21,7 @@ mod import;
 mod launcher;
 mod program;
 mod pull;
+mod rebase;
 mod run;
 mod stage;
 mod worker;
@@ -35,6 +36,7 @@ pub use home::Home;
 pub use import::{ImportError, ImportRequest, import};
 pub use program::play_phase;
 pub use pull::{PullPolicy, PullRequest, Pulled, pull};
+pub use rebase::{RebaseRequest, rebase};
 pub use run::{RunRequest, run};
 
 /// The first call of `main`: plays a role inside a stage, if this process was started for one, or a phase of a build,

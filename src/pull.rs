@@ -1,11 +1,12 @@
 //! Bring an image into the store, its layers unpacked for this user's ids.
 
-use coracle_images::{AuthFile, Digest, Reference};
+use coracle_images::{AuthFile, Digest, Image, Reference, Store};
 use coracle_runtime::{Runtime, Terminator};
 
 use crate::error::Error;
 use crate::event::Observer;
 use crate::home::Home;
+use crate::run::unpacked_layers;
 use crate::stage::Stage;
 use crate::worker;
 
@@ -59,4 +60,34 @@ pub fn pull(
     })?;
     stage.finish()?;
     Ok(Pulled { digest: pulled.digest, fetched: pulled.fetched })
+}
+
+/// An image of the store, fetched first where the policy says so.
+pub(crate) fn fetched(
+    stage: &Stage<'_>,
+    store: &Store,
+    name: &Reference,
+    policy: PullPolicy,
+    insecure: &[String],
+    auth: &AuthFile,
+) -> Result<Image, Error> {
+    let here = || -> Result<Option<Image>, Error> {
+        let image = store.image(name)?;
+        Ok(image.filter(|image| unpacked_layers(store, image, stage).is_ok()))
+    };
+    if policy != PullPolicy::Always
+        && let Some(image) = here()?
+    {
+        return Ok(image);
+    }
+    if policy == PullPolicy::Never {
+        return Err(Error::NoImage(name.to_string()));
+    }
+    stage.work(worker::Pull {
+        reference: name.clone(),
+        ids: stage.ids,
+        insecure: insecure.to_vec(),
+        auth: auth.for_registries(&[&name.registry]),
+    })?;
+    here()?.ok_or_else(|| Error::NoImage(name.to_string()))
 }

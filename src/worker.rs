@@ -11,11 +11,13 @@
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
 //! | `pack.rs` | layers of what lies on the host |
+//! | `known.rs` | what a published image says it runs on |
 //! | `keep.rs` | images that were put together here: into the store, to a registry |
 
 mod decide;
 mod delete;
 mod keep;
+mod known;
 mod pack;
 mod prepare;
 mod pull;
@@ -34,8 +36,9 @@ use crate::event::Event;
 pub(crate) use decide::{Compose, Detect, Detected, Keep};
 pub(crate) use delete::Delete;
 pub(crate) use keep::{KeepImage, PushImage};
+pub(crate) use known::KnownRunImage;
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
-pub(crate) use prepare::Prepare;
+pub(crate) use prepare::{MakeFolders, Prepare};
 pub(crate) use pull::Pull;
 pub(crate) use receive::Receive;
 pub(crate) use user::{FindUser, User};
@@ -69,7 +72,21 @@ macro_rules! jobs {
     };
 }
 
-jobs!(Pull, FindUser, Prepare, Keep, Detect, Compose, Receive, PackLayers, KeepImage, PushImage, Delete,);
+jobs!(
+    Pull,
+    FindUser,
+    Prepare,
+    MakeFolders,
+    Keep,
+    KnownRunImage,
+    Detect,
+    Compose,
+    Receive,
+    PackLayers,
+    KeepImage,
+    PushImage,
+    Delete,
+);
 
 /// Answer one request on `socket`; the exit status of the worker process.
 pub(crate) fn serve(socket: UnixStream) -> i32 {

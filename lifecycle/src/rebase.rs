@@ -58,20 +58,20 @@ pub enum RebaseError {
     #[error("the image's variable CNB_PLATFORM_API is `{0}`, which is no version")]
     Api(String),
     /// Neither the user nor the image names a run image.
-    #[error("the image names no run image: give -run-image")]
+    #[error("the image names no run image: name one with -run-image")]
     NoRunImage,
     /// The layers of the image are not what its label says.
     #[error("the image has no layer {0}, which its label says is the run image's highest: build it again")]
     NoTopLayer(String),
     /// The label of the image says so.
-    #[error("the image is marked as not rebasable ({REBASABLE_LABEL}): build it again, or use -force")]
+    #[error("the image is marked as not rebasable ({REBASABLE_LABEL}): build it again, or force it")]
     NotRebasable,
     /// The run image is for another kind of machine or another distribution.
-    #[error("the run image is for {found}, the image for {wanted}: build again, or use -force")]
+    #[error("the run image is for {found}, the image for {wanted}: build again, or force it")]
     OtherTarget { found: String, wanted: String },
     /// The image was built for another run image.
     #[error(
-        "`{name}` is none of the run images that the image was built for ({known}): build again, or use -force"
+        "`{name}` is none of the run images that the image was built for ({known}): build again, or force it"
     )]
     OtherRunImage { name: String, known: String },
     /// Before Platform API 0.12: an image says nothing of its stack.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use coracle_cnb::ApiVersion;
 use coracle_images::Reference;
 use coracle_runtime::{Access, EphemeralFile, Mount, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
@@ -10,7 +11,7 @@ use super::folders::{self, Folders, guest};
 use crate::worker::User;
 
 /// The Platform API that our phases are driven at.
-const PLATFORM_API: &str = "0.13";
+pub(crate) const PLATFORM_API: ApiVersion = ApiVersion::new(0, 13);
 
 /// Where every TLS client of ours looks for certificate authorities.
 const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -172,7 +173,7 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
 
 fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut env = vec![pair("CNB_PLATFORM_API", PLATFORM_API)];
+    let mut env = vec![pair("CNB_PLATFORM_API", &PLATFORM_API.to_string())];
     if phase.has_builder_root() {
         env.extend(plan.env.iter().filter(|(name, _)| name != "CNB_PLATFORM_API").cloned());
         if !env.iter().any(|(name, _)| name == "HOME") {

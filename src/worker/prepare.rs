@@ -86,6 +86,27 @@ impl Prepare {
     }
 }
 
+/// Make the folders of one phase that builds nothing: for what it writes, and for what is kept of that.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct MakeFolders {
+    pub(crate) folders: Folders,
+    pub(crate) phase: String,
+    pub(crate) ids: IdMap,
+    /// The user of the phase.
+    pub(crate) user: User,
+}
+
+impl Job for MakeFolders {
+    type Answer = ();
+
+    fn carry_out(self) -> Result<(), AnyError> {
+        let user = (self.ids.outer(u64::from(self.user.uid))?, self.ids.outer(u64::from(self.user.gid))?);
+        fs::set_permissions(&self.folders.root, Permissions::from_mode(0o755))?;
+        make(&self.folders.control(), None)?;
+        Ok(make(&self.folders.out(&self.phase), Some(user))?)
+    }
+}
+
 /// The one layer of an image that the next build needs whole: the bills of materials of layers that it will reuse.
 fn bills(image: &Image) -> Option<Digest> {
     let label = image.config.label(LIFECYCLE_METADATA_LABEL)?;

@@ -88,7 +88,7 @@ fn move_image(
         platform_api: call.api,
     })
     .map_err(failed)?;
-    rebased.overruled.iter().for_each(|objection| call.warn_because("overruled by -force", objection));
+    rebased.overruled.iter().for_each(|objection| call.warn_because("overruled", objection));
 
     let (image, texts) = (&rebased.image, arguments.images());
     match images {

@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 mod import;
+mod rebase;
 
 use std::path::PathBuf;
 
@@ -10,6 +11,7 @@ use coracle::Reference;
 
 pub(crate) use builder::Builder;
 pub(crate) use import::Import;
+pub(crate) use rebase::Rebase;
 
 /// Build and run Cloud Native Buildpacks images: no daemon, no root.
 #[derive(Debug, Parser)]
@@ -35,6 +37,8 @@ pub(crate) enum Command {
     Run(Run),
     /// Make an image of the archive of a root filesystem
     Import(Import),
+    /// Put a built image on a newer run image, without building it again
+    Rebase(Rebase),
     /// Make builders
     Builder(Builder),
     /// List the images of the local store

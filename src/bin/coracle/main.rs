@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use clap::Parser;
 use coracle::{
-    BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PullRequest, RunRequest, Store, Terminator,
+    BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PullRequest, RebaseRequest, RunRequest,
+    Store, Terminator,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -119,6 +120,21 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 working_dir: import.workdir.clone(),
             };
             let digest = coracle::import(&home, &request, observer, &hold)?;
+            report::result(digest.as_str());
+            Ok(0)
+        }
+        Command::Rebase(rebase) => {
+            let request = RebaseRequest {
+                image: rebase.image.clone(),
+                run_image: rebase.run_image.clone(),
+                publish: rebase.publish,
+                force: rebase.force,
+                pull_policy: rebase.pull_policy.into(),
+                runtime: rebase.runtime.into(),
+                insecure: rebase.insecure_registry.clone(),
+                auth: settings::credentials()?,
+            };
+            let digest = coracle::rebase(&home, &request, observer, &hold)?;
             report::result(digest.as_str());
             Ok(0)
         }

@@ -1,0 +1,191 @@
+//! An application on a newer run image, without a build: in the store, or where it is published.
+
+use coracle_cnb::{RunImageEntry, RunToml};
+use coracle_images::{AuthFile, Digest, Reference, Store};
+use coracle_lifecycle::analyze::{Access as Readable, choose_run_image};
+use coracle_lifecycle::rebase::{
+    RebaseError, RebaseInput, known_run_image, metadata_of, rebase as move_image,
+};
+use coracle_runtime::{
+    Access, EphemeralFile, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Terminator,
+};
+
+use crate::build::folders::{Folders, guest};
+use crate::build::{PLATFORM_API, published};
+use crate::error::Error;
+use crate::event::{Event, Observer};
+use crate::home::Home;
+use crate::pull::{PullPolicy, fetched};
+use crate::run::host_files;
+use crate::stage::Stage;
+use crate::worker::{Keep, KeepImage, KnownRunImage, MakeFolders, User};
+
+/// The phase, and its container.
+const PHASE: &str = "rebaser";
+
+/// Nobody in particular: the phase needs no more than to be somebody.
+const USER: u32 = 1000;
+
+/// What to rebase, onto what.
+pub struct RebaseRequest {
+    /// The application.
+    pub image: Reference,
+    /// Instead of the run image that the application names.
+    pub run_image: Option<Reference>,
+    /// Whether the application is in its registry, and is to stay there, instead of in the store.
+    pub publish: bool,
+    /// Whether what speaks against it is only told.
+    pub force: bool,
+    /// When the run image is fetched into the store.
+    pub pull_policy: PullPolicy,
+    /// What launches the container.
+    pub runtime: Runtime,
+    /// Registries spoken to in plain HTTP; those on loopback need not be named.
+    pub insecure: Vec<String>,
+    /// Credentials: only those of registries that must be reached leave this process.
+    pub auth: AuthFile,
+}
+
+impl std::fmt::Debug for RebaseRequest {
+    /// Without credentials.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { image, run_image, publish, force, .. } = self;
+        let mut shown = f.debug_struct("RebaseRequest");
+        shown.field("image", image).field("run_image", run_image).field("publish", publish);
+        shown.field("force", force).finish_non_exhaustive()
+    }
+}
+
+/// Rebase. `hold` gets the handle with which a signal handler ends the work at once. Returns the new manifest's digest.
+///
+/// # Errors
+/// [`Error::Rebase`] where the application must stay where it is; everything else of [`Error`].
+pub fn rebase(
+    home: &Home,
+    request: &RebaseRequest,
+    observer: &dyn Observer,
+    hold: &dyn Fn(Terminator),
+) -> Result<Digest, Error> {
+    let store = Store::open(home.store())?;
+    if !request.publish && store.image(&request.image)?.is_none() {
+        return Err(Error::NoImage(request.image.to_string()));
+    }
+    let stage = Stage::start(home, request.runtime, observer, hold)?;
+    let rebased = if request.publish {
+        in_the_registry(request, &stage, observer)
+    } else {
+        in_the_store(request, &stage, &store, observer)
+    };
+    let finished = stage.finish();
+    let digest = rebased?;
+    finished.map(|()| digest)
+}
+
+fn in_the_store(
+    request: &RebaseRequest,
+    stage: &Stage<'_>,
+    store: &Store,
+    observer: &dyn Observer,
+) -> Result<Digest, Error> {
+    let failed = |source| Error::Rebase { image: request.image.to_string(), source };
+    let name = &request.image;
+    let image = store.image(name)?.ok_or_else(|| Error::NoImage(name.to_string()))?;
+    let run_name = match &request.run_image {
+        Some(run_image) => run_image.to_string(),
+        None => {
+            let metadata = metadata_of(&image).map_err(failed)?;
+            chosen(name, known_run_image(&metadata, PLATFORM_API).map_err(failed)?).map_err(failed)?
+        }
+    };
+    let run_reference: Reference = run_name.parse().map_err(|_| failed(RebaseError::NoRunImage))?;
+    let run = fetched(stage, store, &run_reference, request.pull_policy, &request.insecure, &request.auth)?;
+    let rebased = move_image(&RebaseInput {
+        image: &image,
+        run: &run,
+        run_name: &run_name,
+        run_reference: &run_reference.with_digest(run.digest.clone()).to_string(),
+        force: request.force,
+        platform_api: PLATFORM_API,
+    })
+    .map_err(failed)?;
+    for objection in &rebased.overruled {
+        observer.event(Event::Notice { text: format!("overruled: {objection}") });
+    }
+    stage.work(KeepImage::new(name, &rebased.image, stage.ids))?;
+    Ok(rebased.image.digest)
+}
+
+/// Of the names that an image knows its run image by, the one nearest to it.
+fn chosen(name: &Reference, known: RunImageEntry) -> Result<String, RebaseError> {
+    let known = RunToml { images: vec![known] };
+    choose_run_image(name, &known, &mut |_| Readable::Readable).map_err(|_| RebaseError::NoRunImage)
+}
+
+fn in_the_registry(
+    request: &RebaseRequest,
+    stage: &Stage<'_>,
+    observer: &dyn Observer,
+) -> Result<Digest, Error> {
+    // The phase reaches the image's registry and those of the run image's names, and gets credentials for no other.
+    let run_images = match &request.run_image {
+        Some(run_image) => vec![run_image.clone()],
+        None => stage.work(KnownRunImage {
+            reference: request.image.clone(),
+            insecure: request.insecure.clone(),
+            auth: request.auth.for_registries(&[&request.image.registry]),
+        })?,
+    };
+    let registries: Vec<&str> =
+        run_images.iter().chain([&request.image]).map(|reference| reference.registry.as_str()).collect();
+    let auth = request.auth.for_registries(&registries).into_bytes();
+    let folders = Folders { root: stage.folder() };
+    let user = User { uid: USER, gid: USER, home: "/".to_owned() };
+    stage.work(MakeFolders { folders: folders.clone(), phase: PHASE.to_owned(), ids: stage.ids, user })?;
+    observer.event(Event::PhaseStarted { phase: PHASE.to_owned() });
+    match stage.launch_phase(sandbox(request, &folders, auth), PHASE)? {
+        Outcome::Exited(0) => {}
+        outcome => return Err(Error::Phase { phase: PHASE, outcome }),
+    }
+    let documents = vec!["report.toml".to_owned()];
+    let report = stage.work(Keep { folders, phase: PHASE.to_owned(), documents })?;
+    published(report.first().map_or("", String::as_str))
+}
+
+/// Nothing but the program, what it needs to reach registries, and a folder for its report.
+fn sandbox(request: &RebaseRequest, folders: &Folders, auth: Vec<u8>) -> SandboxSpec {
+    let program = format!("/cnb/lifecycle/{PHASE}");
+    let mount =
+        |source: std::path::PathBuf, target: &str, access| Mount { source, target: target.into(), access };
+    let mut mounts = vec![
+        mount(PROGRAM.into(), &program, Access::ReadOnly),
+        mount(folders.out(PHASE), guest::OUT, Access::ReadWrite),
+    ];
+    mounts.extend(host_files().into_iter().map(|file| Mount {
+        source: file.clone(),
+        target: file,
+        access: Access::ReadOnly,
+    }));
+    let mut argv = vec![program, "-report".to_owned(), format!("{}/report.toml", guest::OUT)];
+    argv.extend(request.run_image.iter().flat_map(|name| ["-run-image".to_owned(), name.to_string()]));
+    argv.extend(request.insecure.iter().flat_map(|host| ["-insecure-registry".to_owned(), host.clone()]));
+    argv.extend(request.force.then(|| "-force".to_owned()));
+    argv.push(request.image.to_string());
+    SandboxSpec {
+        id: PHASE.to_owned(),
+        runtime: request.runtime,
+        rootfs: Rootfs::Empty,
+        argv,
+        env: vec![
+            ("CNB_PLATFORM_API".to_owned(), PLATFORM_API.to_string()),
+            ("DOCKER_CONFIG".to_owned(), guest::DOCKER_CONFIG.to_owned()),
+        ],
+        cwd: "/".into(),
+        uid: USER,
+        gid: USER,
+        mounts,
+        files: vec![EphemeralFile {
+            target: format!("{}/config.json", guest::DOCKER_CONFIG).into(),
+            content: auth,
+        }],
+    }
+}
