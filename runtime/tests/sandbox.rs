@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     if name == "/probe" {
         return probe();
     }
-    let tests: [Test; 10] = [
+    let tests: [Test; 11] = [
         ("an_id_that_is_not_mapped_is_refused", unmapped_id),
         ("the_outputs_can_be_opened_by_name", open_outputs),
         ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         ("what_the_phase_leaves_running_ends_with_it", survivors_end),
         ("what_the_caller_left_open_stays_with_it", leaked_descriptor),
         ("a_guest_that_may_not_write_cannot", read_only_mount),
+        ("an_image_may_have_150_layers", many_layers),
     ];
     let mut trials = Vec::new();
     for runtime in [Runtime::Youki, Runtime::Crun, Runtime::Runc] {
@@ -347,6 +348,37 @@ fn leaked_descriptor(runtime: Runtime) -> TestResult {
     drop(leaked);
     // 0, 1, 2 and the one that lists the folder.
     same(run.facts()["list:/proc/self/fd"], "0,1,2,3", &run);
+    Ok(())
+}
+
+fn many_layers(runtime: Runtime) -> TestResult {
+    // Paths as long as a store's: together far more than the page of options that mount(2) takes.
+    let folder = tempfile::tempdir()?;
+    let layer = |number: usize| format!("{number}-{}", "x".repeat(64));
+    for number in 0..150 {
+        let path = folder.path().join(layer(number)).join("content");
+        fs::create_dir_all(&path)?;
+        fs::write(path.join(number.to_string()), "")?;
+        fs::write(path.join("topmost"), number.to_string())?;
+    }
+    let scratch = folder.path().join("scratch");
+    fs::create_dir(&scratch)?;
+    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let mut layered = spec(runtime, &["list:/content", "cat:/content/topmost"]);
+    let lower = (0..150).map(|number| format!("/store/{}", layer(number)).into()).collect();
+    layered.rootfs = Rootfs::Overlay { lower, scratch: "/store/scratch".into() };
+    let binds =
+        vec![Bind { source: folder.path().into(), target: "/store".into(), access: Access::ReadWrite }];
+    let run = run(layered, binds);
+    // What the container left there belongs to its ids.
+    let status = std::process::Command::new("unshare")
+        .args(["--user", "--map-root-user", "--map-auto", "rm", "-rf", "--"])
+        .arg(&scratch)
+        .status()?;
+    assert!(status.success());
+    let run = run?;
+    same(run.facts()["list:/content"].split(',').count(), 151, &run);
+    same(run.facts()["cat:/content/topmost"], "149", &run);
     Ok(())
 }
 
