@@ -43,6 +43,19 @@ pub enum RegistryError {
         #[source]
         source: Box<OciDistributionError>,
     },
+    /// There is no trusted TLS to be had.
+    #[error("cannot {act} `{reference}`: {advice}")]
+    Tls {
+        /// The deed.
+        act: &'static str,
+        /// The image.
+        reference: String,
+        /// What is wrong, and what to do.
+        advice: String,
+        /// Cause.
+        #[source]
+        source: Box<OciDistributionError>,
+    },
     /// Any other answer, or none.
     #[error("cannot {act} `{reference}`")]
     Request {
@@ -141,11 +154,24 @@ impl RegistryError {
     }
 
     pub(crate) fn request(act: &'static str, reference: &Reference, source: OciDistributionError) -> Self {
-        let reference = reference.to_string();
+        let (host, reference) = (&reference.registry, reference.to_string());
         match status(&source) {
             Some(404) => Self::Missing { act, reference },
             Some(401 | 403) => Self::Denied { act, reference, source: Box::new(source) },
-            _ => Self::Request { act, reference, source: Box::new(source) },
+            _ => match tls_failure(&source) {
+                Some(text) if text.contains("certificate") => {
+                    let advice =
+                        "its certificate is not trusted; name a file with its authority in SSL_CERT_FILE";
+                    Self::Tls { act, reference, advice: advice.to_owned(), source: Box::new(source) }
+                }
+                Some(_) => {
+                    let advice = format!(
+                        "it does not answer with TLS; if {host} speaks plain HTTP: --insecure-registry {host}"
+                    );
+                    Self::Tls { act, reference, advice, source: Box::new(source) }
+                }
+                None => Self::Request { act, reference, source: Box::new(source) },
+            },
         }
     }
 }
@@ -182,21 +208,21 @@ pub(crate) fn may_pass(error: &OciDistributionError) -> bool {
         None => {
             let connection =
                 matches!(error, OciDistributionError::RequestError(_) | OciDistributionError::IoError(_));
-            connection && !is_untrusted(error)
+            connection && tls_failure(error).is_none()
         }
     }
 }
 
-/// Whether TLS failed over what the other side presents, an unknown certificate for one: that is so the next time too.
-fn is_untrusted(error: &OciDistributionError) -> bool {
+/// How TLS failed over what the other side presents, an unknown certificate for one: that is so the next time too.
+fn tls_failure(error: &OciDistributionError) -> Option<String> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         cause = match error.downcast_ref::<io::Error>() {
-            Some(error) if error.kind() == io::ErrorKind::InvalidData => return true,
+            Some(error) if error.kind() == io::ErrorKind::InvalidData => return Some(error.to_string()),
             // An error inside another is passed over by `source`.
             Some(outer) => outer.get_ref().map(|inner| inner as &(dyn std::error::Error + 'static)),
             None => error.source(),
         };
     }
-    false
+    None
 }
