@@ -127,7 +127,8 @@ pub fn build(
     let stage = Stage::start_with(home, request.runtime, binds, observer, hold)?;
     let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
     let excluded = [own, cached].iter().filter_map(below).collect();
-    let built = Build { request, stage: &stage, store: Store::open(home.store())?, observer, excluded }.run();
+    let built =
+        Build { home, request, stage: &stage, store: Store::open(home.store())?, observer, excluded }.run();
     // Whatever came of it, nothing is to be left; what failed first is what the user needs to hear.
     let finished = stage.finish();
     let built = built?;
@@ -135,6 +136,7 @@ pub fn build(
 }
 
 struct Build<'a> {
+    home: &'a Home,
     request: &'a BuildRequest,
     stage: &'a Stage<'a>,
     store: Store,
@@ -214,7 +216,7 @@ impl Build<'_> {
             run_image,
             own_order,
             verbose: request.verbose,
-            host_files: host_files(),
+            host_files: host_files(self.home),
         })
     }
 

@@ -55,6 +55,9 @@ pub enum Error {
     /// The source is where images or the cache are kept.
     #[error("the source {} is a folder in which images or caches are kept; name the application's with --path", .0.display())]
     SourceIsOurs(PathBuf),
+    /// A path that is mounted but no text; libcontainer cannot read the mount table then.
+    #[error("the path {} is not UTF-8, which runtimes need of what they mount; use a folder with another name", .0.display())]
+    NotText(PathBuf),
     /// An image given as builder is none.
     #[error("image {image} is not a builder: {why}; name a builder image with --builder")]
     NotABuilder {

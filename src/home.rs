@@ -16,6 +16,7 @@ use crate::event::{Event, Observer};
 #[derive(Debug, Clone)]
 pub struct Home {
     root: PathBuf,
+    certificates: Option<PathBuf>,
 }
 
 /// A work folder, held by a lock for as long as its operation runs. It holds files of subordinate ids, which only a
@@ -48,7 +49,7 @@ impl Home {
     /// # Errors
     /// [`Error::Folder`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let home = Self { root: root.into() };
+        let home = Self { root: root.into(), certificates: None };
         for folder in [home.root.clone(), home.store(), home.work()] {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);
@@ -59,6 +60,18 @@ impl Home {
         let work = home.work();
         fs::set_permissions(&work, Permissions::from_mode(0o711)).map_err(Error::folder("open", &work))?;
         Ok(home)
+    }
+
+    /// Trust the certificate authorities of this file instead of the host's. Phases read it with an id that owns
+    /// nothing of the user's.
+    #[must_use]
+    pub fn with_certificates(self, certificates: Option<PathBuf>) -> Self {
+        Self { certificates, ..self }
+    }
+
+    /// The file instead of the host's certificate authorities, if there is one.
+    pub(crate) fn certificates(&self) -> Option<&Path> {
+        self.certificates.as_deref()
     }
 
     /// Where images are.

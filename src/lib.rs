@@ -38,6 +38,7 @@ pub use program::play_phase;
 pub use pull::{PullPolicy, PullRequest, Pulled, pull};
 pub use rebase::{RebaseRequest, rebase};
 pub use run::{RunRequest, run};
+pub use stage::sweep;
 
 /// The first call of `main`: plays a role inside a stage, if this process was started for one, or a phase of a build,
 /// told by the program's name or its first word. `report` shows a phase's failure.

@@ -72,7 +72,7 @@ pub fn rebase(
     }
     let stage = Stage::start(home, request.runtime, observer, hold)?;
     let rebased = if request.publish {
-        in_the_registry(request, &stage, observer)
+        in_the_registry(home, request, &stage, observer)
     } else {
         in_the_store(request, &stage, &store, observer)
     };
@@ -122,6 +122,7 @@ fn chosen(name: &Reference, known: RunImageEntry) -> Result<String, RebaseError>
 }
 
 fn in_the_registry(
+    home: &Home,
     request: &RebaseRequest,
     stage: &Stage<'_>,
     observer: &dyn Observer,
@@ -142,7 +143,7 @@ fn in_the_registry(
     let user = User { uid: USER, gid: USER, home: "/".to_owned() };
     stage.work(MakeFolders { folders: folders.clone(), phase: PHASE.to_owned(), ids: stage.ids, user })?;
     observer.event(Event::PhaseStarted { phase: PHASE.to_owned() });
-    match stage.launch_phase(sandbox(request, &folders, auth), PHASE)? {
+    match stage.launch_phase(sandbox(home, request, &folders, auth), PHASE)? {
         Outcome::Exited(0) => {}
         outcome => return Err(Error::Phase { phase: PHASE, outcome }),
     }
@@ -152,7 +153,7 @@ fn in_the_registry(
 }
 
 /// Nothing but the program, what it needs to reach registries, and a folder for its report.
-fn sandbox(request: &RebaseRequest, folders: &Folders, auth: Vec<u8>) -> SandboxSpec {
+fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: Vec<u8>) -> SandboxSpec {
     let program = format!("/cnb/lifecycle/{PHASE}");
     let mount =
         |source: std::path::PathBuf, target: &str, access| Mount { source, target: target.into(), access };
@@ -160,7 +161,7 @@ fn sandbox(request: &RebaseRequest, folders: &Folders, auth: Vec<u8>) -> Sandbox
         mount(PROGRAM.into(), &program, Access::ReadOnly),
         mount(folders.out(PHASE), guest::OUT, Access::ReadWrite),
     ];
-    mounts.extend(host_files().into_iter().map(|file| Mount {
+    mounts.extend(host_files(home).into_iter().map(|file| Mount {
         source: file.clone(),
         target: file,
         access: Access::ReadOnly,

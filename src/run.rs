@@ -8,7 +8,7 @@ use coracle_runtime::{Access, Mount, Outcome, Rootfs, Runtime, SandboxSpec, Term
 use crate::error::Error;
 use crate::event::Observer;
 use crate::home::Home;
-use crate::stage::{STORE, Stage};
+use crate::stage::{CA_BUNDLE, STORE, Stage};
 use crate::worker::{FindUser, User};
 
 /// What to run.
@@ -56,7 +56,7 @@ pub fn run(
         cwd: working_folder(&image.config).into(),
         uid,
         gid,
-        mounts: host_files()
+        mounts: host_files(home)
             .into_iter()
             .filter(|path| !path.starts_with("/etc/ssl"))
             .map(read_only)
@@ -86,10 +86,11 @@ pub(crate) fn unpacked_layers(
     layers.iter().map(|layer| folder(&layer.diff_id).ok_or_else(|| Error::NotUnpacked(name()))).collect()
 }
 
-/// The host's files for name resolution and TLS, where it has them.
-pub(crate) fn host_files() -> Vec<PathBuf> {
-    let names = ["/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"];
-    names.map(PathBuf::from).into_iter().filter(|path| path.exists()).collect()
+/// The host's files for name resolution and TLS, where the stage has them.
+pub(crate) fn host_files(home: &Home) -> Vec<PathBuf> {
+    let is_there =
+        |path: &PathBuf| path.exists() || path == Path::new(CA_BUNDLE) && home.certificates().is_some();
+    ["/etc/resolv.conf", "/etc/hosts", CA_BUNDLE].map(PathBuf::from).into_iter().filter(is_there).collect()
 }
 
 fn read_only(path: PathBuf) -> Mount {

@@ -19,6 +19,9 @@ pub(crate) const STORE: &str = "/store";
 /// Where the work folders are in the stage's root.
 pub(crate) const WORK: &str = "/work";
 
+/// Where every TLS client of ours looks for certificate authorities.
+pub(crate) const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// The longest line of a program's output that is handed on whole.
 const LINE_LIMIT: u64 = 64 << 10;
 
@@ -54,6 +57,14 @@ impl<'a> Stage<'a> {
         let bind = |source, target: &str| Bind { source, target: target.into(), access: Access::ReadWrite };
         let mut binds = vec![bind(home.store(), STORE), bind(home.work(), WORK)];
         binds.extend(extra);
+        binds.extend(home.certificates().map(|path| Bind {
+            source: path.to_owned(),
+            target: CA_BUNDLE.into(),
+            access: Access::ReadOnly,
+        }));
+        if let Some(bind) = binds.iter().find(|bind| bind.source.to_str().is_none()) {
+            return Err(Error::NotText(bind.source.clone()));
+        }
         let setup = StageSetup { binds, host_programs: runtime.program().is_some() };
         let folder = home.new_work_folder()?;
         let session = Session::start(ids, &setup)?;
@@ -122,6 +133,18 @@ impl<'a> Stage<'a> {
         self.folder.forget();
         Ok(())
     }
+}
+
+/// Delete what operations that were ended left.
+///
+/// # Errors
+/// Where no stage can be started, or something cannot be deleted.
+pub fn sweep(home: &Home) -> Result<(), Error> {
+    struct Silent;
+    impl Observer for Silent {
+        fn event(&self, _: Event) {}
+    }
+    Stage::start(home, Runtime::Youki, &Silent, &|_| ())?.finish()
 }
 
 /// Run `job` with two pipes, reading both until everybody who could write is gone.

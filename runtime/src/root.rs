@@ -73,7 +73,9 @@ pub(crate) fn enter(setup: &StageSetup) -> Result<(), RootError> {
     let readable = |path: &&&str| Path::new(path).exists();
     let resolution =
         ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ssl/certs/ca-certificates.crt"];
-    binds.extend(resolution.iter().filter(readable).map(|path| read_only(path)));
+    // The caller may have something else for one of them.
+    let given = |path: &&&str| setup.binds.iter().any(|bind| bind.target == Path::new(path));
+    binds.extend(resolution.iter().filter(readable).filter(|path| !given(path)).map(|path| read_only(path)));
     if setup.host_programs {
         binds.extend(["/usr", "/etc/ld.so.cache"].iter().filter(readable).map(|path| read_only(path)));
     }

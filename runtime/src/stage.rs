@@ -41,8 +41,6 @@ pub(crate) fn run() -> i32 {
     // us alone is given its mode.
     let _ = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let Ok(control) = protocol::job_socket() else { return 125 };
-    // The caller's may be stricter, but guests, to whom every file here is somebody else's, must pass through.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     match enter(&control) {
         Ok(code) => code,
         Err(message) => {

@@ -8,13 +8,11 @@ use coracle_images::Reference;
 use coracle_runtime::{Access, EphemeralFile, Mount, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
 use super::folders::{self, Folders, guest};
+use crate::stage::CA_BUNDLE;
 use crate::worker::User;
 
 /// The Platform API that our phases are driven at.
 pub(crate) const PLATFORM_API: ApiVersion = ApiVersion::new(0, 13);
-
-/// Where every TLS client of ours looks for certificate authorities.
-const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// A phase, by what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

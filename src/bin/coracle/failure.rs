@@ -13,6 +13,7 @@ pub(crate) enum Failure {
     Signals(std::io::Error),
     NoHome,
     Credentials { path: PathBuf, source: Box<dyn StdError + Send + Sync> },
+    Certificates { path: PathBuf, source: Option<std::io::Error> },
     Variable(String),
 }
 
@@ -36,6 +37,13 @@ impl Failure {
             Self::Credentials { path, source } => {
                 (format!("could not use the credentials in {}", path.display()), Some(source.as_ref()))
             }
+            Self::Certificates { path, source } => (
+                format!(
+                    "could not use the certificates in {} (SSL_CERT_FILE): it must be a file that everybody may read",
+                    path.display()
+                ),
+                source.as_ref().map(|error| error as &dyn StdError),
+            ),
             Self::Variable(text) => (format!("--env {text:?} names no variable; write NAME=VALUE or NAME"), None),
         };
         with_causes(message, source)
@@ -62,12 +70,13 @@ pub(crate) fn print_phase(error: &dyn StdError) {
 }
 
 /// A signal ended the operation; what failed because of that is only worth telling if it is something else.
-pub(crate) fn interrupted(signal: i32, failure: Option<&Failure>) -> ExitCode {
+pub(crate) fn interrupted(signal: i32, swept: bool, failure: Option<&Failure>) -> ExitCode {
     if let Some(failure) =
         failure.filter(|failure| !matches!(failure, Failure::Library(coracle::Error::Session(_))))
     {
         report::error(&failure.text());
     }
-    report::error(&format!("interrupted by signal {signal}; nothing was left running"));
+    let left = if swept { "nothing was left" } else { "nothing was left running, but files were" };
+    report::error(&format!("interrupted by signal {signal}; {left}"));
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(1))
 }

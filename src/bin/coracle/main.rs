@@ -35,8 +35,17 @@ fn main() -> ExitCode {
     match (held.signal.load(Ordering::SeqCst), result) {
         (0, Ok(code)) => exit_code(code),
         (0, Err(failure)) => failure::print(&failure),
-        (signal, result) => failure::interrupted(signal, result.err().as_ref()),
+        (signal, result) => {
+            // Every process is gone; what they wrote is not. What cannot be deleted now, the next operation tries again.
+            let swept = home(&args).is_ok_and(|home| coracle::sweep(&home).is_ok());
+            failure::interrupted(signal, swept, result.err().as_ref())
+        }
     }
+}
+
+fn home(args: &Args) -> Result<Home, Failure> {
+    let home = Home::open(settings::home(args.home.clone())?)?;
+    Ok(home.with_certificates(settings::certificates()?))
 }
 
 fn exit_code(code: i32) -> ExitCode {
@@ -56,10 +65,12 @@ impl Held {
         let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
-                let first = self.signal.swap(signal, Ordering::SeqCst) == 0;
-                match self.terminator.lock() {
-                    Ok(terminator) if first => terminator.iter().for_each(Terminator::end),
-                    _ => {}
+                if self.signal.swap(signal, Ordering::SeqCst) != 0 {
+                    // Whoever asks twice does not want to wait for files to be deleted; the stage ends with us.
+                    std::process::exit(128 + signal);
+                }
+                if let Ok(terminator) = self.terminator.lock() {
+                    terminator.iter().for_each(Terminator::end);
                 }
             }
         })?;
@@ -78,13 +89,19 @@ impl Held {
 }
 
 fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
-    let home = Home::open(settings::home(args.home.clone())?)?;
+    let home = home(args)?;
     let hold = |terminator| held.hold(terminator);
     let terminal = Terminal::new();
-    let observer: &dyn Observer = if args.quiet { &Quiet } else { &terminal };
+    let quiet = Quiet::default();
+    let observer: &dyn Observer = if args.quiet { &quiet } else { &terminal };
+    let why = |error: &coracle::Error| {
+        if matches!(error, coracle::Error::Phase { .. }) {
+            quiet.tell();
+        }
+    };
     match &args.command {
         Command::Build(build) => {
-            let built = coracle::build(&home, &build_request(build)?, observer, &hold)?;
+            let built = coracle::build(&home, &build_request(build)?, observer, &hold).inspect_err(why)?;
             for name in &built.names {
                 report::result(&format!("{}@{}", name, built.digest));
             }
@@ -134,7 +151,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 insecure: rebase.insecure_registry.clone(),
                 auth: settings::credentials()?,
             };
-            let digest = coracle::rebase(&home, &request, observer, &hold)?;
+            let digest = coracle::rebase(&home, &request, observer, &hold).inspect_err(why)?;
             report::result(digest.as_str());
             Ok(0)
         }

@@ -1,6 +1,6 @@
 //! The only file that prints.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
@@ -14,7 +14,7 @@ pub(crate) fn result(text: &str) {
 
 /// What went wrong: on standard error. It quotes strangers: names of their files, what their documents hold.
 pub(crate) fn error(text: &str) {
-    let lines: Vec<String> = text.split('\n').map(printable).collect();
+    let lines: Vec<String> = text.split('\n').map(|line| printable(line, false)).collect();
     err(&format!("error: {}", lines.join("\n")));
 }
 
@@ -32,17 +32,45 @@ fn err(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Says nothing.
-pub(crate) struct Quiet;
+/// Says nothing, but keeps what the phase that runs has said: if it fails, that is the reason.
+#[derive(Default)]
+pub(crate) struct Quiet {
+    lines: Mutex<VecDeque<String>>,
+}
+
+/// The most lines that are kept of a phase, the last ones.
+const KEPT_LINES: usize = 1000;
+
+impl Quiet {
+    /// On standard error, what the last phase said.
+    pub(crate) fn tell(&self) {
+        let Ok(lines) = self.lines.lock() else { return };
+        lines.iter().for_each(|line| err(line));
+    }
+}
 
 impl Observer for Quiet {
-    fn event(&self, _: Event) {}
+    fn event(&self, event: Event) {
+        let Ok(mut lines) = self.lines.lock() else { return };
+        match event {
+            Event::PhaseStarted { .. } => lines.clear(),
+            Event::Line { phase: Some(phase), text, .. } => {
+                if lines.len() == KEPT_LINES {
+                    lines.pop_front();
+                }
+                lines.push_back(format!("[{phase}] {}", printable(&text, false)));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// A bar on a terminal, plain lines elsewhere.
 pub(crate) struct Terminal {
     bar: Mutex<Option<Bar>>,
     is_terminal: bool,
+    /// Whether standard output and standard error show colours.
+    colours: [bool; 2],
 }
 
 struct Bar {
@@ -52,7 +80,11 @@ struct Bar {
 
 impl Terminal {
     pub(crate) fn new() -> Self {
-        Self { bar: Mutex::new(None), is_terminal: std::io::stderr().is_terminal() }
+        // https://no-color.org
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let wanted = set("NO_COLOR").is_none() && set("TERM").is_none_or(|terminal| terminal != "dumb");
+        let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        Self { bar: Mutex::new(None), is_terminal: err, colours: [wanted && out, wanted && err] }
     }
 }
 
@@ -95,13 +127,13 @@ impl Observer for Terminal {
             Event::PhaseStarted { phase } => out(&format!("===> {}", phase.to_uppercase())),
             Event::Output { stream: Stream::Out, bytes } => raw(&mut std::io::stdout().lock(), &bytes),
             Event::Output { stream: Stream::Err, bytes } => raw(&mut std::io::stderr().lock(), &bytes),
-            Event::Notice { text } => err(&printable(&text)),
+            Event::Notice { text } => err(&printable(&text, false)),
             Event::Line { stream, phase, text } => {
                 let prefix = phase.map(|phase| format!("[{phase}] ")).unwrap_or_default();
-                let line = format!("{prefix}{}", printable(&text));
+                let line = |colours| format!("{prefix}{}", printable(&text, colours));
                 match stream {
-                    Stream::Out => out(&line),
-                    Stream::Err => err(&line),
+                    Stream::Out => out(&line(self.colours[0])),
+                    Stream::Err => err(&line(self.colours[1])),
                 }
             }
         }
@@ -110,12 +142,36 @@ impl Observer for Terminal {
 
 /// A stranger's line without what would move the cursor, write the clipboard, rename the window or turn the order of
 /// letters around: every control character but the tab is replaced, and so are the overrides of direction (Unicode
-/// Standard Annex 9, "Explicit Directional Formatting Characters").
-fn printable(text: &str) -> String {
+/// Standard Annex 9, "Explicit Directional Formatting Characters"). Colours (ECMA-48, "SGR") are kept where they are
+/// shown, and end with the line; elsewhere they are left out.
+fn printable(text: &str, colours: bool) -> String {
     let drives = |c: char| {
         c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    text.chars().map(|c| if drives(c) { '\u{fffd}' } else { c }).collect()
+    let (mut line, mut rest, mut coloured) = (String::with_capacity(text.len()), text, false);
+    while let Some(next) = rest.chars().next() {
+        if let Some(length) = colour(rest) {
+            if colours {
+                line.push_str(&rest[..length]);
+                coloured = true;
+            }
+            rest = &rest[length..];
+            continue;
+        }
+        line.push(if drives(next) { '\u{fffd}' } else { next });
+        rest = &rest[next.len_utf8()..];
+    }
+    if coloured {
+        line.push_str("\u{1b}[0m");
+    }
+    line
+}
+
+/// The length of the colour that `text` begins with: the control sequence of digits, `;` and `:` that ends with `m`.
+fn colour(text: &str) -> Option<usize> {
+    let numbers = text.strip_prefix("\u{1b}[")?;
+    let end = numbers.find(|c: char| !(c.is_ascii_digit() || c == ';' || c == ':'))?;
+    numbers[end..].starts_with('m').then_some(2 + end + 1)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for reading, to one decimal")]
@@ -129,10 +185,20 @@ mod tests {
 
     #[test]
     fn a_strangers_line_cannot_drive_the_terminal() {
-        assert_eq!(
-            printable("a\tb\u{1b}]52;c;x\u{7}\r\u{9b}2Jé"),
-            "a\tb\u{fffd}]52;c;x\u{fffd}\u{fffd}\u{fffd}2Jé"
-        );
-        assert_eq!(printable("a\u{202e}b\u{2066}c \u{5d0}"), "a\u{fffd}b\u{fffd}c \u{5d0}");
+        for colours in [true, false] {
+            assert_eq!(
+                printable("a\tb\u{1b}]52;c;x\u{7}\r\u{9b}2Jé\u{1b}[2J\u{1b}[", colours),
+                "a\tb\u{fffd}]52;c;x\u{fffd}\u{fffd}\u{fffd}2Jé\u{fffd}[2J\u{fffd}["
+            );
+            assert_eq!(printable("a\u{202e}b\u{2066}c \u{5d0}", colours), "a\u{fffd}b\u{fffd}c \u{5d0}");
+        }
+    }
+
+    #[test]
+    fn colours_are_shown_or_left_out_and_end_with_their_line() {
+        let text = "\u{1b}[1;34mblue\u{1b}[m and \u{1b}[38:5:1mred";
+        assert_eq!(printable(text, true), format!("{text}\u{1b}[0m"));
+        assert_eq!(printable(text, false), "blue and red");
+        assert_eq!(printable("plain", true), "plain");
     }
 }

@@ -1,6 +1,7 @@
 //! What was typed, completed from the environment and the user's files.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use coracle::AuthFile;
@@ -27,6 +28,19 @@ pub(crate) fn credentials() -> Result<AuthFile, Failure> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AuthFile::default()),
         Err(error) => Err(Failure::Credentials { path, source: Box::new(error) }),
+    }
+}
+
+/// The certificate authorities to trust, where the user names a file instead of the host's own (`SSL_CERT_FILE`, as
+/// OpenSSL reads it). Phases read it with an id that owns nothing of the user's, so it must be open to everybody.
+pub(crate) fn certificates() -> Result<Option<PathBuf>, Failure> {
+    let named = std::env::var_os("SSL_CERT_FILE").filter(|name| !name.is_empty());
+    let Some(path) = named.map(PathBuf::from) else { return Ok(None) };
+    let found = path.canonicalize().and_then(|path| Ok((std::fs::metadata(&path)?, path)));
+    match found {
+        Ok((about, path)) if about.is_file() && about.permissions().mode() & 0o004 != 0 => Ok(Some(path)),
+        Ok(_) => Err(Failure::Certificates { path, source: None }),
+        Err(error) => Err(Failure::Certificates { path, source: Some(error) }),
     }
 }
 
