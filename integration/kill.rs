@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use coracle_fixtures::Buildpack;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::within;
+use crate::harness::{ran, within};
 use crate::site::Site;
 
 const RUNTIMES: [&str; 3] = ["youki", "crun", "runc"];
@@ -121,4 +121,35 @@ fn a_kill_in_any_phase_leaves_nothing_and_spoils_nothing() {
             assert_eq!(last_line(runtime), undisturbed, "{runtime}, after {line}");
         }
     }
+}
+
+#[test]
+fn an_interrupt_ends_a_build_at_once_and_leaves_nothing() {
+    let site = Site::new(&[stalling()]);
+    for runtime in RUNTIMES {
+        for (stalled, line) in [("detect", "===> DETECTOR"), ("build", "[builder] stalled")] {
+            fs::write(site.app().join("stall"), stalled).expect("write the application");
+            let args = site.args("app", &["--runtime", runtime]);
+            let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+            let mut child =
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start coracle");
+            wait_for_line(&mut child, line);
+            let processes = descendants(child.id());
+            assert!(!processes.is_empty(), "{runtime}, {line}: nothing to leave behind");
+            let pid = Pid::from_raw(child.id().try_into().expect("a process id"));
+            let start = Instant::now();
+            kill(pid, Signal::SIGINT).expect("send SIGINT");
+            let ran = ran(child.wait_with_output().expect("wait"));
+            assert!(start.elapsed() < Duration::from_secs(5), "{runtime}, {line}");
+            assert_eq!(ran.code, Some(130), "{runtime}, {line}: {}", ran.stderr);
+            assert!(
+                ran.stderr.ends_with("error: interrupted by signal 2; nothing was left\n"),
+                "{}",
+                ran.stderr
+            );
+            assert!(!processes.iter().any(is_alive), "{runtime}, {line}");
+            assert_eq!(site.home.leftovers(), Vec::<String>::new());
+        }
+    }
+    assert_eq!(site.home.ok(&["images"]).stdout.lines().count(), 2, "builder and run image, no application");
 }

@@ -1,16 +1,20 @@
 //! The built binary, end to end.
 
 mod again;
+mod applications;
 mod architecture;
 mod attack;
 mod build;
 mod builder;
+mod features;
 mod harness;
 mod import;
 mod isolation;
 mod kill;
 mod no_range;
+mod options;
 mod phases;
 mod rebase;
+mod registries;
 mod run;
 mod site;

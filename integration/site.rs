@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use coracle_fixtures::{Builder, Buildpack, DockerRegistry, RegistryAccess, RunImage};
+use coracle_fixtures::{Builder, Buildpack, DockerRegistry, Image, RegistryAccess, RunImage};
 
-use crate::harness::TestHome;
+use crate::harness::{Ran, TestHome};
 
 pub(crate) struct Site {
     pub(crate) registry: DockerRegistry,
@@ -28,14 +28,37 @@ impl Site {
     }
 
     fn with(registry: DockerRegistry, buildpacks: &[Buildpack]) -> Self {
-        registry.push(&RunImage::new().image(), "run", "latest");
-        let builder = Builder::new(&registry.reference("run:latest")).group(buildpacks).probe();
-        registry.push(&builder.image(), "builder", "latest");
+        let named = registry.reference("run:latest");
+        let builder = Builder::new(&named).group(buildpacks).probe();
+        Self::of(registry, &RunImage::new().image(), &builder.image())
+    }
+
+    /// A registry with these two images as `run` and `builder`; the builder names its run image itself.
+    pub(crate) fn of(registry: DockerRegistry, run: &Image, builder: &Image) -> Self {
+        registry.push(run, "run", "latest");
+        registry.push(builder, "builder", "latest");
         let site = Self { home: TestHome::new(), builder: registry.reference("builder:latest"), registry };
         std::fs::create_dir(site.app()).expect("make the application's folder");
         std::fs::write(site.app().join("hello"), "hello from the application\n")
             .expect("write the application");
         site
+    }
+
+    /// Build; succeed and leave nothing.
+    pub(crate) fn built(&self, image: &str, more: &[&str]) -> Ran {
+        let args = self.args(image, more);
+        let ran = self.home.ok(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(self.home.leftovers(), Vec::<String>::new());
+        ran
+    }
+
+    /// Build; fail with this exit code and leave nothing. Gives what was said on standard error.
+    pub(crate) fn refused(&self, code: i32, image: &str, more: &[&str]) -> String {
+        let args = self.args(image, more);
+        let ran = self.home.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(ran.code, Some(code), "{}\n{}", ran.stdout, ran.stderr);
+        assert_eq!(self.home.leftovers(), Vec::<String>::new());
+        ran.stderr
     }
 
     pub(crate) fn app(&self) -> PathBuf {

@@ -24,6 +24,7 @@ pub enum MediaTypes {
 pub enum Compression {
     None,
     Gzip,
+    Zstd,
 }
 
 /// An image in memory.
@@ -78,6 +79,12 @@ impl Image {
         self
     }
 
+    /// Stores layers so.
+    pub fn compressed(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
     /// Uses Docker's media types.
     pub fn docker(mut self) -> Self {
         self.media_types = MediaTypes::Docker;
@@ -123,17 +130,24 @@ impl Image {
     }
 
     fn manifest_of(&self, blobs: &[Vec<u8>]) -> Vec<u8> {
-        let gzip = self.compression == Compression::Gzip;
         let (manifest, config, layer) = match self.media_types {
             MediaTypes::Oci => (
                 "application/vnd.oci.image.manifest.v1+json",
                 "application/vnd.oci.image.config.v1+json",
-                if gzip { "application/vnd.oci.image.layer.v1.tar+gzip" } else { OCI_LAYER },
+                match self.compression {
+                    Compression::None => "application/vnd.oci.image.layer.v1.tar",
+                    Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+                    Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+                },
             ),
             MediaTypes::Docker => (
                 "application/vnd.docker.distribution.manifest.v2+json",
                 "application/vnd.docker.container.image.v1+json",
-                if gzip { "application/vnd.docker.image.rootfs.diff.tar.gzip" } else { DOCKER_LAYER },
+                match self.compression {
+                    Compression::None => "application/vnd.docker.image.rootfs.diff.tar",
+                    Compression::Gzip => "application/vnd.docker.image.rootfs.diff.tar.gzip",
+                    Compression::Zstd => panic!("Docker has no name for layers of zstd"),
+                },
             ),
         };
         let layers: Vec<Value> = blobs.iter().map(|blob| descriptor(layer, blob)).collect();
@@ -143,6 +157,15 @@ impl Image {
             "config": descriptor(config, &self.config_bytes()),
             "layers": layers,
         }))
+    }
+
+    /// What an index says of the manifest.
+    pub(crate) fn descriptor(&self) -> Value {
+        let media_type = match self.media_types {
+            MediaTypes::Oci => "application/vnd.oci.image.manifest.v1+json",
+            MediaTypes::Docker => "application/vnd.docker.distribution.manifest.v2+json",
+        };
+        descriptor(media_type, &self.manifest_bytes())
     }
 
     /// The digest of the manifest.
@@ -156,11 +179,7 @@ impl Image {
         fs::create_dir_all(&blobs).unwrap_or_else(|error| panic!("create {}: {error}", blobs.display()));
         let layers = self.layer_blobs();
         let manifest = self.manifest_of(&layers);
-        let media_type = match self.media_types {
-            MediaTypes::Oci => "application/vnd.oci.image.manifest.v1+json",
-            MediaTypes::Docker => "application/vnd.docker.distribution.manifest.v2+json",
-        };
-        let mut entry = descriptor(media_type, &manifest);
+        let mut entry = self.descriptor();
         entry["annotations"] = json!({ "org.opencontainers.image.ref.name": tag });
         entry["platform"] = json!({ "os": self.os, "architecture": self.architecture });
         let index = json!({
@@ -186,9 +205,6 @@ impl Image {
     }
 }
 
-const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
-
 fn descriptor(media_type: &str, blob: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": digest(blob), "size": blob.len() })
 }
@@ -202,9 +218,12 @@ fn write(path: &Path, bytes: &[u8]) {
 }
 
 fn compress(tar: &[u8], compression: Compression) -> Vec<u8> {
-    if compression == Compression::None {
-        return tar.to_vec();
+    match compression {
+        Compression::None => tar.to_vec(),
+        Compression::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(tar).and_then(|()| encoder.finish()).expect("compress to memory")
+        }
+        Compression::Zstd => zstd::encode_all(tar, 1).expect("compress to memory"),
     }
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(tar).and_then(|()| encoder.finish()).expect("compress to memory")
 }

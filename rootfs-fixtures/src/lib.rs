@@ -8,6 +8,7 @@
 
 pub mod builder;
 pub mod buildpack;
+pub mod gate;
 pub mod image;
 pub mod layer;
 mod programs;
@@ -15,6 +16,7 @@ pub mod registry;
 
 pub use builder::{Builder, RunImage};
 pub use buildpack::Buildpack;
+pub use gate::Gate;
 pub use image::{Compression, Image, MediaTypes};
 pub use layer::{Entry, Layer};
 pub use programs::{built_program, data, probe};

@@ -1,15 +1,17 @@
 //! A real registry: Debian's `docker-registry` on a free port of loopback, with a folder of its own.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tempfile::TempDir;
 
-use crate::image::Image;
+use crate::image::{Image, MediaTypes};
 
 /// Who may do what, and over what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +116,38 @@ impl DockerRegistry {
         command.arg(format!("docker://{}/{name}:{tag}", self.address()));
         run(&mut command);
         format!("{}/{name}@{}", self.address(), image.digest())
+    }
+
+    /// Puts an index (a manifest list, in Docker's words) of these images at `NAME:TAG`; an open registry only. The images
+    /// are pushed before, and one of another architecture stands before each.
+    pub fn push_index(&self, images: &[Image], name: &str, tag: &str) {
+        let mut manifests = Vec::new();
+        for (number, image) in images.iter().enumerate() {
+            let mut other = image.clone();
+            other.architecture = "s390x".to_owned();
+            for image in [&other, image] {
+                self.push(image, name, &format!("part-{number}-{}", image.architecture));
+                let platform = json!({ "os": image.os, "architecture": image.architecture });
+                let mut entry = image.descriptor();
+                entry["platform"] = platform;
+                manifests.push(entry);
+            }
+        }
+        let kind = match images.first().map(|image| image.media_types) {
+            Some(MediaTypes::Docker) => "application/vnd.docker.distribution.manifest.list.v2+json",
+            _ => "application/vnd.oci.image.index.v1+json",
+        };
+        let index = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": manifests }).to_string();
+        let mut stream = TcpStream::connect(self.address()).expect("reach the registry");
+        let head = format!(
+            "PUT /v2/{name}/manifests/{tag} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            self.address(),
+            index.len()
+        );
+        let mut answer = String::new();
+        stream.write_all(format!("{head}{index}").as_bytes()).expect("send the index");
+        stream.read_to_string(&mut answer).expect("read the registry's answer");
+        assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
     }
 
     /// The manifest of `NAME:TAG` or `NAME@DIGEST` as stored, read with `skopeo`.

@@ -1,0 +1,162 @@
+//! What registries hold and how they are reached, from the program's own command line.
+
+use coracle_fixtures::{
+    Builder, Buildpack, Compression, DockerRegistry, Entry, Gate, Image, MediaTypes, RegistryAccess, RunImage,
+};
+
+use crate::harness::{Ran, TestHome, ran};
+use crate::site::Site;
+
+/// An image that says which one it is, in a layer of its own.
+fn image(kind: &str) -> Image {
+    RunImage::new().file(Entry::file("etc/kind", kind)).image()
+}
+
+fn said(home: &TestHome, name: &str) -> String {
+    home.ok(&["run", name, "cat", "/etc/kind"]).stdout
+}
+
+#[test]
+fn images_of_every_media_type_and_compression_are_pulled_and_run() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    let kinds = [
+        (MediaTypes::Oci, Compression::None),
+        (MediaTypes::Oci, Compression::Gzip),
+        (MediaTypes::Oci, Compression::Zstd),
+        (MediaTypes::Docker, Compression::None),
+        (MediaTypes::Docker, Compression::Gzip),
+    ];
+    for (media_types, compression) in kinds {
+        let kind = format!("{media_types:?}-{compression:?}");
+        let mut image = image(&kind).compressed(compression);
+        image.media_types = media_types;
+        registry.push(&image, "team/kind", &kind);
+        let name = registry.reference(&format!("team/kind:{kind}"));
+        assert_eq!(home.ok(&["pull", &name]).stdout, format!("{}\n", image.digest()));
+        assert_eq!(said(&home, &name), kind);
+    }
+}
+
+#[test]
+fn of_an_index_the_image_for_this_machine_is_taken() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    for (tag, image) in [("oci", image("oci")), ("docker", image("docker").docker())] {
+        registry.push_index(std::slice::from_ref(&image), "indexed", tag);
+        let name = registry.reference(&format!("indexed:{tag}"));
+        assert_eq!(home.ok(&["pull", &name]).stdout, format!("{}\n", image.digest()));
+        assert_eq!(said(&home, &name), tag);
+    }
+    let mut foreign = image("foreign");
+    foreign.architecture = "riscv64".to_owned();
+    registry.push_index(&[foreign], "indexed", "foreign");
+    let ran = home.run(&["pull", &registry.reference("indexed:foreign")]);
+    assert!(
+        ran.stderr.contains("is not made for linux/amd64; it is for: linux/s390x, linux/riscv64"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn content_that_breaks_off_is_fetched_to_its_end() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    registry.push(&image("broken"), "base", "latest");
+    let gate = Gate::breaking(&registry, 3);
+    let name = gate.reference("base");
+    home.ok(&["pull", &name]);
+    assert_eq!(said(&home, &name), "broken");
+    // The configuration and two layers, and one more for each that broke off.
+    let requests = gate.log().iter().filter(|line| line.contains("/blobs/")).count();
+    assert!(requests >= 4, "{:?}", gate.log());
+}
+
+/// A registry with a builder that names its run image as `reference` says.
+fn with_builder(registry: &DockerRegistry, reference: impl Fn(&str) -> String) -> Builder {
+    let greeter = Buildpack::passing("fixture/greeter").process(&["cat", "hello"]);
+    let builder = Builder::new(&reference("run:latest")).group(&[greeter]);
+    registry.push(&RunImage::new().image(), "run", "latest");
+    registry.push(&builder.image(), "builder", "latest");
+    builder
+}
+
+/// A home with an application, and a build of it that publishes.
+fn publish(home: &TestHome, reference: impl Fn(&str) -> String, more: &[&str], env: &[(&str, &str)]) -> Ran {
+    let app = home.path().join("app");
+    std::fs::create_dir_all(&app).expect("make the application's folder");
+    std::fs::write(app.join("hello"), "hello\n").expect("write the application");
+    let (image, builder) = (reference("team/app"), reference("builder"));
+    let app = app.display().to_string();
+    let fixed = ["build", &image, "--path", &app, "--builder", &builder, "--publish"];
+    let mut command = home.command(&[&fixed[..], more].concat());
+    ran(command.envs(env.iter().copied()).output().expect("start coracle"))
+}
+
+fn digest(ran: &Ran) -> String {
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    ran.stdout.trim_end().rsplit_once('@').expect("a digest").1.to_owned()
+}
+
+#[test]
+fn a_registry_that_wants_tokens_gets_them_from_its_server() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    let gate = Gate::with_tokens(&registry);
+    with_builder(&registry, |name| gate.reference(name));
+    let refused = home.run(&["pull", &gate.reference("run")]);
+    assert!(refused.stderr.contains("the registry refuses access; log in to it"), "{}", refused.stderr);
+    let docker = home.path().join(".docker");
+    std::fs::create_dir(&docker).expect("make .docker");
+    std::fs::write(docker.join("config.json"), gate.docker_config()).expect("write config.json");
+    let built = digest(&publish(&home, |name| gate.reference(name), &[], &[]));
+    assert!(gate.log().iter().any(|line| line.starts_with("GET /token")), "{:?}", gate.log());
+    assert_eq!(coracle_fixtures::layer::digest(&registry.manifest("team/app:latest")), built);
+}
+
+#[test]
+fn a_registry_that_is_not_on_loopback_is_spoken_to_in_plain_http_only_where_that_is_said() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    let gate = Gate::unspecified(&registry);
+    with_builder(&registry, |name| gate.reference(name));
+    let refused = publish(&home, |name| gate.reference(name), &[], &[]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    assert!(!gate.log().iter().any(|line| line.contains("/v2/")), "{:?}", gate.log());
+    let host = gate.reference("").trim_end_matches('/').to_owned();
+    let hint = format!("if {host} speaks plain HTTP: --insecure-registry {host}");
+    assert!(refused.stderr.contains(&hint), "{}", refused.stderr);
+    let built = digest(&publish(&home, |name| gate.reference(name), &["--insecure-registry", &host], &[]));
+    assert_eq!(coracle_fixtures::layer::digest(&registry.manifest("team/app:latest")), built);
+    home.ok(&["pull", &gate.reference("team/app"), "--insecure-registry", &host]);
+    assert_eq!(home.ok(&["run", &gate.reference("team/app")]).stdout, "hello\n");
+}
+
+#[test]
+fn a_registry_whose_authority_only_the_user_knows_is_reached_by_every_phase() {
+    let (registry, home) = (DockerRegistry::start(RegistryAccess::Tls), TestHome::new());
+    // Another way to write the address, which no shortcut for loopback knows.
+    let reference = |name: &str| registry.reference(name).replace("127.0.0.1", "127.1");
+    with_builder(&registry, reference);
+    let refused = publish(&home, reference, &[], &[]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stdout);
+    assert!(refused.stderr.contains("SSL_CERT_FILE"), "{}", refused.stderr);
+    let bundle = registry.ca_bundle().expect("an authority").display().to_string();
+    let built = digest(&publish(&home, reference, &[], &[("SSL_CERT_FILE", &bundle)]));
+    assert_eq!(coracle_fixtures::layer::digest(&registry.manifest("team/app:latest")), built);
+    let unfit = publish(&home, reference, &[], &[("SSL_CERT_FILE", "/nowhere/ca.pem")]);
+    assert_eq!(
+        unfit.stderr,
+        "error: could not use the certificates in /nowhere/ca.pem (SSL_CERT_FILE): it must be a file that everybody may read\n  cause: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn a_registry_that_may_be_read_but_not_written_is_told_before_anything_is_built() {
+    let registry = DockerRegistry::start(RegistryAccess::Password);
+    let open = DockerRegistry::open();
+    let greeter = Buildpack::passing("fixture/greeter").build("echo built").process(&["cat", "hello"]);
+    let builder = Builder::new(&open.reference("run:latest")).group(&[greeter]);
+    let site = Site::of(open, &RunImage::new().image(), &builder.image());
+    let error = site.refused(32, &registry.reference("team/app"), &["--publish"]);
+    assert!(error.contains("[analyzer] error: "), "{error}");
+    assert!(error.contains("the registry refuses access; log in to it and try again"), "{error}");
+    let last = "error: the analyzer failed with exit code 32; its messages are above\n";
+    assert!(error.ends_with(last), "{error}");
+}
