@@ -193,7 +193,7 @@ fn lock_if_free(folder: &Path) -> Option<File> {
 
 impl WorkFolder {
     /// Forget the folder, which a worker has deleted.
-    pub(crate) fn forget(self) {
+    pub(crate) fn forget(&self) {
         let _ = fs::remove_file(lock_path(&self.path));
     }
 }
@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(paths(&abandoned), vec![path.clone()], "its process is gone, its folder is not");
         assert_eq!(paths(&home.abandoned()), Vec::<PathBuf>::new(), "somebody deletes it already");
         fs::remove_dir(&path).unwrap();
-        abandoned.into_iter().for_each(WorkFolder::forget);
+        abandoned.iter().for_each(WorkFolder::forget);
         assert_eq!(fs::read_dir(home.work()).unwrap().count(), 0);
     }
 

@@ -30,6 +30,7 @@ pub(crate) struct Stage<'a> {
     session: Session,
     home: &'a Home,
     folder: WorkFolder,
+    finished: bool,
     pub(crate) ids: IdMap,
     observer: &'a dyn Observer,
 }
@@ -67,9 +68,14 @@ impl<'a> Stage<'a> {
         }
         let setup = StageSetup { binds, host_programs: runtime.program().is_some() };
         let folder = home.new_work_folder()?;
-        let session = Session::start(ids, &setup)?;
+        let session = Session::start(ids, &setup).inspect_err(|_| {
+            // Nobody has written into it.
+            if std::fs::remove_dir(&folder.path).is_ok() {
+                folder.forget();
+            }
+        })?;
         hold(session.terminator().map_err(Error::Pipe)?);
-        Ok(Self { session, home, folder, ids, observer })
+        Ok(Self { session, home, folder, finished: false, ids, observer })
     }
 
     /// The work folder's path in the stage's root.
@@ -118,20 +124,34 @@ impl<'a> Stage<'a> {
     }
 
     /// Delete the work folder, and those of operations that were killed, and end the stage.
-    pub(crate) fn finish(self) -> Result<(), Error> {
+    pub(crate) fn finish(mut self) -> Result<(), Error> {
+        self.finished = true;
+        self.delete()
+    }
+
+    fn delete(&self) -> Result<(), Error> {
         self.work(Delete { folders: vec![self.folder()] })?;
         let abandoned = self.home.abandoned();
         let in_stage = |folder: &WorkFolder| Some(Path::new(WORK).join(folder.path.file_name()?));
         let folders: Vec<PathBuf> = abandoned.iter().filter_map(in_stage).collect();
         if !folders.is_empty() {
             match self.work(Delete { folders }) {
-                Ok(()) => abandoned.into_iter().for_each(WorkFolder::forget),
+                Ok(()) => abandoned.iter().for_each(WorkFolder::forget),
                 // What another operation left does not make this one fail.
                 Err(error) => self.observer.event(Event::Notice { text: error.to_string() }),
             }
         }
         self.folder.forget();
         Ok(())
+    }
+}
+
+impl Drop for Stage<'_> {
+    /// What failed half-way leaves nothing either. What cannot be deleted now, the next operation tries again.
+    fn drop(&mut self) {
+        if !self.finished {
+            let _ = self.delete();
+        }
     }
 }
 
