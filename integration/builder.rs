@@ -248,11 +248,20 @@ fn what_cannot_be_made_is_refused_before_anything_is_fetched() {
 #[test]
 fn a_build_image_without_a_user_is_refused_with_what_to_do() {
     let kitchen = Kitchen::new();
-    let mut image = RunImage::new().image();
-    image.env.retain(|(name, _)| name != "CNB_USER_ID");
-    kitchen.registry.push(&image, "build", "latest");
-    let ran = kitchen.home.run(&kitchen.create(&[]));
-    let expected = "has no number in CNB_USER_ID (found ``); set it when making the image, as in: coracle import --env CNB_USER_ID=1000";
-    assert!(ran.stderr.contains(expected), "{}", ran.stderr);
-    assert_eq!(ran.code, Some(1));
+    for (variable, expected) in [
+        (
+            None,
+            "has no number in CNB_USER_ID (found ``); set it when making the image, as in: coracle import --env CNB_USER_ID=1000",
+        ),
+        (Some("0"), "has CNB_USER_ID=0, but buildpacks do not run as root; name another user"),
+    ] {
+        let mut image = RunImage::new().image();
+        image.env.retain(|(name, _)| name != "CNB_USER_ID");
+        image.env.extend(variable.map(|value| ("CNB_USER_ID".to_owned(), value.to_owned())));
+        kitchen.registry.push(&image, "build", "latest");
+        let home = TestHome::new();
+        let ran = home.run(&kitchen.create(&[]));
+        assert!(ran.stderr.contains(expected), "{}", ran.stderr);
+        assert_eq!(ran.code, Some(1));
+    }
 }

@@ -11,6 +11,7 @@ mod harness;
 mod import;
 mod isolation;
 mod kill;
+mod messages;
 mod no_range;
 mod options;
 mod phases;

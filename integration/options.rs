@@ -125,6 +125,8 @@ fn colours_of_buildpacks_reach_a_terminal_unless_no_color_is_set() {
     let (blue, plain) = ("[builder] \u{1b}[34mblue\u{1b}[0m\r\n", "[builder] blue\r\n");
     let shown = on_a_terminal(&site, &[]);
     assert!(shown.contains(blue), "{shown:?}");
+    // The builder was fetched, with a bar instead of a line.
+    assert!(shown.contains("layers) ") && !shown.contains("fetching"), "{shown:?}");
     let shown = on_a_terminal(&site, &[("NO_COLOR", "1")]);
     assert!(shown.contains(plain) && !shown.contains(blue), "{shown:?}");
 }

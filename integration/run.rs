@@ -36,6 +36,17 @@ fn a_pulled_image_runs_under_every_runtime_and_leaves_nothing() {
 }
 
 #[test]
+fn a_container_has_the_hosts_network() {
+    let (registry, home, name) = pushed();
+    home.ok(&["pull", &name]);
+    for runtime in RUNTIMES {
+        let url = format!("http://{}/v2/base/tags/list", registry.address());
+        let ran = home.ok(&["run", "--runtime", runtime, &name, "wget", "-qO-", &url]);
+        assert_eq!(ran.stdout.trim(), r#"{"name":"base","tags":["latest"]}"#, "{runtime}");
+    }
+}
+
+#[test]
 fn a_second_pull_fetches_nothing() {
     let (registry, home, name) = pushed();
     home.ok(&["pull", &name]);
