@@ -160,3 +160,24 @@ fn a_registry_that_may_be_read_but_not_written_is_told_before_anything_is_built(
     let last = "error: the analyzer failed with exit code 32; its messages are above\n";
     assert!(error.ends_with(last), "{error}");
 }
+
+#[test]
+fn a_registry_behind_a_proxy_is_reached_through_it_by_every_process() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    let gate = Gate::for_any_host(&registry);
+    // No server of names knows this one.
+    let reference = |name: &str| format!("registry.invalid:5000/{name}");
+    with_builder(&registry, reference);
+    let insecure = ["--insecure-registry", "registry.invalid:5000"];
+    let built = digest(&publish(&home, reference, &insecure, &[("HTTP_PROXY", &gate.proxy())]));
+    assert_eq!(coracle_fixtures::layer::digest(&registry.manifest("team/app:latest")), built);
+    let image = reference("team/app");
+    let mut pull = home.command(&["pull", &image, "--insecure-registry", "registry.invalid:5000"]);
+    let pulled = ran(pull.env("http_proxy", gate.proxy()).output().expect("start coracle"));
+    assert_eq!(pulled.stdout, format!("{built}\n"), "{}", pulled.stderr);
+    for request in
+        ["GET http://registry.invalid:5000/v2/builder/", "PUT http://registry.invalid:5000/v2/team/app/"]
+    {
+        assert!(gate.log().iter().any(|line| line.starts_with(request)), "{request}: {:?}", gate.log());
+    }
+}

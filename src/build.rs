@@ -49,8 +49,6 @@ pub struct BuildRequest {
     pub buildpacks: Vec<Buildpack>,
     /// Variables for the buildpacks (`/platform/env`).
     pub env: Vec<(String, String)>,
-    /// `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` and their lower-case forms.
-    pub proxies: Vec<(String, String)>,
     /// The process to start, where the buildpacks' choice does not count.
     pub process_type: Option<String>,
     /// Whether the image goes to its registry instead of into the store.
@@ -206,7 +204,7 @@ impl Build<'_> {
             builder: layers,
             env: environment(&image.config, &[]),
             platform_env: request.env.clone(),
-            proxies: request.proxies.clone(),
+            proxies: self.home.proxies().to_vec(),
             image: request.image.clone(),
             tags: request.tags.clone(),
             process_type: request.process_type.clone(),

@@ -17,6 +17,7 @@ use crate::event::{Event, Observer};
 pub struct Home {
     root: PathBuf,
     certificates: Option<PathBuf>,
+    proxies: Vec<(String, String)>,
 }
 
 /// A work folder, held by a lock for as long as its operation runs. It holds files of subordinate ids, which only a
@@ -49,7 +50,7 @@ impl Home {
     /// # Errors
     /// [`Error::Folder`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let home = Self { root: root.into(), certificates: None };
+        let home = Self { root: root.into(), certificates: None, proxies: Vec::new() };
         for folder in [home.root.clone(), home.store(), home.work()] {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);
@@ -67,6 +68,16 @@ impl Home {
     #[must_use]
     pub fn with_certificates(self, certificates: Option<PathBuf>) -> Self {
         Self { certificates, ..self }
+    }
+
+    /// Reach the world as these variables say: `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY` and their lower-case forms.
+    #[must_use]
+    pub fn with_proxies(self, proxies: Vec<(String, String)>) -> Self {
+        Self { proxies, ..self }
+    }
+
+    pub(crate) fn proxies(&self) -> &[(String, String)] {
+        &self.proxies
     }
 
     /// The file instead of the host's certificate authorities, if there is one.

@@ -171,15 +171,15 @@ fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: Vec<u8
     argv.extend(request.insecure.iter().flat_map(|host| ["-insecure-registry".to_owned(), host.clone()]));
     argv.extend(request.force.then(|| "-force".to_owned()));
     argv.push(request.image.to_string());
+    let mut env = home.proxies().to_vec();
+    env.push(("CNB_PLATFORM_API".to_owned(), PLATFORM_API.to_string()));
+    env.push(("DOCKER_CONFIG".to_owned(), guest::DOCKER_CONFIG.to_owned()));
     SandboxSpec {
         id: PHASE.to_owned(),
         runtime: request.runtime,
         rootfs: Rootfs::Empty,
         argv,
-        env: vec![
-            ("CNB_PLATFORM_API".to_owned(), PLATFORM_API.to_string()),
-            ("DOCKER_CONFIG".to_owned(), guest::DOCKER_CONFIG.to_owned()),
-        ],
+        env,
         cwd: "/".into(),
         uid: USER,
         gid: USER,

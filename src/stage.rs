@@ -66,7 +66,8 @@ impl<'a> Stage<'a> {
         if let Some(bind) = binds.iter().find(|bind| bind.source.to_str().is_none()) {
             return Err(Error::NotText(bind.source.clone()));
         }
-        let setup = StageSetup { binds, host_programs: runtime.program().is_some() };
+        let host_programs = runtime.program().is_some();
+        let setup = StageSetup { binds, host_programs, worker_env: home.proxies().to_vec() };
         let folder = home.new_work_folder()?;
         let session = Session::start(ids, &setup).inspect_err(|_| {
             // Nobody has written into it.

@@ -41,6 +41,11 @@ impl Gate {
         Self::start(registry, Ipv4Addr::LOCALHOST, false, cuts)
     }
 
+    /// A proxy: whatever host is asked for, the registry answers. Its address is that of [`Gate::proxy`].
+    pub fn for_any_host(registry: &DockerRegistry) -> Self {
+        Self::start(registry, Ipv4Addr::LOCALHOST, false, 0)
+    }
+
     /// Reached as `0.0.0.0`: on this machine, and no loopback by its name.
     pub fn unspecified(registry: &DockerRegistry) -> Self {
         Self::start(registry, Ipv4Addr::UNSPECIFIED, false, 0)
@@ -71,6 +76,11 @@ impl Gate {
         format!("{}:{}/{name}", self.host, self.port)
     }
 
+    /// `http://HOST:PORT`, as `HTTP_PROXY` has it.
+    pub fn proxy(&self) -> String {
+        format!("http://{}", self.state.own)
+    }
+
     /// The Docker configuration (`config.json`) with the credentials that get tokens.
     pub fn docker_config(&self) -> String {
         let auth = BASIC.trim_start_matches("Basic ");
@@ -98,8 +108,11 @@ impl State {
         }
         let mut lines = head.trim_end().lines();
         let first = lines.next()?.to_owned();
-        let (method, path) = (first.split(' ').next()?, first.split(' ').nth(1)?);
-        self.log.lock().ok()?.push(format!("{method} {path}"));
+        let (method, asked) = (first.split(' ').next()?, first.split(' ').nth(1)?);
+        self.log.lock().ok()?.push(format!("{method} {asked}"));
+        // Proxies are asked for a whole address (RFC 9112, "absolute-form").
+        let path = asked.strip_prefix("http://").map_or(asked, |rest| &rest[rest.find('/').unwrap_or(0)..]);
+        let first = first.replacen(asked, path, 1);
         let (mut sent, mut authorization) = (format!("{first}\r\nConnection: close\r\n"), "");
         for line in lines {
             match line.split_once(": ") {

@@ -29,6 +29,8 @@ pub struct StageSetup {
     pub binds: Vec<Bind>,
     /// Whether the host's programs and libraries are bound read-only, for a runtime that is a program of the host.
     pub host_programs: bool,
+    /// Variables of workers, besides a path.
+    pub worker_env: Vec<(String, String)>,
 }
 
 /// A host path in the stage's root.

@@ -131,7 +131,7 @@ fn serve(control: &UnixStream, setup: &StageSetup) -> Result<(), String> {
                 break;
             }
         }
-        start(&spawn, fds)?;
+        start(&spawn, fds, &setup.worker_env)?;
     }
     // The conductor is gone. Process 1 ends, and the kernel ends every process of the namespace with it.
     sys::kill_all();
@@ -139,11 +139,12 @@ fn serve(control: &UnixStream, setup: &StageSetup) -> Result<(), String> {
 }
 
 /// Start a job. That it cannot be started is said on its own socket, and other jobs go on.
-fn start(spawn: &Spawn, fds: Vec<OwnedFd>) -> Result<(), String> {
+fn start(spawn: &Spawn, fds: Vec<OwnedFd>, worker_env: &[(String, String)]) -> Result<(), String> {
+    let env = if spawn.role == "worker" { worker_env } else { &[] };
     let Ok([socket, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else {
         return Err("a request did not bring three descriptors".to_owned());
     };
-    if let Err(error) = socket.try_clone().and_then(|input| execute(spawn, input, stdout, stderr)) {
+    if let Err(error) = socket.try_clone().and_then(|input| execute(spawn, env, input, stdout, stderr)) {
         // Where the conductor is gone as well, nobody is left to tell.
         let reply = Reply::<()>::NotStarted(error.to_string());
         let _ = protocol::send_last(&UnixStream::from(socket), &reply);
@@ -151,11 +152,18 @@ fn start(spawn: &Spawn, fds: Vec<OwnedFd>) -> Result<(), String> {
     Ok(())
 }
 
-fn execute(spawn: &Spawn, socket: OwnedFd, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<()> {
+fn execute(
+    spawn: &Spawn,
+    env: &[(String, String)],
+    socket: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+) -> io::Result<()> {
     Command::new(root::PROGRAM)
         .arg0(format!("coracle-{}", spawn.role))
         .env_clear()
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(socket))
         .stdout(Stdio::from(stdout))
         .stderr(Stdio::from(stderr))
@@ -206,7 +214,7 @@ mod tests {
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
         // No program can have this name: it would be started as `coracle-work\0er`.
         let spawn = Spawn { role: "work\0er".to_owned() };
-        assert_eq!(start(&spawn, vec![theirs.into(), null(), null()]), Ok(()));
+        assert_eq!(start(&spawn, vec![theirs.into(), null(), null()], &[]), Ok(()));
         let reply = protocol::receive_last::<Reply<()>>(&ours).unwrap();
         assert!(matches!(reply, Some(Reply::NotStarted(message)) if message.contains("nul byte")));
     }

@@ -180,7 +180,7 @@ fn spec(runtime: Runtime, acts: &[&str]) -> SandboxSpec {
 }
 
 fn run(spec: SandboxSpec, binds: Vec<Bind>) -> Result<Run, Failed> {
-    let setup = StageSetup { binds, host_programs: spec.runtime != Runtime::Youki };
+    let setup = StageSetup { binds, host_programs: spec.runtime != Runtime::Youki, worker_env: Vec::new() };
     let session = Session::start(id_map_of_user()?, &setup)?;
     let (out_reader, stdout) = std::io::pipe()?;
     let (err_reader, stderr) = std::io::pipe()?;

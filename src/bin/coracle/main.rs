@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 
 fn home(args: &Args) -> Result<Home, Failure> {
     let home = Home::open(settings::home(args.home.clone())?)?;
-    Ok(home.with_certificates(settings::certificates()?))
+    Ok(home.with_certificates(settings::certificates()?).with_proxies(settings::proxies()))
 }
 
 fn exit_code(code: i32) -> ExitCode {
@@ -191,7 +191,6 @@ fn build_request(build: &Build) -> Result<BuildRequest, Failure> {
         run_image: build.run_image.clone(),
         buildpacks: build.buildpack.clone(),
         env: settings::variables(&build.env)?,
-        proxies: settings::proxies(),
         process_type: build.default_process.clone(),
         publish: build.publish,
         cache_dir: build.cache_dir.clone(),

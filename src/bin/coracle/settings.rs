@@ -56,7 +56,7 @@ pub(crate) fn variables(typed: &[String]) -> Result<Vec<(String, String)>, Failu
     typed.iter().map(split).filter_map(Result::transpose).collect()
 }
 
-/// What the host says of proxies, for the phases: registries and buildpacks reach the world as the user does.
+/// What the host says of proxies: registries and buildpacks reach the world as the user does.
 pub(crate) fn proxies() -> Vec<(String, String)> {
     let names = ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"];
     names.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect()
