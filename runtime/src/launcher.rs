@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +96,9 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     ensure_mount_point(&root_fd, &spec.cwd, true, ids)?;
     for standard in ["/proc", "/dev", "/sys"] {
         ensure_mount_point(&root_fd, Path::new(standard), true, ids)?;
+    }
+    if spec.rootfs != Rootfs::Empty {
+        ensure_tmp(&root_fd, ids)?;
     }
     for mount in spec.mounts.iter().chain(&own) {
         let is_dir = fs::metadata(&mount.source).map_err(failed("look at", &mount.source))?.is_dir();
@@ -240,6 +243,22 @@ fn ensure_mount_point(root: &OwnedFd, target: &Path, is_dir: bool, ids: &IdMap) 
         };
     }
     Ok(())
+}
+
+/// Make the folder for temporary files where an image has nothing at all in its place. Programs take it for granted.
+fn ensure_tmp(root: &OwnedFd, ids: &IdMap) -> Result<(), PrepareError> {
+    let owner = ids.outer(0)?;
+    match mkdirat(root, "tmp", Mode::empty()) {
+        Ok(()) => {}
+        Err(Errno::EEXIST) => return Ok(()),
+        Err(errno) => return Err(failed("create", "tmp")(errno)),
+    }
+    let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+    fchownat(root.as_fd(), "tmp", Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(failed("give away", "tmp"))?;
+    // mkdir(2) takes away what the umask says. The folder was made just now, and nobody else is here.
+    fchmodat(root, "tmp", Mode::from_bits_truncate(0o1777), FchmodatFlags::FollowSymlink)
+        .map_err(failed("open", "tmp"))
 }
 
 fn ensure_file(
