@@ -107,6 +107,31 @@ fn quiet_says_the_result_alone_until_something_fails() {
     }
 }
 
+#[test]
+fn an_image_gets_every_name_and_what_it_is_made_of_is_fetched_as_often_as_wanted() {
+    let site = Site::new(&[typed()]);
+    let ran = site.built("app", &["--tag", "team/app:1", "--tag", "team/app:2"]);
+    let digest = ran.stdout.lines().last().expect("a result").rsplit_once('@').expect("a digest").1;
+    let names: Vec<String> = ["library/app:latest", "team/app:1", "team/app:2"]
+        .map(|name| format!("index.docker.io/{name}"))
+        .into();
+    let results: Vec<String> = names.iter().map(|name| format!("{name}@{digest}")).collect();
+    assert!(ran.stdout.ends_with(&format!("{}\n", results.join("\n"))), "{}", ran.stdout);
+    let listed = site.home.ok(&["images"]).stdout;
+    for name in names {
+        assert!(listed.contains(&format!("{name} {digest}\n")), "{listed}");
+    }
+    let manifests = || {
+        site.registry.access_log().lines().filter(|line| line.contains("GET /v2/builder/manifests")).count()
+    };
+    let before = manifests();
+    site.built("app", &[]);
+    site.built("app", &["--pull-policy", "never"]);
+    assert_eq!(manifests(), before, "what is here is not asked for");
+    site.built("app", &["--pull-policy", "always"]);
+    assert!(manifests() > before);
+}
+
 /// On a terminal of its own, made by script(1).
 fn on_a_terminal(site: &Site, env: &[(&str, &str)]) -> String {
     let words: Vec<String> = site.args("app", &[]).iter().map(|word| format!("'{word}'")).collect();
@@ -195,16 +220,16 @@ fn a_builder_may_lack_the_folders_that_builds_need_and_its_second_group_may_be_t
     let registry = DockerRegistry::open();
     let picky = Buildpack::failing("fixture/picky");
     let second = Buildpack::passing("fixture/second")
-        .build("echo \"in $(pwd) as $(id -u)\"; touch \"$1/made\" made")
+        .build("echo \"in $(pwd) as $(id -u) $(stat -c %a /tmp)\"; touch /tmp/file; touch \"$1/made\" made")
         .process(&["ls"]);
     let mut builder = Builder::new(&registry.reference("run")).group(&[picky]).group(&[second]);
-    for folder in ["workspace", "layers", "platform", "proc", "dev", "sys"] {
+    for folder in ["workspace", "layers", "platform", "proc", "dev", "sys", "tmp"] {
         builder = builder.file(Entry::whiteout(folder));
     }
     let site = Site::of(registry, &RunImage::new().image(), &builder.image());
     let ran = site.built("app", &[]);
     assert!(ran.stdout.contains("[detector] fixture/second@1.0.0\n"), "{}", ran.stdout);
-    assert!(ran.stdout.contains("[builder] in /workspace as 1001\n"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("[builder] in /workspace as 1001 1777\n"), "{}", ran.stdout);
     assert_eq!(site.home.ok(&["run", "app"]).stdout, "hello\nmade\n");
 }
 
