@@ -164,6 +164,37 @@ fn an_interrupt_ends_everything_at_once_and_says_so() {
     }
 }
 
+/// The stage proper is the only child of a process that made its namespaces; the kernel ends it with that one.
+#[test]
+fn killing_the_stage_s_parent_ends_everything() {
+    let (_registry, home, name) = pushed();
+    home.ok(&["pull", &name]);
+    for runtime in RUNTIMES {
+        let mark = format!("orphan-{runtime}-{}", std::process::id());
+        let mut child = running(&home, runtime, &name, &mark);
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("list threads").flatten();
+        let lists = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let children = lists.flat_map(|list| list.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let parent = children.filter_map(|id| id.trim().parse().ok()).next().expect("a stage");
+        kill(Pid::from_raw(parent), Signal::SIGKILL).expect("send SIGKILL");
+        let start = std::time::Instant::now();
+        let ended = loop {
+            match child.try_wait().expect("wait") {
+                None if start.elapsed() < Duration::from_secs(5) => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                ended => break ended,
+            }
+        };
+        if ended.is_none() {
+            child.kill().expect("kill");
+            child.wait().expect("wait");
+        }
+        assert!(ended.is_some_and(|status| !status.success()), "{runtime}: {ended:?}");
+        within(Duration::from_secs(2), "no process of the container", || processes_with(&mark).is_empty());
+    }
+}
+
 #[test]
 fn killing_the_program_alone_takes_the_container_with_it() {
     let (_registry, home, name) = pushed();

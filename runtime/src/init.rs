@@ -195,6 +195,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_runtime_that_lets_the_phase_gain_privileges_is_refused() {
+        // Nothing but the first look happens in this process.
+        if nix::sys::prctl::get_no_new_privs() == Ok(false) {
+            assert!(harden().unwrap_err().contains("no_new_privs is not set"));
+        }
+    }
+
+    #[test]
     fn limits_are_lowered_and_never_raised() {
         let unlimited = nix::libc::RLIM_INFINITY;
         assert_eq!(at_most((1024, 4096), OPEN_FILES), (1024, 4096));

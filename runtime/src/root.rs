@@ -7,7 +7,7 @@
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -129,7 +129,8 @@ fn host_links() -> Vec<(String, PathBuf)> {
 fn bind_fd(source: &OwnedFd, bind: &Bind) -> Result<(), RootError> {
     let target = Path::new(NEW_ROOT).join(bind.target.strip_prefix("/").unwrap_or(&bind.target));
     let through = PathBuf::from(format!("/proc/self/fd/{}", source.as_raw_fd()));
-    let is_dir = fs::metadata(&through).map_err(failed("look at", &bind.source))?.is_dir();
+    let kind = fs::metadata(&through).map_err(failed("look at", &bind.source))?.file_type();
+    let is_dir = kind.is_dir();
     let parent = target.parent().unwrap_or(Path::new(NEW_ROOT));
     fs::create_dir_all(if is_dir { &target } else { parent }).map_err(failed("create", &target))?;
     if !is_dir {
@@ -138,11 +139,16 @@ fn bind_fd(source: &OwnedFd, bind: &Bind) -> Result<(), RootError> {
     let nothing = None::<&str>;
     mount(Some(&through), &target, nothing, MsFlags::MS_BIND | MsFlags::MS_REC, nothing)
         .map_err(failed("bind", &bind.source))?;
-    if bind.access == Access::ReadWrite {
-        return Ok(());
+    // Runtimes are told so too, but not each one listens (crun 1.8 does not where a guest may write). What is closed here
+    // no guest can open again, and what it binds has it from here.
+    let mut flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_NOSUID | locked_flags(&target)?;
+    if !kind.is_char_device() {
+        flags |= MsFlags::MS_NODEV;
     }
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | locked_flags(&target)?;
-    mount(nothing, &target, nothing, flags, nothing).map_err(failed("make read-only", &bind.source))
+    if bind.access == Access::ReadOnly {
+        flags |= MsFlags::MS_RDONLY;
+    }
+    mount(nothing, &target, nothing, flags, nothing).map_err(failed("restrict", &bind.source))
 }
 
 /// A mount's flags that a user namespace may not clear, so a remount has to repeat them (mount_namespaces(7)).

@@ -3,14 +3,16 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the probe answers on its outputs")]
 
+mod closed;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::process::ExitCode;
 
 use coracle_runtime::{
-    Access, Bind, EphemeralFile, JobOutput, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Session,
-    StageSetup, id_map_of_user,
+    Access, Bind, JobOutput, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Session, StageSetup,
+    id_map_of_user,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -25,18 +27,23 @@ fn main() -> ExitCode {
     if name == "/probe" {
         return probe();
     }
-    let tests: [Test; 11] = [
+    let tests: [Test; 16] = [
         ("an_id_that_is_not_mapped_is_refused", unmapped_id),
         ("the_outputs_can_be_opened_by_name", open_outputs),
         ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
         ("a_signal_is_told_from_an_exit_status", killed_by_signal),
         ("nothing_can_be_gained_inside", nothing_can_be_gained),
-        ("a_file_for_one_container_is_read_only_and_gone_afterwards", ephemeral_file),
+        ("a_file_for_one_container_is_read_only_and_gone_afterwards", closed::ephemeral_file),
         ("a_missing_program_is_named", missing_program),
         ("what_the_phase_leaves_running_ends_with_it", survivors_end),
         ("what_the_caller_left_open_stays_with_it", leaked_descriptor),
-        ("a_guest_that_may_not_write_cannot", read_only_mount),
+        ("a_guest_that_may_not_write_cannot", closed::read_only_mount),
         ("an_image_may_have_150_layers", many_layers),
+        ("abstract_sockets_of_the_host_are_out_of_reach", closed::abstract_socket),
+        ("a_bind_brings_neither_devices_nor_setuid_programs", closed::bind_flags),
+        ("a_mount_below_another_is_refused", closed::nested_mount),
+        ("no_memory_is_dumped", closed::no_dumps),
+        ("a_guest_has_a_keyring_of_its_own", closed::own_keyring),
     ];
     let mut trials = Vec::new();
     for runtime in [Runtime::Youki, Runtime::Crun, Runtime::Runc] {
@@ -83,6 +90,16 @@ fn probe() -> ExitCode {
                 std::thread::sleep(std::time::Duration::from_secs(60));
                 continue;
             }
+            "nap" => {
+                std::thread::sleep(std::time::Duration::from_millis(object.parse().unwrap_or_default()));
+                continue;
+            }
+            "abstract" => {
+                use std::os::linux::net::SocketAddrExt as _;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(object);
+                let connected = address.and_then(|to| std::os::unix::net::UnixStream::connect_addr(&to));
+                io(connected.map(|_| "connected".to_owned()))
+            }
             "cat" => io(fs::read_to_string(object).map(|text| text.trim().replace('\n', "|"))),
             "write" => io(fs::write(object, "x").map(|()| "written".to_owned())),
             "append" => {
@@ -107,8 +124,11 @@ fn probe() -> ExitCode {
             "call" => system_call(object.parse().unwrap_or_default()),
             "limit" => {
                 use nix::sys::resource::{Resource, getrlimit};
-                let resource =
-                    if object == "files" { Resource::RLIMIT_NOFILE } else { Resource::RLIMIT_NPROC };
+                let resource = match object {
+                    "files" => Resource::RLIMIT_NOFILE,
+                    "core" => Resource::RLIMIT_CORE,
+                    _ => Resource::RLIMIT_NPROC,
+                };
                 getrlimit(resource).map_or_else(|e| e.to_string(), |(soft, hard)| format!("{soft} {hard}"))
             }
             "ids" => format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid()),
@@ -291,17 +311,6 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
     Ok(())
 }
 
-fn ephemeral_file(runtime: Runtime) -> TestResult {
-    let mut with_file = spec(runtime, &["cat:/auth", "write:/auth"]);
-    with_file.files.push(EphemeralFile { target: "/auth".into(), content: b"s3cret".to_vec() });
-    let run = run(with_file, Vec::new())?;
-    same(run.facts()["cat:/auth"], "s3cret", &run);
-    assert_ne!(run.facts()["write:/auth"], "written");
-    let left = fs::read_to_string("/proc/self/mountinfo")?;
-    assert!(!left.contains("/run/phase"), "{left}");
-    Ok(())
-}
-
 fn missing_program(runtime: Runtime) -> TestResult {
     let mut missing = spec(runtime, &[]);
     missing.argv = vec!["/bin/absent".to_owned()];
@@ -379,20 +388,5 @@ fn many_layers(runtime: Runtime) -> TestResult {
     let run = run?;
     same(run.facts()["list:/content"].split(',').count(), 151, &run);
     same(run.facts()["cat:/content/topmost"], "149", &run);
-    Ok(())
-}
-
-fn read_only_mount(runtime: Runtime) -> TestResult {
-    let folder = tempfile::tempdir()?;
-    File::create(folder.path().join("file"))?.write_all(b"host")?;
-    let bind = |target: &str, access| Bind { source: folder.path().into(), target: target.into(), access };
-    let mut reading = spec(runtime, &["cat:/in/file", "write:/in/new", "write:/in/file", "list:/"]);
-    reading.mounts.push(Mount { source: "/source".into(), target: "/in".into(), access: Access::ReadOnly });
-    fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
-    let run = run(reading, vec![bind("/source", Access::ReadWrite)])?;
-    same(run.facts()["cat:/in/file"], "host", &run);
-    assert_ne!(run.facts()["write:/in/new"], "written");
-    assert_ne!(run.facts()["write:/in/file"], "written");
-    same(run.facts()["list:/"], ".coracle,dev,in,probe,proc,sys", &run);
     Ok(())
 }
