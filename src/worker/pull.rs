@@ -64,7 +64,9 @@ impl Job for Pull {
         let registry = Registry::new(RegistryOptions { insecure, auth, ca_bundle: None })?;
         let image = registry.image(&reference, &Platform::host())?;
         let key = ids.key();
-        let is_missing = |layer: &Layer| store.layer_dir(&key, &layer.diff_id).is_none();
+        let is_missing = |layer: &Layer| {
+            store.layer_dir(&key, &layer.diff_id).is_none() || !store.has(&layer.descriptor.digest)
+        };
         let missing: Vec<Layer> = image.layers().into_iter().filter(is_missing).collect();
         let bytes = missing.iter().map(|layer| layer.descriptor.size).sum();
         tell(&Event::PullStarted { image: reference.to_string(), layers: missing.len(), bytes });

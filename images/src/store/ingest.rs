@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{BlobWriter, LayerSlot, Store, StoreError, failed};
 use crate::compression::inflate;
 use crate::digest::{Digest, Hashing};
+use crate::document::Descriptor;
 use crate::image::Layer;
 use crate::unpack::{Limits, OwnerMap, UnpackError, Unpacked, unpack_layer};
 
@@ -75,8 +76,8 @@ pub enum IngestError {
 
 /// Reads a compressed layer once, storing it and unpacking it at the same time.
 ///
-/// Neither is visible before both digests are verified. If the tree is already there nothing is read, and the answer
-/// is `None` beside its path. `progress` hears how many compressed bytes have arrived.
+/// Neither is visible before both digests are verified. If the tree is already there, the answer is `None` beside its
+/// path, and nothing is read unless the compressed form is another one than the store has. `progress` hears how many compressed bytes have arrived.
 ///
 /// # Errors
 ///
@@ -91,26 +92,25 @@ pub fn ingest_layer(
 ) -> Result<(PathBuf, Option<Unpacked>), IngestError> {
     let digest = &layer.descriptor.digest;
     let stored = |source| IngestError::Store { digest: digest.clone(), source };
-    let staged = match store.stage_layer(idmap_key, &layer.diff_id).map_err(stored)? {
-        LayerSlot::Present(path) => return Ok((path, None)),
-        LayerSlot::Empty(staged) => staged,
-    };
+    let slot = store.stage_layer(idmap_key, &layer.diff_id).map_err(stored)?;
+    if let LayerSlot::Present(path) = &slot
+        && store.has(digest)
+    {
+        return Ok((path.clone(), None));
+    }
     let keep = if store.has(digest) { None } else { Some(store.writer().map_err(stored)?) };
     let tee = Tee { source: Hashing::new(source), keep, progress, limit: layer.descriptor.size };
 
     let unreadable = |source| IngestError::Read { digest: digest.clone(), source };
     let mut inflated = inflate(tee).map_err(unreadable)?;
     let mut archive = Hashing::new(&mut inflated);
-    let limits = Limits::default().for_compressed(layer.descriptor.size);
-    let root =
-        File::open(staged.path()).map_err(|source| stored(failed("read", staged.path())(source).into()))?;
-    let unpacked =
-        unpack_layer(&mut archive, root.as_fd(), owner, &limits).map_err(|source| match source {
-            UnpackError::Limit { what: "bytes", limit } => {
-                IngestError::TooLarge { digest: digest.clone(), size: layer.descriptor.size, limit }
-            }
-            source => IngestError::Unpack { digest: digest.clone(), source },
-        })?;
+    let unpacked = match &slot {
+        LayerSlot::Empty(staged) => Some(unpack(&mut archive, staged.path(), layer, owner)?),
+        LayerSlot::Present(_) => {
+            io::copy(&mut archive, &mut io::sink()).map_err(unreadable)?;
+            None
+        }
+    };
     let (_, diff_id, _) = archive.finish();
     let mut tee = inflated.finish().map_err(unreadable)?;
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
@@ -126,7 +126,31 @@ pub fn ingest_layer(
     if let Some(keep) = tee.keep {
         keep.commit(Some(digest)).map_err(stored)?;
     }
-    Ok((staged.publish().map_err(stored)?, Some(unpacked)))
+    let path = match slot {
+        LayerSlot::Empty(staged) => staged.publish().map_err(stored)?,
+        LayerSlot::Present(path) => path,
+    };
+    Ok((path, unpacked))
+}
+
+fn unpack(
+    archive: &mut impl Read,
+    folder: &Path,
+    layer: &Layer,
+    owner: &dyn OwnerMap,
+) -> Result<Unpacked, IngestError> {
+    let Descriptor { digest, size, .. } = &layer.descriptor;
+    let limits = Limits::default().for_compressed(*size);
+    let root = File::open(folder).map_err(|source| IngestError::Store {
+        digest: digest.clone(),
+        source: failed("read", folder)(source).into(),
+    })?;
+    unpack_layer(archive, root.as_fd(), owner, &limits).map_err(|source| match source {
+        UnpackError::Limit { what: "bytes", limit } => {
+            IngestError::TooLarge { digest: digest.clone(), size: *size, limit }
+        }
+        source => IngestError::Unpack { digest: digest.clone(), source },
+    })
 }
 
 /// Keeps a copy of what is read, and stops at the promised size.

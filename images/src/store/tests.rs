@@ -109,6 +109,28 @@ fn layer_in_one_pass() {
 }
 
 #[test]
+fn a_layer_in_another_compression_is_stored_beside_its_tree() {
+    let (_dir, store) = store();
+    let (bytes, first) = layer();
+    ingest_layer(&store, &bytes[..], &first, "one", &me(), &|_| {}).unwrap();
+    let mut plain = Vec::new();
+    io::copy(&mut crate::compression::inflate(&bytes[..]).unwrap(), &mut plain).unwrap();
+    let named = |content: &[u8]| Layer {
+        descriptor: Descriptor::new(media::OCI_LAYER, Digest::of(content), content.len() as u64),
+        diff_id: first.diff_id.clone(),
+    };
+    let (_, unpacked) = ingest_layer(&store, &plain[..], &named(&plain), "one", &me(), &|_| {}).unwrap();
+    assert_eq!(unpacked, None, "the tree is there");
+    assert_eq!(fs::read(store.blob_path(&Digest::of(&plain))).unwrap(), plain);
+    // What claims to be the same layer must be it.
+    let other = [&plain[..], &[0; 512]].concat();
+    let refused = ingest_layer(&store, &other[..], &named(&other), "one", &me(), &|_| {});
+    assert!(matches!(refused, Err(IngestError::OtherDiffId { .. })));
+    assert!(!store.has(&Digest::of(&other)));
+    remove_tree(&store.root().join("layers")).unwrap();
+}
+
+#[test]
 fn nothing_of_a_wrong_layer_stays() {
     let (_dir, store) = store();
     let (bytes, good) = layer();
