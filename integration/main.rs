@@ -7,6 +7,7 @@ mod attack;
 mod build;
 mod builder;
 mod features;
+mod golden;
 mod harness;
 mod import;
 mod isolation;

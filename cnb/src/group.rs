@@ -17,6 +17,29 @@ pub struct Order {
     pub order_extensions: Vec<OrderGroup>,
 }
 
+/// `system.toml` (Platform API, "system.toml"): buildpacks around those of every group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct SystemToml {
+    #[serde(default)]
+    pub system: System,
+}
+
+/// The `[system]` table of a [`SystemToml`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct System {
+    #[serde(default)]
+    pub pre: SystemBuildpacks,
+    #[serde(default)]
+    pub post: SystemBuildpacks,
+}
+
+/// Buildpacks that go before, or after, those of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct SystemBuildpacks {
+    #[serde(default)]
+    pub buildpacks: Vec<GroupElement>,
+}
+
 /// One alternative of an [`Order`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderGroup {
@@ -57,7 +80,7 @@ pub struct Group {
 /// `plan.toml` (Platform API, "plan.toml"), and with names and metadata only, a buildpack's own plan file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub entries: Vec<Entry>,
 }
 

@@ -162,6 +162,14 @@ pub struct RunToml {
     pub images: Vec<RunImageEntry>,
 }
 
+/// `stack.toml`, which says before Platform API 0.12 what `run.toml` says since.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct StackToml {
+    #[serde(default)]
+    pub run_image: RunImageEntry,
+}
+
 /// One run image with its mirrors.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunImageEntry {

@@ -140,6 +140,8 @@ pub struct BuildMetadataProcess {
     pub buildpack_id: String,
     #[serde(default, rename = "working-dir", skip_serializing_if = "String::is_empty")]
     pub working_dir: String,
+    #[serde(default, rename = "exec-env", skip_serializing_if = "Vec::is_empty")]
+    pub exec_env: Vec<String>,
 }
 
 /// `io.buildpacks.lifecycle.cache.metadata`: the layers of a cache.

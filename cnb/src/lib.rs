@@ -21,12 +21,12 @@ pub use go_json::{json_of_toml, toml_of_json, write_json};
 pub use go_toml::write_toml;
 pub use group::{
     BuildPlan, BuildpackInfo, BuildpackToml, Distro, Entry, Group, GroupElement, License, Order, OrderGroup,
-    Plan, PlanSections, Provide, Provider, Require, Stack, Target,
+    Plan, PlanSections, Provide, Provider, Require, Stack, System, SystemBuildpacks, SystemToml, Target,
 };
 pub use ids::{ApiVersion, BuildpackId, IdError, ProcessType};
 pub use image::{
     Analyzed, ImageReference, ProjectMetadata, ProjectSource, Report, ReportImage, RunImage, RunImageEntry,
-    RunImageTarget, RunToml,
+    RunImageTarget, RunToml, StackToml,
 };
 pub use labels::{
     BuildMetadata, BuildMetadataBuildpack, BuildMetadataProcess, BuilderMetadata, BuildpackLayers,

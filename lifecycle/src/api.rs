@@ -6,18 +6,31 @@ use coracle_cnb::ApiVersion;
 pub(crate) type PlatformApis = (ApiVersion, ApiVersion);
 
 /// The Platform APIs of the phases of a build.
-pub(crate) const PLATFORM_APIS: PlatformApis = (ApiVersion::new(0, 12), ApiVersion::new(0, 13));
+pub(crate) const PLATFORM_APIS: PlatformApis = (ApiVersion::new(0, 10), ApiVersion::new(0, 15));
+
+/// Since this Platform API there are targets instead of stacks.
+pub(crate) const TARGETS: ApiVersion = ApiVersion::new(0, 12);
+
+/// Since this Platform API layers come back that only the cache knows.
+pub(crate) const CACHE_ALONE: ApiVersion = ApiVersion::new(0, 14);
+
+/// Since this Platform API there are execution environments, and buildpacks around those of every group.
+pub(crate) const EXECUTION_ENVIRONMENTS: ApiVersion = ApiVersion::new(0, 15);
+
+/// Since this Buildpack API buildpacks know of execution environments.
+pub(crate) const BUILDPACK_EXECUTION_ENVIRONMENTS: ApiVersion = ApiVersion::new(0, 12);
 
 /// The Platform APIs of the rebaser, which has to do with images of all of them.
 pub(crate) const REBASER_APIS: PlatformApis = (ApiVersion::new(0, 7), ApiVersion::new(0, 15));
 
 /// The Buildpack APIs of the buildpacks that can be run.
-pub const BUILDPACK_APIS: [ApiVersion; 5] = [
+pub const BUILDPACK_APIS: [ApiVersion; 6] = [
     ApiVersion::new(0, 7),
     ApiVersion::new(0, 8),
     ApiVersion::new(0, 9),
     ApiVersion::new(0, 10),
     ApiVersion::new(0, 11),
+    ApiVersion::new(0, 12),
 ];
 
 /// Whether a buildpack of this API can be run.

@@ -32,6 +32,8 @@ pub struct BuildInput<'input> {
     /// A folder for the programs' plan files; it must exist.
     pub scratch_dir: &'input Path,
     pub target: Option<&'input RunImageTarget>,
+    /// Since Platform API 0.15: what the image is for.
+    pub exec_env: Option<&'input str>,
     /// The environment of the phase, of which the programs get a part.
     pub outer_env: &'input Env,
 }
@@ -68,6 +70,9 @@ pub enum BuildError {
     /// build.toml names something as unmet that was not in the plan.
     #[error("buildpack `{name}`: build.toml says `{unmet}` is unmet, which is not in its plan")]
     Unmet { name: String, unmet: String },
+    /// Nobody could say which process the buildpack means.
+    #[error("buildpack `{0}`: launch.toml has more than one process with `default = true`")]
+    Defaults(String),
     /// A bill of materials has a type that buildpack.toml does not declare.
     #[error("buildpack `{name}`: `{path}` has a type that sbom-formats in buildpack.toml does not declare")]
     Sbom { name: String, path: PathBuf },
@@ -130,14 +135,19 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
         let launch: LaunchToml = file::read_document("launch.toml", &own_layers.join("launch.toml"))
             .map_err(file_error(&name))?
             .unwrap_or_default();
+        if launch.processes.iter().filter(|process| process.default).count() > 1 {
+            return Err(BuildError::Defaults(name));
+        }
         built.push((GroupElement { api: Some(toml.api), ..element.clone() }, launch));
     }
+    sbom::finish(input.layers_dir).map_err(file_error("(all)"))?;
     Ok(built)
 }
 
 /// The plan as one buildpack reads it.
 #[derive(Debug, serde::Serialize)]
 struct BuildpackPlan<'plan> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
     entries: &'plan [Require],
 }
 
@@ -174,6 +184,7 @@ fn run(
     if toml.api >= ApiVersion::new(0, 10) {
         add_target(&mut env, input.target);
     }
+    env::add_exec_env(&mut env, toml.api, input.exec_env);
     let program = dir.join("bin/build");
     let status = Command::new(&program)
         .args([own_layers, input.platform_dir, plan_path])

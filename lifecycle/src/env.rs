@@ -160,6 +160,14 @@ pub fn build_env(outer: &Env) -> Env {
         .collect()
 }
 
+/// Adds `CNB_EXEC_ENV` for buildpacks that know of it.
+#[cfg(feature = "phases")]
+pub(crate) fn add_exec_env(env: &mut Env, api: coracle_cnb::ApiVersion, exec_env: Option<&str>) {
+    if let Some(exec_env) = exec_env.filter(|_| api >= crate::api::BUILDPACK_EXECUTION_ENVIRONMENTS) {
+        env.insert("CNB_EXEC_ENV".into(), exec_env.into());
+    }
+}
+
 /// Adds what the user set (`<platform>/env`): put before the variables that are lists of folders, in place of all others.
 pub fn add_platform_env(env: &mut Env, platform: &Path) -> Result<(), FileError> {
     for entry in file::entries(&platform.join("env"))?.into_iter().filter(|entry| !entry.is_dir) {

@@ -14,7 +14,9 @@ mod write;
 use std::fmt;
 use std::os::fd::BorrowedFd;
 
-use coracle_cnb::{Analyzed, DocumentError, Group, LifecycleMetadata, Metadata, ProjectMetadata, RunToml};
+use coracle_cnb::{
+    Analyzed, ApiVersion, DocumentError, Group, LifecycleMetadata, Metadata, ProjectMetadata, RunToml,
+};
 use coracle_images::pack::PackError;
 use coracle_images::{DigestError, Image, ImageError};
 
@@ -67,7 +69,9 @@ pub struct ExportInput<'input> {
     pub owner: (u32, u32),
     /// The process to start, where the buildpacks' choice does not count.
     pub process_type: Option<&'input str>,
-    pub platform_api: &'input str,
+    /// Since Platform API 0.15: what the image is for.
+    pub exec_env: Option<&'input str>,
+    pub platform_api: ApiVersion,
     /// RFC 3339; [`CREATED`] by default.
     pub created: &'input str,
 }

@@ -1,6 +1,6 @@
 //! The phases as programs: one binary, told by the name it is called by (Platform API, "Lifecycle Interface").
 //!
-//! Speaks Platform API 0.12 and 0.13, the rebaser 0.7 to 0.15. Of their phases and flags only some are here; what is not is refused by name, with exit
+//! Speaks Platform API 0.10 to 0.15, the rebaser 0.7 to 0.15. Of their phases and flags only some are here; what is not is refused by name, with exit
 //! code 3, and never ignored.
 
 mod analyzer;
@@ -20,10 +20,11 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::Path;
 
-use coracle_cnb::{Analyzed, ApiVersion};
+use coracle_cnb::{Analyzed, ApiVersion, RunImageTarget, RunToml, StackToml};
+use coracle_images::Platform;
 
 use crate::analyze::AnalyzeError;
-use crate::api::{PLATFORM_APIS, PlatformApis, REBASER_APIS};
+use crate::api::{EXECUTION_ENVIRONMENTS, PLATFORM_APIS, PlatformApis, REBASER_APIS, TARGETS};
 use crate::build::{BuildError, ComposeError};
 use crate::cache::Cache;
 use crate::describe::DescribeError;
@@ -75,6 +76,7 @@ const PHASES: [Phase; 8] = [
             "run",
             "run-image",
             "skip-layers",
+            "stack",
             "tag",
             "uid",
         ],
@@ -121,7 +123,9 @@ const PHASES: [Phase; 8] = [
             "order",
             "plan",
             "platform",
+            "run",
             "scratch",
+            "system",
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
@@ -139,6 +143,7 @@ const PHASES: [Phase; 8] = [
             "layers",
             "layout",
             "layout-dir",
+            "run",
             "skip-layers",
             "uid",
         ],
@@ -183,6 +188,7 @@ const PHASES: [Phase; 8] = [
             "report",
             "run",
             "scratch",
+            "stack",
             "uid",
         ],
         images: Names::Some,
@@ -220,6 +226,25 @@ pub const CREDENTIALS_VARIABLE: &str = "CNB_REGISTRY_AUTH";
 /// Phases of the specification that are not here yet.
 const MISSING: [&str; 2] = ["creator", "extender"];
 
+/// What the image runs on. Where analyzed.toml does not say, as before Platform API 0.12, it is what the build runs on.
+fn target(analyzed: &Analyzed) -> Result<RunImageTarget, FileError> {
+    if let Some(target) = analyzed.run_image.as_ref().and_then(|image| image.target.clone()) {
+        return Ok(target);
+    }
+    let Platform { os, architecture, .. } = Platform::host();
+    let distro = crate::describe::build_distro()?;
+    Ok(RunImageTarget { os, arch: architecture, distro, ..RunImageTarget::default() })
+}
+
+/// The run images that the platform offers: in run.toml, before Platform API 0.12 the one of stack.toml.
+fn run_toml(call: &Call<'_>) -> Result<RunToml, FileError> {
+    if call.api >= TARGETS {
+        return Ok(file::read_document("run.toml", &call.arguments.path("run"))?.unwrap_or_default());
+    }
+    let stack: Option<StackToml> = file::read_document("stack.toml", &call.arguments.path("stack"))?;
+    Ok(RunToml { images: stack.into_iter().map(|stack| stack.run_image).collect() })
+}
+
 /// A phase being run: what it was told, and by whom.
 #[derive(Debug)]
 struct Call<'a> {
@@ -246,6 +271,14 @@ impl Call<'_> {
     fn warn_because(&self, text: &str, error: &dyn std::error::Error) {
         let causes = std::iter::successors(error.source(), |cause| cause.source());
         self.warn(&causes.fold(format!("{text}: {error}"), |text, cause| format!("{text}: {cause}")));
+    }
+
+    /// What the image is for, since Platform API 0.15.
+    fn exec_env(&self) -> Option<String> {
+        let given = self.env.get(OsStr::new("CNB_EXEC_ENV")).filter(|value| !value.is_empty());
+        let exec_env =
+            given.map_or_else(|| "production".to_owned(), |value| value.to_string_lossy().into_owned());
+        Some(exec_env).filter(|_| self.api >= EXECUTION_ENVIRONMENTS)
     }
 
     /// Tells what is done.

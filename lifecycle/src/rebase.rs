@@ -10,15 +10,13 @@ use coracle_cnb::{
 use coracle_images::{Config, Digest, History, Image, ImageError};
 
 use crate::analyze::target;
+use crate::api::TARGETS;
 use crate::export::{CREATED, without_digest};
 
 /// Says whether an image may be rebased.
 const REBASABLE_LABEL: &str = "io.buildpacks.rebasable";
 const STACK_ID_LABEL: &str = "io.buildpacks.stack.id";
 const STACK_MIXINS_LABEL: &str = "io.buildpacks.stack.mixins";
-
-/// Targets take the place of stacks.
-const TARGETS: ApiVersion = ApiVersion::new(0, 12);
 
 /// An application and what it is to stand on.
 #[derive(Debug, Clone, Copy)]

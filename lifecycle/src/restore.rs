@@ -11,11 +11,12 @@ mod unpacked;
 
 use std::os::fd::BorrowedFd;
 
-use coracle_cnb::{DocumentError, Group, GroupElement, LayerMetadata, LifecycleMetadata};
+use coracle_cnb::{ApiVersion, DocumentError, Group, GroupElement, LayerMetadata, LifecycleMetadata};
 use coracle_images::Digest;
 use coracle_images::unpack::SingleOwner;
 use serde_json::Value;
 
+use crate::api::CACHE_ALONE;
 use crate::cache::Cache;
 use crate::folder::FolderError;
 
@@ -30,6 +31,7 @@ pub struct RestoreInput<'input> {
     pub cache: &'input Cache,
     /// Nothing but what buildpacks keep in store.toml comes back.
     pub skip_layers: bool,
+    pub platform_api: ApiVersion,
     pub to: Destination<'input>,
 }
 
@@ -150,8 +152,14 @@ impl RestoreError {
     }
 }
 
-/// Which layers come back, by the rules of Platform API 0.12 and 0.13; for those that do not, the reason where there is one to tell.
-pub fn plan(group: &Group, metadata: &LifecycleMetadata, cache: &Cache) -> (Vec<Planned>, Vec<RestoreStep>) {
+/// Which layers come back; for those that do not, the reason where there is one to tell. Since Platform API 0.14 a cached layer for
+/// launch comes back if the previous image does not have it.
+pub fn plan(
+    group: &Group,
+    metadata: &LifecycleMetadata,
+    cache: &Cache,
+    platform_api: ApiVersion,
+) -> (Vec<Planned>, Vec<RestoreStep>) {
     let mut planned = Vec::new();
     let mut steps = Vec::new();
     for element in &group.group {
@@ -180,7 +188,9 @@ pub fn plan(group: &Group, metadata: &LifecycleMetadata, cache: &Cache) -> (Vec<
             of_buildpack.push(planned_layer(element, name, layer, Source::Image, content));
         }
         for (name, layer) in cached.into_iter().flatten() {
-            if layer.cache && !layer.launch && is_layer_name(name) {
+            let only_here = of_image.is_none_or(|of_image| !of_image.contains_key(name));
+            let comes = !layer.launch || (platform_api >= CACHE_ALONE && only_here);
+            if layer.cache && comes && is_layer_name(name) {
                 of_buildpack.push(planned_layer(
                     element,
                     name,
@@ -227,7 +237,7 @@ pub fn restore(input: &RestoreInput<'_>) -> Result<Vec<RestoreStep>, RestoreErro
     if input.skip_layers {
         return Ok(Vec::new());
     }
-    let (planned, mut steps) = plan(input.group, input.metadata, input.cache);
+    let (planned, mut steps) = plan(input.group, input.metadata, input.cache, input.platform_api);
     for layer in &planned {
         place::metadata(input, layer)?;
         steps.push(RestoreStep::Metadata { layer: layer.identifier.clone(), from: layer.from });

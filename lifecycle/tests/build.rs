@@ -42,6 +42,7 @@ fn run(dir: &Path, group: &Group, plan: &str) -> Result<(), BuildError> {
         build_config_dir: &dir.join("build-config"),
         scratch_dir: &dir.join("scratch"),
         target: None,
+        exec_env: None,
         outer_env: &env,
     })
     .map(|_| ())

@@ -153,7 +153,15 @@ fn comes_back_as_the_reference_restored_it() {
     let to = Destination { layers_dir: layers.as_fd(), layers_path: "/layers", owner, now: 1_700_000_000 };
     let cache = Cache::open(&build.cache()).unwrap();
     let metadata = &analyzed.metadata;
-    restore(&RestoreInput { group: &group, metadata, cache: &cache, skip_layers: false, to }).unwrap();
+    restore(&RestoreInput {
+        group: &group,
+        metadata,
+        cache: &cache,
+        skip_layers: false,
+        platform_api: "0.13".parse().unwrap(),
+        to,
+    })
+    .unwrap();
     let lines = round["tree"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned());
     let expected: BTreeSet<String> = lines.collect();
     let mut found = BTreeSet::new();

@@ -42,6 +42,7 @@ fn runs_of(order: &Order, dir: &Path) -> (Catalog, Vec<DetectRun>) {
         build_config_dir: &dir.join("build-config"),
         scratch_dir: &dir.join("scratch"),
         target: None,
+        exec_env: None,
         outer_env: &BTreeMap::from([
             ("PATH".into(), std::env::var_os("PATH").unwrap()),
             ("SECRET".into(), "s".into()),

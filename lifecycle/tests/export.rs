@@ -7,6 +7,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
+use coracle_cnb::ApiVersion;
 use coracle_images::{Config, Descriptor, Digest, Image, Layer};
 use coracle_lifecycle::export::{ExportInput, Launcher, Outbox, export};
 use serde_json::Value;
@@ -40,9 +41,13 @@ fn materialise(root: &Path, tree: &Value, open: bool) {
     folders.iter().filter(|_| !open).for_each(|(path, mode)| set_mode(path, *mode));
 }
 
-fn platform_api(config: &Value) -> &str {
+fn platform_api(config: &Value) -> ApiVersion {
     let env = config["Env"].as_array().unwrap().iter();
-    env.filter_map(|entry| entry.as_str().unwrap().strip_prefix("CNB_PLATFORM_API=")).next().unwrap()
+    env.filter_map(|entry| entry.as_str().unwrap().strip_prefix("CNB_PLATFORM_API="))
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 #[test]
@@ -84,6 +89,7 @@ fn recorded_images() {
                     launcher: &Launcher { program: b"launcher", metadata: "L".into() },
                     owner: (1001, 1002),
                     process_type: kind,
+                    exec_env: wanted["labels"]["io.buildpacks.exec-env"].as_str(),
                     platform_api: platform_api(&wanted["config"]),
                     created: wanted["created"].as_str().unwrap(),
                 },

@@ -93,6 +93,10 @@ fn settled(element: &GroupElement, process: &Process) -> Result<Process, Compose
             .working_dir
             .clone()
             .filter(|dir| !dir.is_empty() && api >= ApiVersion::new(0, 8)),
-        exec_env: Vec::new(),
+        exec_env: if api >= crate::api::BUILDPACK_EXECUTION_ENVIRONMENTS {
+            process.exec_env.clone()
+        } else {
+            Vec::new()
+        },
     })
 }

@@ -14,15 +14,20 @@ const FORMATS: [(&str, &str); 3] = [
     ("syft.json", "application/vnd.syft+json"),
 ];
 
-/// Empties `<layers>/sbom`. The two files that hold the older, unstructured bill are always there; it is empty by now.
+/// Empties `<layers>/sbom`.
 pub(super) fn start(layers_dir: &Path) -> Result<(), FileError> {
     let dir = layers_dir.join("sbom");
     match std::fs::remove_dir_all(&dir) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-            return Err(FileError::Write { path: dir, source });
+            Err(FileError::Write { path: dir, source })
         }
-        _ => {}
+        _ => Ok(()),
     }
+}
+
+/// Adds to the bills of a build that succeeded the two files that hold the older, unstructured one; it is empty by now.
+pub(super) fn finish(layers_dir: &Path) -> Result<(), FileError> {
+    let dir = layers_dir.join("sbom");
     file::write(&dir.join("build/sbom.legacy.json"), b"null\n")?;
     file::write(&dir.join("launch/sbom.legacy.json"), b"null\n")
 }

@@ -22,7 +22,7 @@ pub enum CatalogError {
     #[error("look up buildpack `{name}`: there is no `{path}`")]
     Missing { name: String, path: PathBuf },
     /// Its API is not spoken here.
-    #[error("look up buildpack `{name}`: Buildpack API {api} is not supported (supported: 0.7 to 0.11)")]
+    #[error("look up buildpack `{name}`: Buildpack API {api} is not supported (supported: 0.7 to 0.12)")]
     Api { name: String, api: ApiVersion },
     /// Its buildpack.toml could not be read.
     #[error("look up buildpack `{name}`")]
@@ -63,6 +63,28 @@ impl Catalog {
             catalog.buildpacks.insert((element.id, element.version), toml);
         }
         Ok(catalog)
+    }
+
+    /// Drops from the order, and from the composites in it, the buildpacks that are not for an execution environment (Buildpack
+    /// API, "Execution Environments").
+    pub fn leave_out_other_exec_envs(&mut self, order: &mut Order, exec_env: &str) {
+        let others: Vec<(BuildpackId, String)> = self
+            .buildpacks
+            .iter()
+            .filter(|(_, toml)| {
+                let offered = &toml.buildpack.exec_env;
+                toml.api >= crate::api::BUILDPACK_EXECUTION_ENVIRONMENTS
+                    && !offered.is_empty()
+                    && !offered.iter().any(|offered| offered == "*" || offered == exec_env)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        let orders = self.buildpacks.values_mut().map(|toml| &mut toml.order);
+        for group in orders.chain([&mut order.order]).flatten() {
+            group.group.retain(|element| {
+                !others.iter().any(|(id, version)| element.id == *id && element.version == *version)
+            });
+        }
     }
 
     /// The buildpack.toml files, in order of id and version.

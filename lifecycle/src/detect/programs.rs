@@ -23,6 +23,8 @@ pub struct DetectProgramsInput<'input> {
     /// A folder for the programs' plan files; it must exist.
     pub scratch_dir: &'input Path,
     pub target: Option<&'input RunImageTarget>,
+    /// Since Platform API 0.15: what the image is for.
+    pub exec_env: Option<&'input str>,
     /// The environment of the phase, of which the programs get a part.
     pub outer_env: &'input Env,
 }
@@ -98,6 +100,7 @@ fn execute(
     if toml.api >= ApiVersion::new(0, 10) {
         add_target(&mut env, input.target);
     }
+    env::add_exec_env(&mut env, toml.api, input.exec_env);
     let program = dir.join("bin/detect");
     let output = Command::new(&program)
         .arg(input.platform_dir)

@@ -136,6 +136,7 @@ fn labels(input: &ExportInput<'_>) -> Result<BTreeMap<String, String>, ExportErr
         direct: process.direct.unwrap_or_default(),
         buildpack_id: process.buildpack_id.as_ref().map(ToString::to_string).unwrap_or_default(),
         working_dir: process.working_dir.clone().unwrap_or_default(),
+        exec_env: process.exec_env.clone(),
     });
     let build = BuildMetadata {
         buildpacks: input.metadata.buildpacks.iter().map(own).collect(),
@@ -154,6 +155,9 @@ fn labels(input: &ExportInput<'_>) -> Result<BTreeMap<String, String>, ExportErr
         text(coracle_cnb::BUILD_METADATA_LABEL, write_json(&build))?,
         text(coracle_cnb::PROJECT_METADATA_LABEL, write_json(input.project))?,
     ]);
+    if let Some(exec_env) = input.exec_env {
+        labels.insert("io.buildpacks.exec-env".to_owned(), exec_env.to_owned());
+    }
     Ok(labels)
 }
 
@@ -162,7 +166,7 @@ fn env(input: &ExportInput<'_>) -> Vec<(String, String)> {
     [
         ("CNB_LAYERS_DIR", input.layers_path),
         ("CNB_APP_DIR", input.app_path),
-        ("CNB_PLATFORM_API", input.platform_api),
+        ("CNB_PLATFORM_API", &input.platform_api.to_string()),
         ("CNB_DEPRECATION_MODE", "quiet"),
         ("PATH", &format!("/cnb/process:/cnb/lifecycle{below}")),
     ]

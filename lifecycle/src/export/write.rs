@@ -8,6 +8,8 @@ use coracle_cnb::{
 };
 use coracle_images::{Digest, History, Image, Layer, Reference};
 
+use crate::api::TARGETS;
+
 use super::outbox::{LayerError, Origin, layer_of};
 use super::pack::pack;
 use super::{ExportError, ExportInput, ExportPlan, Exported, Found, LayerSource, Outbox, Step};
@@ -66,6 +68,7 @@ pub fn export(
 fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {
     let run = input.analyzed.run_image.clone().unwrap_or_default();
     let entry = run_entry(input.run, &run);
+    let has_targets = input.platform_api >= TARGETS;
     let buildpacks = found.buildpacks.iter().map(|buildpack| BuildpackLayers {
         key: buildpack.element.id.to_string(),
         version: buildpack.element.version.clone(),
@@ -80,8 +83,8 @@ fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {
         run_image: MetadataRunImage {
             top_layer: input.base.config.rootfs.diff_ids.last().map(ToString::to_string).unwrap_or_default(),
             reference: run.reference.clone(),
-            image: entry.image.clone(),
-            mirrors: entry.mirrors.clone(),
+            image: if has_targets { entry.image.clone() } else { String::new() },
+            mirrors: if has_targets { entry.mirrors.clone() } else { Vec::new() },
         },
         stack: Some(MetadataStack {
             run_image: StackRunImage { image: entry.image, mirrors: entry.mirrors },
@@ -157,6 +160,10 @@ fn assemble(
             .iter()
             .map(|layer| History { created_by: layer.created_by.clone(), ..History::default() }),
     );
+    if input.platform_api < TARGETS {
+        // Before there was a history worth the name, each layer had a line that says nothing.
+        config.history.fill(History::default());
+    }
     config.history.iter_mut().for_each(|step| step.created = Some(input.created.to_owned()));
     Ok(Image::assemble(config, layers)?)
 }

@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 use std::thread;
 
-use coracle_cnb::{Analyzed, RunToml};
+use coracle_cnb::Analyzed;
 use coracle_images::{Digest, Image, LayoutError, Reference, RegistryError, uncompressed};
 
 use super::arguments::ArgumentError;
 use super::images::{Images, ImagesError};
 use super::restorer::Layers;
-use super::{Call, PhaseError};
+use super::{Call, PhaseError, run_toml};
 use crate::analyze::{Access, AnalyzeInput, Found, analyze, choose_run_image};
+use crate::api::TARGETS;
 use crate::file::{self, FileError};
 use crate::restore::restore_launch_bills;
 
@@ -42,12 +43,15 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let pinned = |image: &Image, name| images.pinned(name, &image.digest);
     let previous_pinned = previous_image.as_ref().map(|image| (pinned(image, &previous), &image.config));
     let run_pinned = run_image.as_ref().map(|image| (pinned(image, &run), &image.config));
-    let analyzed = analyze(&AnalyzeInput {
+    let mut analyzed = analyze(&AnalyzeInput {
         previous: previous_pinned.as_ref().map(|(reference, config)| Found { reference, config }),
         run_name: &run_name,
         run: run_pinned.as_ref().map(|(reference, config)| Found { reference, config }),
     })
     .map_err(PhaseError::Analyze)?;
+    if let Some(run_image) = analyzed.run_image.as_mut().filter(|_| call.api < TARGETS) {
+        (run_image.image, run_image.target) = (String::new(), None);
+    }
     if let Some(image) = previous_image.as_ref().filter(|_| !arguments.on("skip-layers"))
         && let Err(error) = launch_bills(call, &images, &previous, image, &analyzed)
     {
@@ -124,7 +128,7 @@ fn run_name(call: &Call<'_>, images: &Images, output: &Reference) -> Result<Stri
     if let Some(name) = call.arguments.text("run-image") {
         return Ok(name.to_string_lossy().into_owned());
     }
-    let run: RunToml = file::read_document("run.toml", &call.arguments.path("run"))?.unwrap_or_default();
+    let run = run_toml(call)?;
     choose_run_image(output, &run, &mut access(images)).map_err(PhaseError::Analyze)
 }
 

@@ -33,7 +33,7 @@ enum Takes {
 use Takes::{Id, Level, Path as P, Switch, Text, Texts};
 
 /// The flags that phases here understand, each those of its own list ([`Phase::flags`]).
-const FLAGS: [Flag; 31] = [
+const FLAGS: [Flag; 33] = [
     ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
     ("app", "CNB_APP_DIR", P("/workspace")),
     ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
@@ -63,6 +63,8 @@ const FLAGS: [Flag; 31] = [
     ("runs", "", P("<layers>/detect-runs.toml")),
     ("scratch", "", P("")),
     ("skip-layers", "CNB_SKIP_LAYERS", Switch),
+    ("stack", "CNB_STACK_PATH", P("/cnb/stack.toml")),
+    ("system", "CNB_SYSTEM_PATH", P("/cnb/system.toml")),
     ("tag", "", Texts),
     ("uid", "CNB_USER_ID", Id),
 ];

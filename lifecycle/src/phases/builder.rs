@@ -3,7 +3,7 @@
 use coracle_cnb::{Group, Plan};
 
 use super::scratch::Scratch;
-use super::{Call, PhaseError, analyzed, needed};
+use super::{Call, PhaseError, analyzed, needed, target};
 use crate::build::{self, BuildInput};
 use crate::file;
 
@@ -23,7 +23,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         platform_dir: &arguments.path("platform"),
         build_config_dir: &arguments.path("build-config"),
         scratch_dir: scratch.path(),
-        target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
+        target: Some(&target(&analyzed)?),
+        exec_env: call.exec_env().as_deref(),
         outer_env: call.env,
     })?;
     let metadata = build::compose(&built)?;

@@ -29,6 +29,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         build_config_dir: &arguments.path("build-config"),
         scratch_dir: scratch.path(),
         target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
+        exec_env: call.exec_env().as_deref(),
         outer_env: call.env,
     });
     Ok(file::write_document(&arguments.path("runs"), &DetectRuns { runs })?)

@@ -2,23 +2,33 @@
 //!
 //! `coracle build` runs the two halves apart, so that no program can reach the decision: see [`crate::detect`].
 
-use coracle_cnb::{ApiVersion, Group, Order};
+use coracle_cnb::{Group, GroupElement, Order, SystemToml};
 
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
+use crate::api::TARGETS;
 use crate::describe;
 use crate::detect::{self, Catalog, DetectProgramsInput, DetectRun, ResolveError};
 use crate::file;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
-    let order: Order = needed("order.toml", &arguments.path("order"))?;
+    let mut order: Order = needed("order.toml", &arguments.path("order"))?;
+    let exec_env = call.exec_env();
+    if exec_env.is_some() {
+        let system: Option<SystemToml> = file::read_document("system.toml", &arguments.path("system"))?;
+        surround(&mut order, &system.unwrap_or_default());
+    }
     let buildpacks_dir = arguments.path("buildpacks");
-    let catalog = Catalog::read(&buildpacks_dir, &order)?;
+    let mut catalog = Catalog::read(&buildpacks_dir, &order)?;
+    if let Some(exec_env) = &exec_env {
+        catalog.leave_out_other_exec_envs(&mut order, exec_env);
+    }
     let analyzed = analyzed(arguments)?;
     // Before Platform API 0.12 there are stacks, which the platform compares, and no targets.
     let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
-    let target = target.filter(|_| call.api >= ApiVersion::new(0, 12));
+    let target = target.filter(|_| call.api >= TARGETS);
+    let told = super::target(&analyzed)?;
     let distro = describe::build_distro()?;
     let scratch = Scratch::of(call)?;
     let runs = detect::run_programs(&DetectProgramsInput {
@@ -28,7 +38,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         platform_dir: &arguments.path("platform"),
         build_config_dir: &arguments.path("build-config"),
         scratch_dir: scratch.path(),
-        target,
+        target: Some(&told),
+        exec_env: exec_env.as_deref(),
         outer_env: call.env,
     });
     let (detected, tried) = detect::explain(&order, &catalog, &runs, target, distro.as_ref());
@@ -39,6 +50,21 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     announce(call, &detected.group);
     file::write_document(&arguments.path("group"), &detected.group)?;
     Ok(file::write_document(&arguments.path("plan"), &detected.plan)?)
+}
+
+/// Puts the system's buildpacks around those of each group that do not have them. None is optional, as with the reference.
+fn surround(order: &mut Order, system: &SystemToml) {
+    for group in &mut order.order {
+        let new = |buildpacks: &[GroupElement], group: &[GroupElement]| -> Vec<GroupElement> {
+            let known = |element: &GroupElement| group.iter().any(|known| known.id == element.id);
+            let new = buildpacks.iter().filter(|element| !known(element)).cloned();
+            new.map(|element| GroupElement { optional: false, ..element }).collect()
+        };
+        let pre = new(&system.system.pre.buildpacks, &group.group);
+        let post = new(&system.system.post.buildpacks, &group.group);
+        group.group.splice(0..0, pre);
+        group.group.extend(post);
+    }
 }
 
 /// What a program printed, and how it ended.

@@ -11,7 +11,7 @@ use coracle_images::{Image, Reference};
 use super::analyzer::outputs;
 use super::images::{Images, ImagesError, layout_path};
 use super::scratch::Scratch;
-use super::{Call, PhaseError, analyzed, needed};
+use super::{Call, PhaseError, analyzed, needed, run_toml};
 use crate::api;
 use crate::cache::{self, CacheError, SaveInput};
 use crate::env::Env;
@@ -65,7 +65,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let names = outputs(arguments.images(), &[])?;
     let group: Group = needed("group.toml", &arguments.path("group"))?;
     let metadata: Metadata = needed("metadata.toml", &arguments.path("metadata"))?;
-    let run: RunToml = file::read_document("run.toml", &arguments.path("run"))?.unwrap_or_default();
+    let run = run_toml(call)?;
     let project = file::read_document("project-metadata.toml", &arguments.path("project-metadata"))?;
     let documents = Documents { group, metadata, run, project: project.unwrap_or_default() };
     check_apis(&documents.group)?;
@@ -149,6 +149,7 @@ fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<I
     let (layers_path, app_path) = (arguments.path("layers"), arguments.path("app"));
     let (layers_dir, app_dir) = (open(&layers_path)?, open(&app_path)?);
     let process_type = arguments.text("process-type").map(OsStr::to_string_lossy);
+    let exec_env = call.exec_env();
     let input = ExportInput {
         group: &documents.group,
         metadata: &documents.metadata,
@@ -164,10 +165,8 @@ fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<I
         launcher: call.launcher,
         owner: (arguments.id("uid"), arguments.id("gid")),
         process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
-        platform_api: &call
-            .env
-            .get(OsStr::new("CNB_PLATFORM_API"))
-            .map_or("".into(), |api| api.to_string_lossy()),
+        exec_env: exec_env.as_deref(),
+        platform_api: call.api,
         created: &created(call),
     };
     let scratch = Scratch::of(call)?;

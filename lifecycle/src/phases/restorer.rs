@@ -25,6 +25,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         metadata: &analyzed.metadata,
         cache: &cache,
         skip_layers: arguments.on("skip-layers"),
+        platform_api: call.api,
         to: layers.destination(call),
     })
     .map_err(PhaseError::Restore)?;
