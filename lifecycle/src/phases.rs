@@ -15,6 +15,7 @@ mod images;
 mod rebaser;
 mod restorer;
 mod scratch;
+mod table;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -24,7 +25,7 @@ use coracle_cnb::{Analyzed, ApiVersion, RunImageTarget, RunToml, StackToml};
 use coracle_images::Platform;
 
 use crate::analyze::AnalyzeError;
-use crate::api::{EXECUTION_ENVIRONMENTS, PLATFORM_APIS, PlatformApis, REBASER_APIS, TARGETS};
+use crate::api::{EXECUTION_ENVIRONMENTS, TARGETS};
 use crate::build::{BuildError, ComposeError};
 use crate::cache::Cache;
 use crate::describe::DescribeError;
@@ -41,190 +42,10 @@ pub use exporter::ExporterError;
 pub use images::{ImagesError, layout_path};
 pub use rebaser::RebaserError;
 
-/// One phase: what it is called by, which flags and how many image names it understands, and what it does.
-struct Phase {
-    name: &'static str,
-    flags: &'static [&'static str],
-    images: Names,
-    /// The Platform APIs that it speaks.
-    apis: PlatformApis,
-    /// Whether programs of buildpacks run in it.
-    foreign: bool,
-    run: fn(&Call<'_>) -> Result<(), PhaseError>,
-}
-
-/// How many names of images follow the flags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Names {
-    None,
-    One,
-    Some,
-}
-
-/// The phases that are here.
-const PHASES: [Phase; 8] = [
-    Phase {
-        name: "analyzer",
-        flags: &[
-            "analyzed",
-            "gid",
-            "insecure-registry",
-            "layers",
-            "layout",
-            "layout-dir",
-            "previous-image",
-            "run",
-            "run-image",
-            "skip-layers",
-            "stack",
-            "tag",
-            "uid",
-        ],
-        images: Names::One,
-        apis: PLATFORM_APIS,
-        foreign: false,
-        run: analyzer::run,
-    },
-    Phase {
-        name: "describe-builder",
-        flags: &["buildpacks", "description", "layers", "order"],
-        images: Names::None,
-        apis: PLATFORM_APIS,
-        foreign: false,
-        run: describe_builder::run,
-    },
-    Phase {
-        name: "detect-programs",
-        flags: &[
-            "analyzed",
-            "app",
-            "build-config",
-            "buildpacks",
-            "layers",
-            "order",
-            "platform",
-            "runs",
-            "scratch",
-        ],
-        images: Names::None,
-        apis: PLATFORM_APIS,
-        foreign: true,
-        run: detect_programs::run,
-    },
-    Phase {
-        name: "detector",
-        flags: &[
-            "analyzed",
-            "app",
-            "build-config",
-            "buildpacks",
-            "group",
-            "layers",
-            "order",
-            "plan",
-            "platform",
-            "run",
-            "scratch",
-            "system",
-        ],
-        images: Names::None,
-        apis: PLATFORM_APIS,
-        foreign: true,
-        run: detector::run,
-    },
-    Phase {
-        name: "restorer",
-        flags: &[
-            "analyzed",
-            "cache-dir",
-            "gid",
-            "group",
-            "insecure-registry",
-            "layers",
-            "layout",
-            "layout-dir",
-            "run",
-            "skip-layers",
-            "uid",
-        ],
-        images: Names::None,
-        apis: PLATFORM_APIS,
-        foreign: false,
-        run: restorer::run,
-    },
-    Phase {
-        name: "builder",
-        flags: &[
-            "analyzed",
-            "app",
-            "build-config",
-            "buildpacks",
-            "group",
-            "layers",
-            "plan",
-            "platform",
-            "scratch",
-        ],
-        images: Names::None,
-        apis: PLATFORM_APIS,
-        foreign: true,
-        run: builder::run,
-    },
-    Phase {
-        name: "exporter",
-        flags: &[
-            "analyzed",
-            "app",
-            "cache-dir",
-            "gid",
-            "group",
-            "insecure-registry",
-            "layers",
-            "layout",
-            "layout-dir",
-            "metadata",
-            "process-type",
-            "project-metadata",
-            "report",
-            "run",
-            "scratch",
-            "stack",
-            "uid",
-        ],
-        images: Names::Some,
-        apis: PLATFORM_APIS,
-        foreign: false,
-        run: exporter::run,
-    },
-    Phase {
-        name: "rebaser",
-        flags: &[
-            "force",
-            "gid",
-            "image",
-            "insecure-registry",
-            "layout",
-            "layout-dir",
-            "previous-image",
-            "report",
-            "run-image",
-            "uid",
-        ],
-        images: Names::Some,
-        apis: REBASER_APIS,
-        foreign: false,
-        run: rebaser::run,
-    },
-];
-
-/// Phases that only `coracle build` knows.
-const OF_OURS: [&str; 2] = ["describe-builder", "detect-programs"];
+use table::{MISSING, Names, OF_OURS, PHASES, Phase};
 
 /// The variable in which platforms hand credentials over (Platform API, "Registry Authentication").
 pub const CREDENTIALS_VARIABLE: &str = "CNB_REGISTRY_AUTH";
-
-/// Phases of the specification that are not here yet.
-const MISSING: [&str; 2] = ["creator", "extender"];
 
 /// What the image runs on. Where analyzed.toml does not say, as before Platform API 0.12, it is what the build runs on.
 fn target(analyzed: &Analyzed) -> Result<RunImageTarget, FileError> {
