@@ -130,6 +130,22 @@ fn words_in_comments_and_longer_words_do_not_count() {
     assert!(!has_word("/// see clap", "clap"));
 }
 
+/// Root's checkout may be closed to the user that runs the tests, and hold another build of the program.
+#[test]
+fn tests_find_programs_and_data_where_they_run() {
+    let (program, folder) = (concat!("env!(\"CARGO_", "BIN_EXE"), concat!("env!(\"CARGO_", "MANIFEST_DIR"));
+    for path in ["integration", "images", "lifecycle", "runtime"].iter().flat_map(|folder| sources(folder)) {
+        for line in read(&workspace().join(&path)).lines() {
+            let looked_up = line.contains("built_program(") || line.contains("moved.");
+            assert!(
+                looked_up || !(line.contains(program) || line.contains(folder)),
+                "{}: {line}: see \"Tests run as a plain user\" in CONTRIBUTING.md",
+                path.display()
+            );
+        }
+    }
+}
+
 #[test]
 fn every_file_of_these_tests_is_run() {
     let main = read(&workspace().join("integration/main.rs"));

@@ -18,6 +18,11 @@ pub(crate) struct Ran {
     pub(crate) stderr: String,
 }
 
+/// The program under test, also where the tests were built elsewhere.
+pub(crate) fn coracle() -> PathBuf {
+    coracle_fixtures::built_program("coracle", env!("CARGO_BIN_EXE_coracle"))
+}
+
 impl TestHome {
     pub(crate) fn new() -> Self {
         assert!(
@@ -33,7 +38,7 @@ impl TestHome {
 
     /// The program with `args`, an environment of nothing but a path and this home.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+        let mut command = Command::new(coracle());
         command
             .args(args)
             .env_clear()

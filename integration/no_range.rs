@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use crate::harness::coracle;
+
 #[test]
 #[ignore = "needs a user without a range of subordinate ids: scripts/test has one when root runs it"]
 fn a_user_without_subordinate_ids_is_told_what_to_add() {
@@ -13,7 +15,7 @@ fn a_user_without_subordinate_ids_is_told_what_to_add() {
     let app = home.path().join("app");
     std::fs::create_dir(&app).expect("make the application's folder");
     let path = app.display().to_string();
-    let program = coracle_fixtures::built_program("coracle", env!("CARGO_BIN_EXE_coracle"));
+    let program = coracle();
     for args in
         [&["pull", "127.0.0.1:1/x"][..], &["build", "app", "--path", &path, "--builder", "127.0.0.1:1/x"]]
     {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use coracle_fixtures::{Builder, Buildpack, DockerRegistry, Entry, RunImage};
 
-use crate::harness::{Ran, ran};
+use crate::harness::{Ran, coracle, ran};
 use crate::site::Site;
 
 /// Two process types, neither of them the default.
@@ -135,7 +135,7 @@ fn an_image_gets_every_name_and_what_it_is_made_of_is_fetched_as_often_as_wanted
 /// On a terminal of its own, made by script(1).
 fn on_a_terminal(site: &Site, env: &[(&str, &str)]) -> String {
     let words: Vec<String> = site.args("app", &[]).iter().map(|word| format!("'{word}'")).collect();
-    let line = format!("'{}' {}", env!("CARGO_BIN_EXE_coracle"), words.join(" "));
+    let line = format!("'{}' {}", coracle().display(), words.join(" "));
     let mut command = Command::new("script");
     command.args(["-qec", &line, "/dev/null"]).env_clear().env("HOME", site.home.path());
     command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TERM", "xterm").envs(env.iter().copied());
@@ -165,7 +165,7 @@ fn the_umask_of_whoever_builds_changes_nothing() {
     let args = site.args("app", &["--clear-cache"]);
     let build = |umask: &str| {
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_coracle")]);
+        command.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(coracle());
         command.args(&args).env_clear().env("HOME", site.home.path()).stdin(Stdio::null());
         let ran = ran(command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").output().expect("start sh"));
         assert_eq!(ran.code, Some(0), "umask {umask}: {}{}", ran.stdout, ran.stderr);

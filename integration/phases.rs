@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
+use crate::harness::coracle;
+
 const SECRET: &str = r#"{"r.example":"Basic dXNlcjpzZWNyZXQ="}"#;
 
 /// A builder's folders and an application, and the program under the names of the phases.
@@ -23,7 +25,7 @@ impl Platform {
         }
         platform.write("order.toml", order);
         for name in ["analyzer", "detector", "builder", "lifecycle"] {
-            symlink(env!("CARGO_BIN_EXE_coracle"), platform.at("bin").join(name)).expect("make a link");
+            symlink(coracle(), platform.at("bin").join(name)).expect("make a link");
         }
         platform
     }
@@ -90,13 +92,13 @@ fn ran(command: &mut Command) -> (Option<i32>, String, String) {
 fn a_phase_is_called_by_a_link_or_by_words() {
     let platform = Platform::new(&order(&["one"]));
     platform.buildpack("one", "detect", "exit 0");
-    let coracle = Path::new(env!("CARGO_BIN_EXE_coracle"));
+    let coracle = coracle();
     let home = platform.at("home").display().to_string();
     for mut command in [
         platform.phase("detector", &[]),
         platform.phase("lifecycle", &["detect"]),
-        platform.command(coracle, &["lifecycle", "detector"]),
-        platform.command(coracle, &["--home", &home, "--quiet", "lifecycle", "detector"]),
+        platform.command(&coracle, &["lifecycle", "detector"]),
+        platform.command(&coracle, &["--home", &home, "--quiet", "lifecycle", "detector"]),
     ] {
         let _ = fs::remove_file(platform.at("layers/group.toml"));
         let (code, _, stderr) = ran(&mut command);
@@ -109,7 +111,7 @@ fn a_phase_is_called_by_a_link_or_by_words() {
     for mut command in [
         platform.phase("lifecycle", &["-version"]),
         platform.phase("analyzer", &["-version"]),
-        platform.command(coracle, &["lifecycle", "-version"]),
+        platform.command(&coracle, &["lifecycle", "-version"]),
     ] {
         assert_eq!(ran(&mut command), (Some(0), version.clone(), String::new()));
     }
@@ -117,7 +119,7 @@ fn a_phase_is_called_by_a_link_or_by_words() {
     assert!(code == Some(3) && stderr.contains("`perform` is not a phase"), "{stderr}");
     let (code, _, stderr) = ran(platform.phase("detector", &[]).env_remove("CNB_PLATFORM_API"));
     assert!(code == Some(11) && stderr.contains("CNB_PLATFORM_API"), "{stderr}");
-    let (code, stdout, _) = ran(&mut platform.command(coracle, &["lifecycle", "--help"]));
+    let (code, stdout, _) = ran(&mut platform.command(&coracle, &["lifecycle", "--help"]));
     assert!(code == Some(0) && stdout.contains("coracle lifecycle"), "{stdout}");
 }
 

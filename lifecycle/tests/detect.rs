@@ -62,8 +62,10 @@ fn sorted(plan: &Plan) -> Vec<String> {
 #[test]
 fn decides_as_the_reference_did() {
     let _alone = PROGRAMS.lock();
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/detect.json"))
-        .unwrap();
+    let text = std::fs::read_to_string(
+        Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/data/detect.json"),
+    )
+    .unwrap();
     let vectors: Value = serde_json::from_str(&text).unwrap();
     let mut wrong = Vec::new();
     for case in vectors["cases"].as_array().unwrap() {

@@ -8,6 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use coracle_fixtures::built_program;
 use serde_json::Value;
 
 fn install(files: &Value, root: &Path) {
@@ -34,7 +35,7 @@ fn run(case: &Value) -> (i64, String) {
     }
     let words: Vec<&str> =
         case["argv"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_launcher"));
+    let mut command = Command::new(built_program("launcher", env!("CARGO_BIN_EXE_launcher")));
     command.arg0(words[0]).args(&words[1..]).env_clear().env("HOME", "/home/cnb");
     for (name, value) in case["env"].as_object().unwrap() {
         let value = value.as_str().unwrap();
@@ -53,7 +54,7 @@ fn run(case: &Value) -> (i64, String) {
 
 #[test]
 fn starts_what_the_reference_started() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/launcher.json");
+    let path = Path::new(&std::env::var("CARGO_MANIFEST_DIR").unwrap()).join("tests/data/launcher.json");
     let vectors: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let mut wrong = Vec::new();
     for case in vectors["cases"].as_array().unwrap() {
