@@ -16,6 +16,8 @@ use coracle_fixtures::DockerRegistry;
 use coracle_images::{Platform, Registry, RegistryOptions, read_layout};
 use serde_json::{Value, json};
 
+use crate::harness::coracle;
+
 const PHASES: [&str; 5] = ["analyzer", "detector", "restorer", "builder", "exporter"];
 
 /// Recordings of what is not here yet.
@@ -52,7 +54,7 @@ impl Bench {
         }
         client.push_image(&name, &image).expect("push the run image");
         for (program, name) in [
-            (Path::new(env!("CARGO_BIN_EXE_coracle")), "coracle"),
+            (coracle().as_path(), "coracle"),
             (Path::new("/usr/bin/busybox"), "busybox"),
             (Path::new("/usr/bin/bash-static"), "bash"),
         ] {
