@@ -161,6 +161,7 @@ impl Build<'_> {
         self.phase(Phase::Detect, &plan)?;
         self.detect(&plan)?;
         self.phase(Phase::Restore, &plan)?;
+        self.keep(&plan, Phase::Restore, phase::VERIFIED)?;
         self.phase(Phase::Build, &plan)?;
         self.stage.work(worker::Compose { folders: plan.folders.clone() })?;
         self.phase(Phase::Export, &plan)?;

@@ -11,8 +11,8 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::{
-    BuildpackLayers, CACHE_METADATA_LABEL, CacheMetadata, DocumentError, Group, LayerMetadata, Sha,
-    json_of_toml, read_json, write_json,
+    BuildpackLayers, CACHE_METADATA_LABEL, CacheMetadata, DocumentError, Group, GroupElement, LayerMetadata,
+    LifecycleMetadata, Sha, json_of_toml, read_json, write_json,
 };
 use coracle_images::pack::{EPOCH, PackError, TarWriter};
 use coracle_images::{Digest, Hashing};
@@ -136,6 +136,20 @@ pub struct SaveInput<'input> {
     pub layers_path: &'input str,
     /// Owner and group of what the build made.
     pub owner: (u32, u32),
+    /// What the image says of layers, if it was packed of these very folders: nobody has written to them since.
+    pub packed: Option<&'input LifecycleMetadata>,
+    /// The archives that were verified since this build took the cache, and that nobody has written to since.
+    pub verified: &'input [Digest],
+}
+
+impl SaveInput<'_> {
+    /// Whether a layer would be packed to an archive that is known to be good, told without reading either.
+    fn is_known(&self, buildpack: &GroupElement, layer: &str, diff_id: &Digest) -> bool {
+        let packed = self.packed.and_then(|packed| packed.buildpacks.as_ref());
+        let packed = packed.and_then(|packed| packed.iter().find(|known| known.key == buildpack.id.as_str()));
+        let packed = packed.and_then(|packed| packed.layers.get(layer));
+        packed.is_some_and(|packed| packed.sha == diff_id.as_str()) && self.verified.contains(diff_id)
+    }
 }
 
 /// What became of a layer. The words are those people look for in a build's log.
@@ -173,7 +187,7 @@ fn stage(staging: &Path, previous: &Cache, input: &SaveInput<'_>) -> Result<Vec<
     fs::create_dir_all(staging).map_err(|source| CacheError::Write { path: staging.to_owned(), source })?;
     let layers = Layers { dir: input.layers_dir, path: input.layers_path, owner: input.owner };
     let mut saving = Saving { previous, layers, staging: staging.to_owned(), steps: Vec::new() };
-    let metadata = saving.layers(input.group)?;
+    let metadata = saving.layers(input)?;
     let path = staging.join(CACHE_METADATA_LABEL);
     let text = write_json(&metadata).map_err(CacheError::Document)?;
     fs::write(&path, format!("{text}\n")).map_err(|source| CacheError::Write { path, source })?;
@@ -189,18 +203,25 @@ struct Saving<'a> {
 }
 
 impl Saving<'_> {
-    fn layers(&mut self, group: &Group) -> Result<CacheMetadata, CacheError> {
+    fn layers(&mut self, input: &SaveInput<'_>) -> Result<CacheMetadata, CacheError> {
         let foreign = |source| CacheError::Layers(Box::new(source));
         let mut metadata = CacheMetadata::default();
-        for element in &group.group {
+        for element in &input.group.group {
             let found = FoundBuildpack::read(self.layers.dir, element).map_err(foreign)?;
             let known = self.previous.buildpack(element.id.as_str());
             let mut layers = std::collections::BTreeMap::new();
             for layer in found.layers.into_iter().filter(|layer| layer.toml.types.cache && layer.has_folder) {
                 let known = known.and_then(|known| known.layers.get(&layer.name));
-                let known = known.and_then(|known| known.sha.parse().ok());
+                let known: Option<Digest> = known.and_then(|known| known.sha.parse().ok());
                 let name = format!("{}:{}", element.id, layer.name);
-                let sha = self.layer(&name, &Path::new(&element.id.dir()).join(&layer.name), known)?;
+                let kept = known.as_ref().filter(|known| input.is_known(element, &layer.name, known));
+                let sha = match kept.filter(|diff_id| self.link(diff_id)) {
+                    Some(diff_id) => {
+                        self.steps.push(CacheStep::Reused(name));
+                        diff_id.clone()
+                    }
+                    None => self.layer(&name, &Path::new(&element.id.dir()).join(&layer.name), known)?,
+                };
                 let data = layer.toml.metadata.map(|table| json_of_toml(&toml::Value::Table(table)));
                 let types = layer.toml.types;
                 let (build, launch, cache) = (types.build, types.launch, types.cache);
@@ -252,7 +273,6 @@ impl Saving<'_> {
     /// Links the previous cache's archive, if the layer would be packed to the very bytes that lie there. They are compared, not
     /// only their digest: a damaged archive would otherwise stay damaged for ever.
     fn reuse(&self, path: &Path, diff_id: &Digest) -> bool {
-        let Some(old) = self.previous.path(diff_id) else { return false };
         let Ok(Some(file)) = self.previous.archive(diff_id) else { return false };
         let mut same = Hashing::new(Same { old: BufReader::with_capacity(1 << 17, file) });
         // Not the same, or not readable: packing it again will tell which.
@@ -261,9 +281,14 @@ impl Saving<'_> {
         }
         let (mut same, found, _) = same.finish();
         let ended = matches!(same.old.read(&mut [0]), Ok(0));
+        ended && found == *diff_id && self.link(diff_id)
+    }
+
+    /// Takes the previous cache's archive over. Not every file system has links; then it is written like a new one.
+    fn link(&self, diff_id: &Digest) -> bool {
+        let Some(old) = self.previous.path(diff_id) else { return false };
         let new = self.staging.join(archive_name(diff_id));
-        // Not every file system has links; then the archive is written like a new one.
-        ended && found == *diff_id && (new.exists() || fs::hard_link(old, new).is_ok())
+        new.exists() || fs::hard_link(old, new).is_ok()
     }
 }
 

@@ -74,8 +74,8 @@ pub enum Source {
 pub enum RestoreStep {
     /// A layer's metadata came back.
     Metadata { layer: String, from: Source },
-    /// A layer's content came back.
-    Content(String),
+    /// A layer's content came back, from an archive whose digest is right.
+    Content { layer: String, diff_id: Digest },
     /// A layer does not come back, because the cache has none, or another one.
     Removed { layer: String, why: &'static str },
     /// A layer's archive is damaged, or is no such layer: it does not come back, and the buildpack makes it again.
@@ -91,7 +91,7 @@ impl std::fmt::Display for RestoreStep {
             Self::Metadata { layer, from: Source::Cache } => {
                 write!(f, "Restoring metadata for \"{layer}\" from cache")
             }
-            Self::Content(layer) => write!(f, "Restoring data for \"{layer}\" from cache"),
+            Self::Content { layer, .. } => write!(f, "Restoring data for \"{layer}\" from cache"),
             Self::Removed { layer, why } => write!(f, "Removing \"{layer}\", {why}"),
             Self::Damaged { layer, .. } => {
                 write!(f, "cannot restore \"{layer}\" from cache, so that it is made again")

@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{Analyzed, Group};
+use coracle_cnb::{Analyzed, Group, LifecycleMetadata};
 use coracle_images::Digest;
 use coracle_images::unpack::SingleOwner;
 use coracle_lifecycle::cache::{Cache, CacheError, CacheStep, SaveInput, save};
@@ -66,6 +66,15 @@ impl Build {
     }
 
     fn try_save(&self, previous: &Cache) -> Result<Vec<CacheStep>, CacheError> {
+        self.save_knowing(previous, None, &[])
+    }
+
+    fn save_knowing(
+        &self,
+        previous: &Cache,
+        packed: Option<&LifecycleMetadata>,
+        verified: &[Digest],
+    ) -> Result<Vec<CacheStep>, CacheError> {
         let group: Group = toml::from_str(
             "[[group]]\nid = \"a/one\"\nversion = \"1.2.3\"\napi = \"0.10\"\n[[group]]\nid = \"b/two\"\nversion = \"0.0.1\"\napi = \"0.10\"\n",
         )
@@ -76,6 +85,8 @@ impl Build {
             layers_dir: layers.as_fd(),
             layers_path: "/layers",
             owner: (1001, 1002),
+            packed,
+            verified,
         };
         save(&self.cache(), previous, &input)
     }
@@ -203,6 +214,35 @@ fn writes_only_what_changed() {
     assert_eq!(build.save()[1], "Adding cache layer 'buildpacksio/lifecycle:cache.sbom'");
     assert_eq!(build.save()[1], "Reusing cache layer 'buildpacksio/lifecycle:cache.sbom'");
     assert!(build.metadata().starts_with("{\"sbom\":{\"sha\":\"sha256:"), "{}", build.metadata());
+}
+
+#[test]
+fn what_was_packed_and_verified_is_not_read_again() {
+    let build = sink();
+    build.save();
+    let archives = build.archives();
+    let layers = Cache::open(&build.cache()).unwrap().metadata().buildpacks.clone();
+    let verified: Vec<Digest> = layers[0].layers.values().map(|layer| layer.sha.parse().unwrap()).collect();
+    let known = LifecycleMetadata { buildpacks: Some(layers), ..LifecycleMetadata::default() };
+    let mut other = known.clone();
+    for layer in other.buildpacks.as_mut().unwrap()[0].layers.values_mut() {
+        layer.sha = Digest::of("another layer").to_string();
+    }
+    // Whoever would read these would find that they changed, or that they cannot be read.
+    build.write("a_one/cached/c", "d\n");
+    build.write("a_one/tools/bin/tool", "d\n");
+    let save = |packed, verified: &[Digest]| {
+        let previous = Cache::open(&build.cache()).unwrap();
+        let steps = build.save_knowing(&previous, packed, verified).unwrap();
+        steps.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(save(Some(&known), &verified).iter().all(|step| step.starts_with("Reusing")));
+    assert_eq!(build.archives(), archives);
+    assert!(save(Some(&known), &verified[..1])[1].starts_with("Adding"), "it was not verified");
+    build.write("a_one/cached/c", "c\n");
+    build.save();
+    build.write("a_one/cached/c", "d\n");
+    assert!(save(Some(&other), &verified)[0].starts_with("Adding"), "another layer was packed");
 }
 
 #[test]

@@ -53,7 +53,15 @@ impl Builds {
         let layers = File::open(self.layers()).unwrap();
         let layers_path = self.layers().display().to_string();
         let owner = (1001, 1002);
-        let input = SaveInput { group: &group, layers_dir: layers.as_fd(), layers_path: &layers_path, owner };
+        let (packed, verified) = (None, &[][..]);
+        let input = SaveInput {
+            group: &group,
+            layers_dir: layers.as_fd(),
+            layers_path: &layers_path,
+            owner,
+            packed,
+            verified,
+        };
         save(&self.cache(), &Cache::default(), &input).unwrap();
         self.empty();
     }

@@ -14,6 +14,9 @@ use crate::worker::User;
 /// The Platform API that our phases are driven at.
 pub(crate) const PLATFORM_API: ApiVersion = ApiVersion::new(0, 13);
 
+/// The restorer's word to the exporter on archives of the cache.
+pub(super) const VERIFIED: &str = "verified.toml";
+
 /// A phase, by what it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -222,6 +225,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("analyzed", &control("analyzed.toml"));
             flag("group", &control("group.toml"));
             flag("cache-dir", guest::CACHE);
+            flag("verified", &out(VERIFIED));
             return words;
         }
         Phase::Build => {
@@ -237,6 +241,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("project-metadata", &control("project-metadata.toml"));
             flag("report", &out("report.toml"));
             flag("cache-dir", guest::CACHE);
+            flag("verified", &control(VERIFIED));
             flag("scratch", guest::SCRATCH);
             flag("uid", &plan.user.uid.to_string());
             flag("gid", &plan.user.gid.to_string());

@@ -33,7 +33,7 @@ enum Takes {
 use Takes::{Id, Level, Path as P, Switch, Text, Texts};
 
 /// The flags that phases here understand, each those of its own list ([`Phase::flags`]).
-const FLAGS: [Flag; 33] = [
+const FLAGS: [Flag; 34] = [
     ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
     ("app", "CNB_APP_DIR", P("/workspace")),
     ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
@@ -67,6 +67,7 @@ const FLAGS: [Flag; 33] = [
     ("system", "CNB_SYSTEM_PATH", P("/cnb/system.toml")),
     ("tag", "", Texts),
     ("uid", "CNB_USER_ID", Id),
+    ("verified", "", P("")),
 ];
 
 /// Every phase understands these.

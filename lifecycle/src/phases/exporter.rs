@@ -5,18 +5,20 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use coracle_cnb::{Group, Metadata, ProjectMetadata, Report, ReportImage, RunToml};
-use coracle_images::{Image, Reference};
+use coracle_cnb::{Group, LifecycleMetadata, Metadata, ProjectMetadata, Report, ReportImage, RunToml};
+use coracle_images::Reference;
 
 use super::analyzer::outputs;
 use super::images::{Images, ImagesError, layout_path};
+use super::restorer::Verified;
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed, run_toml};
 use crate::api;
 use crate::cache::{self, CacheError, SaveInput};
 use crate::env::Env;
 use crate::export::{
-    CREATED, ExportError, ExportInput, Outbox, OutboxError, PublishError, Source, Step, export, publish,
+    CREATED, ExportError, ExportInput, Exported, Outbox, OutboxError, PublishError, Source, Step, export,
+    publish,
 };
 use crate::file::{self, FileError};
 
@@ -69,7 +71,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let project = file::read_document("project-metadata.toml", &arguments.path("project-metadata"))?;
     let documents = Documents { group, metadata, run, project: project.unwrap_or_default() };
     check_apis(&documents.group)?;
-    let image = make(call, &documents, &names)?;
+    let Exported { image, metadata } = make(call, &documents, &names)?;
     let report = Report {
         image: ReportImage {
             tags: arguments.images().to_vec(),
@@ -81,7 +83,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     file::write_document(&arguments.path("report"), &report)?;
     let cache_dir = arguments.path("cache-dir");
     if !cache_dir.as_os_str().is_empty()
-        && let Err(error) = save_cache(call, &documents.group, &cache_dir)
+        && let Err(error) = save_cache(call, &documents.group, &metadata, &cache_dir)
     {
         // The image is there: the next build is only slower.
         call.warn_because("the cache is not saved", &error);
@@ -89,13 +91,24 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     Ok(())
 }
 
-fn save_cache(call: &Call<'_>, group: &Group, dir: &Path) -> Result<(), ExporterError> {
+fn save_cache(
+    call: &Call<'_>,
+    group: &Group,
+    packed: &LifecycleMetadata,
+    dir: &Path,
+) -> Result<(), ExporterError> {
     let arguments = &call.arguments;
     let layers_path = arguments.path("layers");
     let layers_dir = open(&layers_path)?;
     let previous = call.cache();
+    let verified = match arguments.path("verified") {
+        path if path.as_os_str().is_empty() => None,
+        path => file::read_document::<Verified>("verified.toml", &path)?,
+    };
     let input = SaveInput {
         group,
+        packed: Some(packed),
+        verified: &verified.unwrap_or_default().archives,
         layers_dir: layers_dir.as_fd(),
         layers_path: &layers_path.to_string_lossy(),
         owner: (arguments.id("uid"), arguments.id("gid")),
@@ -127,7 +140,7 @@ fn check_apis(group: &Group) -> Result<(), ExporterError> {
 }
 
 /// Makes the image, and leaves it where its names say.
-fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<Image, PhaseError> {
+fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<Exported, PhaseError> {
     let arguments = &call.arguments;
     let images = Images::new(arguments, call.env)?;
     let mut analyzed = analyzed(arguments)?;
@@ -175,8 +188,8 @@ fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<I
         Images::Layout(dir) => layout_path(dir, &names[0]),
     };
     let mut outbox = Outbox::new(&outbox_dir).map_err(ExporterError::from)?;
-    let image =
-        export(&input, &mut outbox, &mut |step| tell(call, &step)).map_err(ExporterError::from)?.image;
+    let exported = export(&input, &mut outbox, &mut |step| tell(call, &step)).map_err(ExporterError::from)?;
+    let image = &exported.image;
     match &images {
         Images::Registry(registry) => {
             let mut sources = vec![Source { name: &run_name, image: &base }];
@@ -184,19 +197,19 @@ fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<I
             for name in arguments.images() {
                 call.say(&format!("Saving {name}..."));
             }
-            publish(registry, &image, &outbox, &sources, names).map_err(ExporterError::from)?;
+            publish(registry, image, &outbox, &sources, names).map_err(ExporterError::from)?;
             outbox.discard().map_err(ExporterError::from)?;
         }
         Images::Layout(dir) => {
-            outbox.finish(&image, &arguments.images()[0]).map_err(ExporterError::from)?;
+            outbox.finish(image, &arguments.images()[0]).map_err(ExporterError::from)?;
             for (name, text) in names.iter().zip(arguments.images()).skip(1) {
-                outbox.finish_also(&layout_path(dir, name), &image, text).map_err(ExporterError::from)?;
+                outbox.finish_also(&layout_path(dir, name), image, text).map_err(ExporterError::from)?;
             }
         }
     }
     call.say(&format!("*** Images ({}):", image.digest));
     arguments.images().iter().for_each(|name| call.say(&format!("      {name}")));
-    Ok(image)
+    Ok(exported)
 }
 
 fn tell(call: &Call<'_>, step: &Step) {

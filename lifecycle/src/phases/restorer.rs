@@ -5,11 +5,20 @@ use std::os::fd::AsFd as _;
 use std::time::SystemTime;
 
 use coracle_cnb::Group;
+use coracle_images::Digest;
 use coracle_images::unpack::SingleOwner;
+use serde::{Deserialize, Serialize};
 
 use super::{Call, PhaseError, analyzed, needed};
-use crate::file::FileError;
+use crate::file::{self, FileError};
 use crate::restore::{Destination, RestoreInput, RestoreStep, restore};
+
+/// What the restorer leaves word of for the exporter of the same build (our own flag `verified`): the archives of the cache
+/// that it has just read to the end and found right. Nobody writes to the cache in between.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Verified {
+    pub(super) archives: Vec<Digest>,
+}
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
@@ -29,6 +38,15 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         to: layers.destination(call),
     })
     .map_err(PhaseError::Restore)?;
+    let verified = arguments.path("verified");
+    if !verified.as_os_str().is_empty() {
+        let archive = |step: &RestoreStep| match step {
+            RestoreStep::Content { diff_id, .. } => Some(diff_id.clone()),
+            _ => None,
+        };
+        let archives = steps.iter().filter_map(archive).collect();
+        file::write_document(&verified, &Verified { archives })?;
+    }
     for step in &steps {
         match step {
             RestoreStep::Damaged { source, .. } => call.warn_because(&step.to_string(), source),

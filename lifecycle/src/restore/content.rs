@@ -53,7 +53,9 @@ fn restore_layer(
         .and_then(|()| unpacked.publish(diff_id, &layer.folder, &layer.name));
     unpacked.remove()?;
     let name = layer.identifier.clone();
-    let Err(source) = restored else { return Ok(RestoreStep::Content(name)) };
+    let Err(source) = restored else {
+        return Ok(RestoreStep::Content { layer: name, diff_id: diff_id.clone() });
+    };
     // Without its file a layer does not exist; what of its folder was published is nothing.
     let folder = make_folder(input.to.layers_dir, &layer.folder)?;
     let file = format!("{}.toml", layer.name);
