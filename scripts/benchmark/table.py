@@ -1,0 +1,54 @@
+"""Prints the results of scripts/bench in a folder as tables. Usage: table.py FOLDER"""
+
+import json
+import pathlib
+import statistics
+import sys
+
+TITLES = {
+    "container": "One container, milliseconds",
+    "container-ready": "One container where the outer namespaces exist already, milliseconds",
+    "pull": "Builder from the registry to a root filesystem, seconds",
+    "cold": "Cold build, seconds",
+    "rebuild": "Rebuild with nothing changed, seconds",
+    "overhead": "Rebuild in which there is nothing to do, milliseconds",
+}
+
+
+def rows(title, unit, named):
+    print(f"\n{title}\n\n| what | median | min | max | standard deviation | runs |\n|---|---:|---:|---:|---:|---:|")
+    for name, times in named:
+        times = [time * unit for time in times]
+        digits = 1 if unit > 1 else 2
+        spread = statistics.stdev(times) if len(times) > 1 else 0
+        cells = [statistics.median(times), min(times), max(times), spread]
+        print(f"| {name} | " + " | ".join(f"{cell:.{digits}f}" for cell in cells) + f" | {len(times)} |")
+
+
+def label(result):
+    failed = sum(code != 0 for code in result.get("exit_codes", []))
+    return result["command"] + (f" ({failed} failed)" if failed else "")
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+
+    def read(name):
+        path = folder / f"{name}.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    for name, title in TITLES.items():
+        if (results := read(name)) is None:
+            continue
+        named = [(label(result), result["times"]) for result in results["results"]]
+        if own := read(f"{name}-buildpack"):
+            named.append(("of that, the buildpack's own time", [ms / 1000 for ms in own["milliseconds"]]))
+        rows(title, 1000 if "milliseconds" in title else 1, named)
+    if memory := read("memory"):
+        print("\nPeak of summed PSS of Coracle's processes, MiB\n\n| what | median | max | runs |\n|---|---:|---:|---:|")
+        for name in dict.fromkeys(entry["name"] for entry in memory):
+            peaks = [entry["peak_kib"] / 1024 for entry in memory if entry["name"] == name]
+            print(f"| {name} | {statistics.median(peaks):.1f} | {max(peaks):.1f} | {len(peaks)} |")
+
+
+main()
