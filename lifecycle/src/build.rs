@@ -9,33 +9,24 @@ mod sbom;
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 
-use coracle_cnb::{ApiVersion, BuildToml, Group, GroupElement, LaunchToml, Plan, Require, RunImageTarget};
+use coracle_cnb::{BuildToml, Group, GroupElement, LaunchToml, Plan, Require};
 
 pub use compose::{ComposeError, compose, read_launch};
 
-use crate::detect::{CatalogError, add_target, buildpack_dir, read_one};
+use crate::detect::{CatalogError, buildpack_dir, read_one};
 use crate::env::{self, Env};
 use crate::file::{self, FileError};
+use crate::surroundings::Surroundings;
 
-/// Where the group's programs and what they read lie.
+/// The group, its plan, and what its programs find.
 #[derive(Debug)]
 pub struct BuildInput<'input> {
     pub group: &'input Group,
     pub plan: &'input Plan,
-    pub buildpacks_dir: &'input Path,
-    pub app_dir: &'input Path,
     pub layers_dir: &'input Path,
-    pub platform_dir: &'input Path,
-    pub build_config_dir: &'input Path,
-    /// A folder for the programs' plan files; it must exist.
-    pub scratch_dir: &'input Path,
-    pub target: Option<&'input RunImageTarget>,
-    /// Since Platform API 0.15: what the image is for.
-    pub exec_env: Option<&'input str>,
-    /// The environment of the phase, of which the programs get a part.
-    pub outer_env: &'input Env,
+    pub around: &'input Surroundings<'input>,
 }
 
 /// Why the build failed.
@@ -99,19 +90,19 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
         move |source| BuildError::File { name, source }
     };
     sbom::start(input.layers_dir).map_err(file_error("(all)"))?;
-    let mut env = env::build_env(input.outer_env);
+    let mut env = env::build_env(input.around.outer_env);
     let mut met: Vec<String> = Vec::new();
     let mut built = Vec::new();
     for element in &input.group.group {
         let name = element.name();
-        let toml = read_one(input.buildpacks_dir, element)?;
+        let toml = read_one(&input.around.buildpacks_dir, element)?;
         let own_layers = input.layers_dir.join(element.id.dir());
         std::fs::create_dir_all(&own_layers).map_err(|source| BuildError::File {
             name: name.clone(),
             source: FileError::Write { path: own_layers.clone(), source },
         })?;
         let requires = plan_of(input.plan, element, &met);
-        let plan_path = input.scratch_dir.join(element.id.dir()).join("plan.toml");
+        let plan_path = input.around.scratch_dir.join(element.id.dir()).join("plan.toml");
         file::write_document(&plan_path, &BuildpackPlan { entries: &requires }).map_err(file_error(&name))?;
         run(input, element, &toml, &env, &own_layers, &plan_path)?;
 
@@ -169,29 +160,14 @@ fn run(
 ) -> Result<(), BuildError> {
     let name = element.name();
     let file_error = |source| BuildError::File { name: name.clone(), source };
-    let dir = buildpack_dir(input.buildpacks_dir, element);
-    let mut env = env.clone();
-    if !toml.buildpack.clear_env {
-        env::add_platform_env(&mut env, input.platform_dir).map_err(file_error)?;
-    }
-    env::add_operator_env(&mut env, input.build_config_dir).map_err(file_error)?;
-    env.insert("CNB_BUILDPACK_DIR".into(), dir.clone().into());
-    if toml.api >= ApiVersion::new(0, 8) {
-        env.insert("CNB_LAYERS_DIR".into(), own_layers.into());
-        env.insert("CNB_PLATFORM_DIR".into(), input.platform_dir.into());
-        env.insert("CNB_BP_PLAN_PATH".into(), plan_path.into());
-    }
-    if toml.api >= ApiVersion::new(0, 10) {
-        add_target(&mut env, input.target);
-    }
-    env::add_exec_env(&mut env, toml.api, input.exec_env);
+    let dir = buildpack_dir(&input.around.buildpacks_dir, element);
     let program = dir.join("bin/build");
-    let status = Command::new(&program)
-        .args([own_layers, input.platform_dir, plan_path])
-        .current_dir(input.app_dir)
-        .env_clear()
-        .envs(&env)
-        .stdin(Stdio::null())
+    let paths = [("CNB_LAYERS_DIR", own_layers), ("CNB_BP_PLAN_PATH", plan_path)];
+    let status = input
+        .around
+        .command(&program, (&dir, toml), env.clone(), &paths)
+        .map_err(file_error)?
+        .args([own_layers, &input.around.platform_dir, plan_path])
         .status()
         .map_err(|source| BuildError::Start { program, source })?;
     if status.success() { Ok(()) } else { Err(BuildError::Failed { name, status }) }

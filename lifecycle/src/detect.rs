@@ -13,7 +13,6 @@ mod trial;
 pub use catalog::{Catalog, CatalogError};
 pub(crate) use catalog::{buildpack_dir, read_one};
 pub use explain::{Tried, Verdict};
-pub(crate) use programs::add_target;
-pub use programs::{DetectProgramsInput, DetectRun, run_programs};
+pub use programs::{DetectRun, run_programs};
 pub use resolve::{Detected, ResolveError, explain, resolve};
 pub use trial::Obstacle;

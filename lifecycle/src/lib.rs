@@ -26,3 +26,11 @@ pub mod phases;
 pub mod rebase;
 #[cfg(feature = "phases")]
 pub mod restore;
+#[cfg(feature = "phases")]
+pub mod surroundings;
+
+/// An error with its causes, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

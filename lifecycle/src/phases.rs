@@ -33,6 +33,10 @@ use crate::detect::{CatalogError, ResolveError};
 use crate::env::Env;
 use crate::file::{self, FileError};
 use crate::restore::RestoreError;
+use crate::surroundings::Surroundings;
+use crate::with_causes;
+
+use self::scratch::Scratch;
 
 pub use crate::export::Launcher;
 pub use arguments::{ArgumentError, Arguments};
@@ -90,8 +94,26 @@ impl Call<'_> {
 
     /// As [`Call::warn`], with an error and its causes.
     fn warn_because(&self, text: &str, error: &dyn std::error::Error) {
-        let causes = std::iter::successors(error.source(), |cause| cause.source());
-        self.warn(&causes.fold(format!("{text}: {error}"), |text, cause| format!("{text}: {cause}")));
+        self.warn(&format!("{text}: {}", with_causes(error)));
+    }
+
+    /// What the programs of buildpacks find around them.
+    fn surroundings<'b>(
+        &'b self,
+        scratch: &Scratch,
+        target: Option<&'b RunImageTarget>,
+        exec_env: Option<&'b str>,
+    ) -> Surroundings<'b> {
+        Surroundings {
+            buildpacks_dir: self.arguments.path("buildpacks"),
+            app_dir: self.arguments.path("app"),
+            platform_dir: self.arguments.path("platform"),
+            build_config_dir: self.arguments.path("build-config"),
+            scratch_dir: scratch.path().to_owned(),
+            target,
+            exec_env,
+            outer_env: self.env,
+        }
     }
 
     /// What the image is for, since Platform API 0.15.

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use coracle_cnb::{Group, Plan};
 use coracle_lifecycle::build::{BuildError, BuildInput, build, compose, read_launch};
 use coracle_lifecycle::env::Env;
+use coracle_lifecycle::surroundings::Surroundings;
 
 /// A program being written while another test forks could not be started ("text file busy").
 static PROGRAMS: Mutex<()> = Mutex::new(());
@@ -32,20 +33,17 @@ fn run(dir: &Path, group: &Group, plan: &str) -> Result<(), BuildError> {
     }
     let plan: Plan = toml::from_str(plan).unwrap();
     let env: Env = [("PATH".into(), std::env::var_os("PATH").unwrap()), ("SECRET".into(), "s".into())].into();
-    build(&BuildInput {
-        group,
-        plan: &plan,
-        buildpacks_dir: &dir.join("buildpacks"),
-        app_dir: &dir.join("app"),
-        layers_dir: &dir.join("layers"),
-        platform_dir: &dir.join("platform"),
-        build_config_dir: &dir.join("build-config"),
-        scratch_dir: &dir.join("scratch"),
+    let around = Surroundings {
+        buildpacks_dir: dir.join("buildpacks"),
+        app_dir: dir.join("app"),
+        platform_dir: dir.join("platform"),
+        build_config_dir: dir.join("build-config"),
+        scratch_dir: dir.join("scratch"),
         target: None,
         exec_env: None,
         outer_env: &env,
-    })
-    .map(|_| ())
+    };
+    build(&BuildInput { group, plan: &plan, layers_dir: &dir.join("layers"), around: &around }).map(|_| ())
 }
 
 fn group(api: &str, ids: &[&str]) -> Group {

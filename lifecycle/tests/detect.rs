@@ -8,9 +8,8 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use coracle_cnb::{Group, Order, Plan};
-use coracle_lifecycle::detect::{
-    Catalog, DetectProgramsInput, DetectRun, ResolveError, resolve, run_programs,
-};
+use coracle_lifecycle::detect::{Catalog, DetectRun, ResolveError, resolve, run_programs};
+use coracle_lifecycle::surroundings::Surroundings;
 use serde_json::Value;
 
 /// A program being written while another test forks could not be started ("text file busy").
@@ -34,20 +33,19 @@ fn runs_of(order: &Order, dir: &Path) -> (Catalog, Vec<DetectRun>) {
     for folder in ["scratch", "app", "platform"] {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
     }
-    let runs = run_programs(&DetectProgramsInput {
-        catalog: &catalog,
-        buildpacks_dir: &dir.join("buildpacks"),
-        app_dir: &dir.join("app"),
-        platform_dir: &dir.join("platform"),
-        build_config_dir: &dir.join("build-config"),
-        scratch_dir: &dir.join("scratch"),
+    let outer_env =
+        BTreeMap::from([("PATH".into(), std::env::var_os("PATH").unwrap()), ("SECRET".into(), "s".into())]);
+    let around = Surroundings {
+        buildpacks_dir: dir.join("buildpacks"),
+        app_dir: dir.join("app"),
+        platform_dir: dir.join("platform"),
+        build_config_dir: dir.join("build-config"),
+        scratch_dir: dir.join("scratch"),
         target: None,
         exec_env: None,
-        outer_env: &BTreeMap::from([
-            ("PATH".into(), std::env::var_os("PATH").unwrap()),
-            ("SECRET".into(), "s".into()),
-        ]),
-    });
+        outer_env: &outer_env,
+    };
+    let runs = run_programs(&catalog, &around);
     (catalog, runs)
 }
 

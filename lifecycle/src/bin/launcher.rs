@@ -6,6 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, ExitCode};
 
 use coracle_lifecycle::launcher::{LaunchError, plan};
+use coracle_lifecycle::with_causes;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
@@ -30,11 +31,5 @@ fn become_process(launch: coracle_lifecycle::launcher::Launch) -> LaunchError {
 
 #[expect(clippy::print_stderr, reason = "the only place that speaks to the user")]
 fn report(error: &LaunchError) {
-    let mut text = format!("error: {error}");
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    eprintln!("{text}");
+    eprintln!("error: {}", with_causes(error));
 }

@@ -38,6 +38,17 @@ pub enum ResolveError {
     Cyclic(String),
 }
 
+impl ResolveError {
+    /// The exit code of the detector (Platform API, "detector").
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NonePassed => 20,
+            Self::NonePassedWithErrors => 21,
+            Self::Unknown(_) | Self::Cyclic(_) => 22,
+        }
+    }
+}
+
 /// Takes the first group of the order that passes. Pure: all it knows is in its arguments. `target` and `build_distro`
 /// are the run image's target and the distribution of the build image.
 pub fn resolve(

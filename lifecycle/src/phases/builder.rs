@@ -14,19 +14,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let plan: Plan = needed("plan.toml", &arguments.path("plan"))?;
     let analyzed = analyzed(arguments)?;
     let scratch = Scratch::of(call)?;
-    let built = build::build(&BuildInput {
-        group: &group,
-        plan: &plan,
-        buildpacks_dir: &arguments.path("buildpacks"),
-        app_dir: &arguments.path("app"),
-        layers_dir: &layers_dir,
-        platform_dir: &arguments.path("platform"),
-        build_config_dir: &arguments.path("build-config"),
-        scratch_dir: scratch.path(),
-        target: Some(&target(&analyzed)?),
-        exec_env: call.exec_env().as_deref(),
-        outer_env: call.env,
-    })?;
+    let (target, exec_env) = (target(&analyzed)?, call.exec_env());
+    let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
+    let built =
+        build::build(&BuildInput { group: &group, plan: &plan, layers_dir: &layers_dir, around: &around })?;
     let metadata = build::compose(&built)?;
     Ok(file::write_document(&layers_dir.join("config/metadata.toml"), &metadata)?)
 }

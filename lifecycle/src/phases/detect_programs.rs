@@ -4,7 +4,7 @@ use coracle_cnb::Order;
 
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
-use crate::detect::{Catalog, DetectProgramsInput, run_programs};
+use crate::detect::{Catalog, run_programs};
 use crate::file;
 
 /// What `detect-programs` leaves at `-runs`: the reports on which the decision is made elsewhere.
@@ -17,20 +17,11 @@ pub struct DetectRuns {
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let order: Order = needed("order.toml", &arguments.path("order"))?;
-    let buildpacks_dir = arguments.path("buildpacks");
-    let catalog = Catalog::read(&buildpacks_dir, &order)?;
+    let catalog = Catalog::read(&arguments.path("buildpacks"), &order)?;
     let analyzed = analyzed(arguments)?;
     let scratch = Scratch::of(call)?;
-    let runs = run_programs(&DetectProgramsInput {
-        catalog: &catalog,
-        buildpacks_dir: &buildpacks_dir,
-        app_dir: &arguments.path("app"),
-        platform_dir: &arguments.path("platform"),
-        build_config_dir: &arguments.path("build-config"),
-        scratch_dir: scratch.path(),
-        target: analyzed.run_image.as_ref().and_then(|image| image.target.as_ref()),
-        exec_env: call.exec_env().as_deref(),
-        outer_env: call.env,
-    });
+    let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
+    let exec_env = call.exec_env();
+    let runs = run_programs(&catalog, &call.surroundings(&scratch, target, exec_env.as_deref()));
     Ok(file::write_document(&arguments.path("runs"), &DetectRuns { runs })?)
 }

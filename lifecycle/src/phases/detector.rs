@@ -8,7 +8,7 @@ use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api::TARGETS;
 use crate::describe;
-use crate::detect::{self, Catalog, DetectProgramsInput, DetectRun, ResolveError};
+use crate::detect::{self, Catalog, DetectRun};
 use crate::file;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
@@ -19,8 +19,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         let system: Option<SystemToml> = file::read_document("system.toml", &arguments.path("system"))?;
         surround(&mut order, &system.unwrap_or_default());
     }
-    let buildpacks_dir = arguments.path("buildpacks");
-    let mut catalog = Catalog::read(&buildpacks_dir, &order)?;
+    let mut catalog = Catalog::read(&arguments.path("buildpacks"), &order)?;
     if let Some(exec_env) = &exec_env {
         catalog.leave_out_other_exec_envs(&mut order, exec_env);
     }
@@ -31,17 +30,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let told = super::target(&analyzed)?;
     let distro = describe::build_distro()?;
     let scratch = Scratch::of(call)?;
-    let runs = detect::run_programs(&DetectProgramsInput {
-        catalog: &catalog,
-        buildpacks_dir: &buildpacks_dir,
-        app_dir: &arguments.path("app"),
-        platform_dir: &arguments.path("platform"),
-        build_config_dir: &arguments.path("build-config"),
-        scratch_dir: scratch.path(),
-        target: Some(&told),
-        exec_env: exec_env.as_deref(),
-        outer_env: call.env,
-    });
+    let around = call.surroundings(&scratch, Some(&told), exec_env.as_deref());
+    let runs = detect::run_programs(&catalog, &around);
     let (detected, tried) = detect::explain(&order, &catalog, &runs, target, distro.as_ref());
     let explain = |text: &str| if detected.is_err() { call.say(text) } else { call.whisper(text) };
     runs.iter().filter_map(said).for_each(|text| explain(&text));
@@ -84,16 +74,5 @@ fn announce(call: &Call<'_>, group: &Group) {
     let width = group.group.iter().map(|element| element.id.as_str().len()).max().unwrap_or(0);
     for element in &group.group {
         call.say(&format!("{:width$} {}", element.id.as_str(), element.version));
-    }
-}
-
-impl ResolveError {
-    /// The exit code of the detector (Platform API, "detector").
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::NonePassed => 20,
-            Self::NonePassedWithErrors => 21,
-            Self::Unknown(_) | Self::Cyclic(_) => 22,
-        }
     }
 }

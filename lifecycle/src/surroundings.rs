@@ -1,0 +1,69 @@
+//! What the programs of a buildpack, `bin/detect` and `bin/build`, find around them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use coracle_cnb::{ApiVersion, BuildpackToml, RunImageTarget};
+
+use crate::env::{self, Env};
+use crate::file::FileError;
+
+/// Where the programs and what they read lie.
+#[derive(Debug)]
+pub struct Surroundings<'input> {
+    pub buildpacks_dir: PathBuf,
+    pub app_dir: PathBuf,
+    pub platform_dir: PathBuf,
+    pub build_config_dir: PathBuf,
+    /// A folder for the programs' plan files; it must exist.
+    pub scratch_dir: PathBuf,
+    pub target: Option<&'input RunImageTarget>,
+    /// Since Platform API 0.15: what the image is for.
+    pub exec_env: Option<&'input str>,
+    /// The environment of the phase, of which the programs get a part.
+    pub outer_env: &'input Env,
+}
+
+impl Surroundings<'_> {
+    /// A program of the buildpack that lies in `dir`, with the environment that it gets: `inherited`, what the user and the
+    /// operator set, and `paths`, which have names since Buildpack API 0.8.
+    pub(crate) fn command(
+        &self,
+        program: &Path,
+        (dir, toml): (&Path, &BuildpackToml),
+        inherited: Env,
+        paths: &[(&str, &Path)],
+    ) -> Result<Command, FileError> {
+        let mut env = inherited;
+        if !toml.buildpack.clear_env {
+            env::add_platform_env(&mut env, &self.platform_dir)?;
+        }
+        env::add_operator_env(&mut env, &self.build_config_dir)?;
+        env.insert("CNB_BUILDPACK_DIR".into(), dir.into());
+        if toml.api >= ApiVersion::new(0, 8) {
+            env.insert("CNB_PLATFORM_DIR".into(), self.platform_dir.as_path().into());
+            env.extend(paths.iter().map(|(name, path)| ((*name).into(), (*path).into())));
+        }
+        if toml.api >= ApiVersion::new(0, 10) {
+            add_target(&mut env, self.target);
+        }
+        env::add_exec_env(&mut env, toml.api, self.exec_env);
+        let mut command = Command::new(program);
+        command.current_dir(&self.app_dir).env_clear().envs(env).stdin(Stdio::null());
+        Ok(command)
+    }
+}
+
+/// `CNB_TARGET_*`, for buildpacks of API 0.10 and later.
+fn add_target(env: &mut Env, target: Option<&RunImageTarget>) {
+    let Some(target) = target else { return };
+    env.insert("CNB_TARGET_OS".into(), (&target.os).into());
+    env.insert("CNB_TARGET_ARCH".into(), (&target.arch).into());
+    if !target.arch_variant.is_empty() {
+        env.insert("CNB_TARGET_ARCH_VARIANT".into(), (&target.arch_variant).into());
+    }
+    if let Some(distro) = &target.distro {
+        env.insert("CNB_TARGET_DISTRO_NAME".into(), (&distro.name).into());
+        env.insert("CNB_TARGET_DISTRO_VERSION".into(), (&distro.version).into());
+    }
+}
