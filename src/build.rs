@@ -10,7 +10,7 @@
 mod builder;
 mod buildpacks;
 pub(crate) mod folders;
-mod phase;
+pub(crate) mod phase;
 
 use std::path::{Path, PathBuf};
 
@@ -127,10 +127,7 @@ pub fn build(
     let excluded = [own, cached].iter().filter_map(below).collect();
     let built =
         Build { home, request, stage: &stage, store: Store::open(home.store())?, observer, excluded }.run();
-    // Whatever came of it, nothing is to be left; what failed first is what the user needs to hear.
-    let finished = stage.finish();
-    let built = built?;
-    finished.map(|()| built)
+    stage.finish_with(built)
 }
 
 struct Build<'a> {

@@ -21,7 +21,7 @@ use crate::event::{Event, Observer};
 use crate::home::Home;
 use crate::pull::{PullRequest, pull};
 use crate::stage::Stage;
-use crate::worker::{KeepImage, PackLayers, PushImage};
+use crate::worker::{KeepImage, PackLayers, PushImage, Remote};
 
 /// What to create.
 #[derive(Debug)]
@@ -178,11 +178,8 @@ pub fn create_builder(
     let image = contents.image(&base, &layers)?;
     stage.work(KeepImage::new(&request.reference, &image, stage.ids))?;
     if request.publish {
-        stage.work(PushImage {
-            reference: request.reference.clone(),
-            insecure: request.insecure.clone(),
-            auth: request.auth.for_registries(&[&request.reference.registry]),
-        })?;
+        let image = Remote::new(&request.reference, &request.insecure, &request.auth);
+        stage.work(PushImage { image })?;
     }
     stage.finish()?;
     Ok(BuilderCreated { digest: image.digest })

@@ -8,7 +8,7 @@ use crate::event::Observer;
 use crate::home::Home;
 use crate::run::unpacked_layers;
 use crate::stage::Stage;
-use crate::worker;
+use crate::worker::{self, Remote};
 
 /// When an image is fetched that may be in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,12 +52,8 @@ pub fn pull(
     hold: &dyn Fn(Terminator),
 ) -> Result<Pulled, Error> {
     let stage = Stage::start(home, Runtime::Youki, observer, hold)?;
-    let pulled = stage.work(worker::Pull {
-        reference: request.reference.clone(),
-        ids: stage.ids,
-        insecure: request.insecure.clone(),
-        auth: request.auth.for_registries(&[&request.reference.registry]),
-    })?;
+    let image = Remote::new(&request.reference, &request.insecure, &request.auth);
+    let pulled = stage.work(worker::Pull { image, ids: stage.ids })?;
     stage.finish()?;
     Ok(Pulled { digest: pulled.digest, fetched: pulled.fetched })
 }
@@ -83,11 +79,6 @@ pub(crate) fn fetched(
     if policy == PullPolicy::Never {
         return Err(Error::NoImage(name.to_string()));
     }
-    stage.work(worker::Pull {
-        reference: name.clone(),
-        ids: stage.ids,
-        insecure: insecure.to_vec(),
-        auth: auth.for_registries(&[&name.registry]),
-    })?;
+    stage.work(worker::Pull { image: Remote::new(name, insecure, auth), ids: stage.ids })?;
     here()?.ok_or_else(|| Error::NoImage(name.to_string()))
 }

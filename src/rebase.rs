@@ -6,11 +6,10 @@ use coracle_lifecycle::analyze::{Access as Readable, choose_run_image};
 use coracle_lifecycle::rebase::{
     RebaseError, RebaseInput, known_run_image, metadata_of, rebase as move_image,
 };
-use coracle_runtime::{
-    Access, EphemeralFile, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Terminator,
-};
+use coracle_runtime::{Access, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Terminator};
 
 use crate::build::folders::{Folders, guest};
+use crate::build::phase::{credentials, mount, where_credentials_are};
 use crate::build::{PLATFORM_API, published};
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -18,7 +17,7 @@ use crate::home::Home;
 use crate::pull::{PullPolicy, fetched};
 use crate::run::host_files;
 use crate::stage::Stage;
-use crate::worker::{Keep, KeepImage, KnownRunImage, MakeFolders, User};
+use crate::worker::{Keep, KeepImage, KnownRunImage, MakeFolders, Remote, User};
 
 /// The phase, and its container.
 const PHASE: &str = "rebaser";
@@ -76,9 +75,7 @@ pub fn rebase(
     } else {
         in_the_store(request, &stage, &store, observer)
     };
-    let finished = stage.finish();
-    let digest = rebased?;
-    finished.map(|()| digest)
+    stage.finish_with(rebased)
 }
 
 fn in_the_store(
@@ -130,11 +127,10 @@ fn in_the_registry(
     // The phase reaches the image's registry and those of the run image's names, and gets credentials for no other.
     let run_images = match &request.run_image {
         Some(run_image) => vec![run_image.clone()],
-        None => stage.work(KnownRunImage {
-            reference: request.image.clone(),
-            insecure: request.insecure.clone(),
-            auth: request.auth.for_registries(&[&request.image.registry]),
-        })?,
+        None => {
+            let image = Remote::new(&request.image, &request.insecure, &request.auth);
+            stage.work(KnownRunImage { image })?
+        }
     };
     let registries: Vec<&str> =
         run_images.iter().chain([&request.image]).map(|reference| reference.registry.as_str()).collect();
@@ -143,7 +139,7 @@ fn in_the_registry(
     let user = User { uid: USER, gid: USER, home: "/".to_owned() };
     stage.work(MakeFolders { folders: folders.clone(), phase: PHASE.to_owned(), ids: stage.ids, user })?;
     observer.event(Event::PhaseStarted { phase: PHASE.to_owned() });
-    match stage.launch_phase(sandbox(home, request, &folders, auth), PHASE)? {
+    match stage.launch_phase(sandbox(home, request, &folders, &auth), PHASE)? {
         Outcome::Exited(0) => {}
         outcome => return Err(Error::Phase { phase: PHASE, outcome }),
     }
@@ -153,19 +149,14 @@ fn in_the_registry(
 }
 
 /// Nothing but the program, what it needs to reach registries, and a folder for its report.
-fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: Vec<u8>) -> SandboxSpec {
+fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: &[u8]) -> SandboxSpec {
     let program = format!("/cnb/lifecycle/{PHASE}");
-    let mount =
-        |source: std::path::PathBuf, target: &str, access| Mount { source, target: target.into(), access };
     let mut mounts = vec![
-        mount(PROGRAM.into(), &program, Access::ReadOnly),
+        mount(PROGRAM, &program, Access::ReadOnly),
         mount(folders.out(PHASE), guest::OUT, Access::ReadWrite),
     ];
-    mounts.extend(host_files(home).into_iter().map(|file| Mount {
-        source: file.clone(),
-        target: file,
-        access: Access::ReadOnly,
-    }));
+    let files = host_files(home);
+    mounts.extend(files.iter().map(|file| mount(file, &file.to_string_lossy(), Access::ReadOnly)));
     let mut argv = vec![program, "-report".to_owned(), format!("{}/report.toml", guest::OUT)];
     argv.extend(request.run_image.iter().flat_map(|name| ["-run-image".to_owned(), name.to_string()]));
     argv.extend(request.insecure.iter().flat_map(|host| ["-insecure-registry".to_owned(), host.clone()]));
@@ -173,7 +164,7 @@ fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: Vec<u8
     argv.push(request.image.to_string());
     let mut env = home.proxies().to_vec();
     env.push(("CNB_PLATFORM_API".to_owned(), PLATFORM_API.to_string()));
-    env.push(("DOCKER_CONFIG".to_owned(), guest::DOCKER_CONFIG.to_owned()));
+    env.push(where_credentials_are());
     SandboxSpec {
         id: PHASE.to_owned(),
         runtime: request.runtime,
@@ -184,9 +175,6 @@ fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: Vec<u8
         uid: USER,
         gid: USER,
         mounts,
-        files: vec![EphemeralFile {
-            target: format!("{}/config.json", guest::DOCKER_CONFIG).into(),
-            content: auth,
-        }],
+        files: vec![credentials(auth)],
     }
 }

@@ -64,10 +64,7 @@ pub fn run(
         files: Vec::new(),
     };
     let outcome = stage.launch(spec);
-    // The program's end is what the caller asked for; what cannot be deleted now, the next operation tries again.
-    let finished = stage.finish();
-    let outcome = outcome?;
-    finished.map(|()| outcome)
+    stage.finish_with(outcome)
 }
 
 /// The unpacked layers of `image` as the stage sees them, the lowest first.

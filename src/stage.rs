@@ -124,6 +124,13 @@ impl<'a> Stage<'a> {
         )
     }
 
+    /// [`Stage::finish`] whatever came of the operation; what failed first is what the user needs to hear.
+    pub(crate) fn finish_with<T>(self, result: Result<T, Error>) -> Result<T, Error> {
+        let finished = self.finish();
+        let value = result?;
+        finished.map(|()| value)
+    }
+
     /// Delete the work folder, and those of operations that were killed, and end the stage.
     pub(crate) fn finish(mut self) -> Result<(), Error> {
         self.finished = true;

@@ -22,6 +22,7 @@ mod pack;
 mod prepare;
 mod pull;
 mod receive;
+mod remote;
 mod source;
 mod user;
 
@@ -41,6 +42,7 @@ pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{MakeFolders, Prepare};
 pub(crate) use pull::Pull;
 pub(crate) use receive::Receive;
+pub(crate) use remote::Remote;
 pub(crate) use user::{FindUser, User};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;

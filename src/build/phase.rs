@@ -127,7 +127,7 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
     }
 }
 
-fn mount(source: impl AsRef<Path>, target: &str, access: Access) -> Mount {
+pub(crate) fn mount(source: impl AsRef<Path>, target: &str, access: Access) -> Mount {
     Mount { source: source.as_ref().to_owned(), target: target.into(), access }
 }
 
@@ -167,9 +167,20 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
             .collect();
     }
     if plan.publish && phase.speaks_to_registries() {
-        return vec![file(format!("{}/config.json", guest::DOCKER_CONFIG), &plan.auth)];
+        return vec![credentials(&plan.auth)];
     }
     Vec::new()
+}
+
+/// Credentials as a phase that speaks to registries gets them, a `config.json`: a file of its own.
+pub(crate) fn credentials(auth: &[u8]) -> EphemeralFile {
+    let target = format!("{}/config.json", guest::DOCKER_CONFIG);
+    EphemeralFile { target: target.into(), content: auth.to_vec() }
+}
+
+/// The variable by which the phase finds them.
+pub(crate) fn where_credentials_are() -> (String, String) {
+    ("DOCKER_CONFIG".to_owned(), guest::DOCKER_CONFIG.to_owned())
 }
 
 fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)> {
@@ -185,7 +196,7 @@ fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)>
         env.extend(plan.proxies.iter().cloned());
     }
     if plan.publish && phase.speaks_to_registries() {
-        env.push(pair("DOCKER_CONFIG", guest::DOCKER_CONFIG));
+        env.push(where_credentials_are());
     }
     env
 }

@@ -1,14 +1,14 @@
 //! Images that were put together here: into the store under a name, and from the store to a registry.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 
-use coracle_images::{AuthFile, Digest, Image, Reference, Registry, RegistryOptions, Store, ingest_layer};
+use coracle_images::{Digest, Image, Reference, Store, ingest_layer};
 use coracle_runtime::IdMap;
 use serde::{Deserialize, Serialize};
 
 use super::pull::{Owners, publish};
+use super::remote::Remote;
 use super::{AnyError, Job, tell};
 use crate::event::Event;
 use crate::stage::STORE;
@@ -53,18 +53,9 @@ impl Job for KeepImage {
 }
 
 /// Send an image of the store to its registry.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct PushImage {
-    pub(crate) reference: Reference,
-    pub(crate) insecure: Vec<String>,
-    /// A `config.json` with the credentials of the image's registry alone.
-    pub(crate) auth: String,
-}
-
-impl fmt::Debug for PushImage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PushImage").field("reference", &self.reference).finish_non_exhaustive()
-    }
+    pub(crate) image: Remote,
 }
 
 impl Job for PushImage {
@@ -72,20 +63,20 @@ impl Job for PushImage {
 
     fn carry_out(self) -> Result<Digest, AnyError> {
         let store = Store::open(STORE)?;
-        let image = store.image(&self.reference)?.ok_or("the image is not in the store")?;
-        let auth = AuthFile::parse(self.auth.as_bytes())?;
-        let registry = Registry::new(RegistryOptions { insecure: self.insecure, auth, ca_bundle: None })?;
+        let name = &self.image.reference;
+        let image = store.image(name)?.ok_or("the image is not in the store")?;
+        let registry = self.image.registry()?;
         for layer in image.layers() {
             let digest = &layer.descriptor.digest;
-            if registry.blob_exists(&self.reference, digest)? {
+            if registry.blob_exists(name, digest)? {
                 continue;
             }
             stored(&store, digest)?;
             let open =
                 || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(File::open(store.blob_path(digest))?)) };
-            registry.push_blob(&self.reference, digest, layer.descriptor.size, &open)?;
+            registry.push_blob(name, digest, layer.descriptor.size, &open)?;
         }
-        Ok(registry.push_image(&self.reference, &image)?)
+        Ok(registry.push_image(name, &image)?)
     }
 }
 

@@ -1,18 +1,16 @@
 //! Images on their way from a registry into the store.
 
-use std::fmt;
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use coracle_images::{
-    AuthFile, Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, RegistryOptions,
-    Store, ingest_layer,
+    Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, Store, ingest_layer,
 };
 use coracle_runtime::{GUEST_IDS, IdMap};
-
 use serde::{Deserialize, Serialize};
 
+use super::remote::Remote;
 use super::{AnyError, Job, tell};
 use crate::event::Event;
 use crate::stage::STORE;
@@ -31,19 +29,10 @@ impl OwnerMap for Owners {
 }
 
 /// Bring an image and its unpacked layers into the store.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Pull {
-    pub(crate) reference: Reference,
+    pub(crate) image: Remote,
     pub(crate) ids: IdMap,
-    pub(crate) insecure: Vec<String>,
-    /// A `config.json` with the credentials of the image's registry alone.
-    pub(crate) auth: String,
-}
-
-impl fmt::Debug for Pull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pull").field("reference", &self.reference).finish_non_exhaustive()
-    }
 }
 
 /// An image that is in the store now.
@@ -58,11 +47,10 @@ impl Job for Pull {
     type Answer = Pulled;
 
     fn carry_out(self) -> Result<Pulled, AnyError> {
-        let Self { reference, ids, insecure, auth } = self;
+        let Self { image: remote, ids } = self;
         let store = Store::open(STORE)?;
-        let auth = AuthFile::parse(auth.as_bytes())?;
-        let registry = Registry::new(RegistryOptions { insecure, auth, ca_bundle: None })?;
-        let image = registry.image(&reference, &Platform::host())?;
+        let (registry, reference) = (remote.registry()?, &remote.reference);
+        let image = registry.image(reference, &Platform::host())?;
         let key = ids.key();
         let is_missing = |layer: &Layer| {
             store.layer_dir(&key, &layer.diff_id).is_none() || !store.has(&layer.descriptor.digest)
@@ -70,8 +58,8 @@ impl Job for Pull {
         let missing: Vec<Layer> = image.layers().into_iter().filter(is_missing).collect();
         let bytes = missing.iter().map(|layer| layer.descriptor.size).sum();
         tell(&Event::PullStarted { image: reference.to_string(), layers: missing.len(), bytes });
-        fetch_layers(&store, &registry, &reference, &missing, ids)?;
-        publish(&store, &reference, &image)?;
+        fetch_layers(&store, &registry, reference, &missing, ids)?;
+        publish(&store, reference, &image)?;
         Ok(Pulled { digest: image.digest, fetched: missing.len() })
     }
 }
