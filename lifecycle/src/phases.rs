@@ -11,6 +11,7 @@ mod describe_builder;
 mod detect_programs;
 mod detector;
 mod exporter;
+mod flags;
 mod images;
 mod rebaser;
 mod restorer;
@@ -152,10 +153,10 @@ impl Call<'_> {
 #[derive(Debug, thiserror::Error)]
 pub enum PhaseError {
     /// No phase is named.
-    #[error("no phase is named: `lifecycle PHASE ...` (phases: {names})", names = PHASES.map(|phase| phase.name).join(", "))]
+    #[error("no phase is named: `lifecycle PHASE ...` (phases: {names})", names = phase_names())]
     Unnamed,
     /// The name is no phase.
-    #[error("`{0}` is not a phase (phases: {names})", names = PHASES.map(|phase| phase.name).join(", "))]
+    #[error("`{0}` is not a phase (phases: {names})", names = phase_names())]
     Unknown(String),
     /// The phase is not here yet.
     #[error("phase `{0}` is not implemented: use the builder's own lifecycle for it")]
@@ -255,12 +256,16 @@ pub fn main(name: &OsStr, args: &[OsString], env: &Env, launcher: &Launcher<'_>)
         });
     };
     let api = platform_api(phase, env)?;
-    let arguments = Arguments::read(phase, args, env)?;
+    let arguments = Arguments::read(phase, api, args, env)?;
     let is_root = nix::unistd::geteuid().is_root() || nix::unistd::getuid().is_root();
     if phase.foreign && !OF_OURS.contains(&phase.name) && is_root {
         return Err(PhaseError::Root(phase.name));
     }
     (phase.run)(&Call { arguments, api, env, launcher })
+}
+
+fn phase_names() -> String {
+    PHASES.iter().map(|phase| phase.name).collect::<Vec<_>>().join(", ")
 }
 
 fn platform_api(phase: &Phase, env: &Env) -> Result<ApiVersion, PhaseError> {

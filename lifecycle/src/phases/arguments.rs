@@ -1,77 +1,16 @@
-//! Flags, variables and defaults of the phases.
+//! What a phase was told: flags, variables, names of images.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+use coracle_cnb::ApiVersion;
 use coracle_images::ReferenceError;
 
+use super::flags::{COMMON, FLAGS, Flag, Takes, check, of_variable, switch};
 use super::{Names, Phase};
 use crate::env::Env;
-
-/// A flag: its name, the variable that stands in for it, and what it takes.
-type Flag = (&'static str, &'static str, Takes);
-
-/// What a flag takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Takes {
-    /// A path, with its default (`<layers>` is filled in; nothing where there is none).
-    Path(&'static str),
-    /// Any text.
-    Text,
-    /// A text, any number of times; in the variable with commas between.
-    Texts,
-    /// A user's or a group's number.
-    Id,
-    /// How much is logged.
-    Level,
-    /// Nothing, or `=true` or `=false`.
-    Switch,
-}
-
-use Takes::{Id, Level, Path as P, Switch, Text, Texts};
-
-/// The flags that phases here understand, each those of its own list ([`Phase::flags`]).
-const FLAGS: [Flag; 34] = [
-    ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
-    ("app", "CNB_APP_DIR", P("/workspace")),
-    ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
-    ("buildpacks", "CNB_BUILDPACKS_DIR", P("/cnb/buildpacks")),
-    ("cache-dir", "CNB_CACHE_DIR", P("")),
-    ("description", "", P("<layers>/builder.json")),
-    ("force", "CNB_FORCE_REBASE", Switch),
-    ("gid", "CNB_GROUP_ID", Id),
-    ("group", "CNB_GROUP_PATH", P("<layers>/group.toml")),
-    ("image", "", Text),
-    ("insecure-registry", "CNB_INSECURE_REGISTRIES", Texts),
-    ("layers", "CNB_LAYERS_DIR", P("/layers")),
-    ("layout", "CNB_USE_LAYOUT", Switch),
-    ("layout-dir", "CNB_LAYOUT_DIR", P("")),
-    ("log-level", "CNB_LOG_LEVEL", Level),
-    ("metadata", "", P("<layers>/config/metadata.toml")),
-    ("no-color", "CNB_NO_COLOR", Switch),
-    ("order", "CNB_ORDER_PATH", P("/cnb/order.toml")),
-    ("plan", "CNB_PLAN_PATH", P("<layers>/plan.toml")),
-    ("platform", "CNB_PLATFORM_DIR", P("/platform")),
-    ("previous-image", "CNB_PREVIOUS_IMAGE", Text),
-    ("process-type", "CNB_PROCESS_TYPE", Text),
-    ("project-metadata", "CNB_PROJECT_METADATA_PATH", P("<layers>/project-metadata.toml")),
-    ("report", "CNB_REPORT_PATH", P("<layers>/report.toml")),
-    ("run", "CNB_RUN_PATH", P("/cnb/run.toml")),
-    ("run-image", "CNB_RUN_IMAGE", Text),
-    ("runs", "", P("<layers>/detect-runs.toml")),
-    ("scratch", "", P("")),
-    ("skip-layers", "CNB_SKIP_LAYERS", Switch),
-    ("stack", "CNB_STACK_PATH", P("/cnb/stack.toml")),
-    ("system", "CNB_SYSTEM_PATH", P("/cnb/system.toml")),
-    ("tag", "", Texts),
-    ("uid", "CNB_USER_ID", Id),
-    ("verified", "", P("")),
-];
-
-/// Every phase understands these.
-const COMMON: [&str; 2] = ["log-level", "no-color"];
 
 /// Why the arguments were refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -79,6 +18,9 @@ pub enum ArgumentError {
     /// The flag is not one of those that are implemented.
     #[error("flag `{0}` is not implemented")]
     Unknown(String),
+    /// The phase has the flag, but not at this Platform API.
+    #[error("flag `-{flag}`: the {phase} of Platform API {api} has no such flag, it {known}")]
+    OtherApi { flag: &'static str, phase: &'static str, api: ApiVersion, known: String },
     /// The flag needs a value.
     #[error("flag `{0}` needs a value")]
     NoValue(String),
@@ -115,8 +57,18 @@ pub struct Arguments {
 impl Arguments {
     /// Reads flags in the forms `-name value`, `-name=value` and the same with two dashes, then names of images; a flag goes
     /// before its variable.
-    pub(super) fn read(phase: &Phase, args: &[OsString], env: &Env) -> Result<Self, ArgumentError> {
-        let flags = FLAGS.iter().filter(|(name, ..)| COMMON.contains(name) || phase.flags.contains(name));
+    ///
+    /// A flag that the Platform API does not have is refused. Its variable is not looked at: platforms set one for many phases.
+    pub(super) fn read(
+        phase: &Phase,
+        api: ApiVersion,
+        args: &[OsString],
+        env: &Env,
+    ) -> Result<Self, ArgumentError> {
+        let has = |name: &str| phase.flags.iter().find(|has| has.flag == name);
+        let flags = FLAGS
+            .iter()
+            .filter(|(name, ..)| COMMON.contains(name) || has(name).is_some_and(|has| has.at(api)));
         let flags: Vec<&Flag> = flags.collect();
         let mut values = BTreeMap::new();
         for (name, variable, takes) in &flags {
@@ -142,13 +94,13 @@ impl Arguments {
                 None => (flag, None),
             };
             let known = flags.iter().find(|(known, ..)| known.as_bytes() == name);
-            let (name, _, takes) = known.ok_or_else(|| ArgumentError::Unknown(text.clone()))?;
+            let (name, _, takes) = known.ok_or_else(|| unknown(phase, api, name, &text))?;
             let value = match takes {
-                Switch => value.unwrap_or_else(|| "true".into()),
+                Takes::Switch => value.unwrap_or_else(|| "true".into()),
                 _ => value.or_else(|| args.next().cloned()).ok_or(ArgumentError::NoValue(text))?,
             };
             let all = given.entry(*name).or_default();
-            if *takes != Texts {
+            if *takes != Takes::Texts {
                 all.clear();
             }
             all.push(value);
@@ -171,7 +123,7 @@ impl Arguments {
             return value.into();
         }
         let default = FLAGS.iter().find_map(|(known, _, takes)| match takes {
-            P(default) if *known == name => Some(*default),
+            Takes::Path(default) if *known == name => Some(*default),
             _ => None,
         });
         let default = default.unwrap_or_default();
@@ -212,46 +164,21 @@ impl Arguments {
     }
 }
 
-fn of_variable(takes: Takes, value: &OsStr) -> Vec<OsString> {
-    match takes {
-        Texts => {
-            let parts = value.as_bytes().split(|byte| *byte == b',').filter(|part| !part.is_empty());
-            parts.map(|part| OsStr::from_bytes(part).to_owned()).collect()
-        }
-        // As the reference does: a variable that is no truth value is none.
-        Switch if switch(value).is_none() => Vec::new(),
-        _ => vec![value.to_owned()],
-    }
-}
-
-fn check(flag: &'static str, takes: Takes, value: &OsStr) -> Result<(), ArgumentError> {
-    let text = value.to_str();
-    let (good, expected) = match takes {
-        P(_) => (true, "a path"),
-        Text | Texts => (text.is_some(), "text"),
-        Id => (text.is_some_and(|text| text.parse::<u32>().is_ok()), "a number of a user or group"),
-        Level => (matches!(text, Some("debug" | "info" | "warn" | "error")), "debug, info, warn or error"),
-        Switch => (switch(value).is_some(), "true or false"),
+/// Why a flag is not one of the phase's.
+fn unknown(phase: &Phase, api: ApiVersion, name: &[u8], text: &str) -> ArgumentError {
+    let Some(has) = phase.flags.iter().find(|has| has.flag.as_bytes() == name) else {
+        return ArgumentError::Unknown(text.to_owned());
     };
-    if good {
-        return Ok(());
-    }
-    Err(ArgumentError::Value { flag, value: value.to_string_lossy().into_owned(), expected })
-}
-
-/// The words for truth that Go's `strconv.ParseBool` knows.
-fn switch(text: &OsStr) -> Option<bool> {
-    match text.to_str()? {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
+    let known = match (has.since, has.until) {
+        (_, Some(until)) if until <= api => format!("was dropped at {until}"),
+        (since, _) => format!("came with {}", since.unwrap_or(api)),
+    };
+    ArgumentError::OtherApi { flag: has.flag, phase: phase.name, api, known }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::PLATFORM_APIS;
     use crate::phases::{Launcher, PHASES, PhaseError, main};
 
     const LAUNCHER: Launcher<'_> = Launcher { program: b"", metadata: serde_json::Value::Null };
@@ -262,29 +189,21 @@ mod tests {
 
     fn read(phase: &Phase, args: &[&str], env: &[(&str, &str)]) -> Result<Arguments, ArgumentError> {
         let env: Env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
-        Arguments::read(phase, &words(args), &env)
+        Arguments::read(phase, ApiVersion::new(0, 13), &words(args), &env)
     }
 
-    fn builder() -> Phase {
-        PHASES.into_iter().find(|phase| phase.name == "builder").unwrap()
+    fn phase(name: &str) -> &'static Phase {
+        PHASES.iter().find(|phase| phase.name == name).unwrap()
     }
 
-    fn exporter() -> Phase {
-        let flags = &["layers", "layout", "insecure-registry", "uid", "app", "plan", "group", "platform"];
-        Phase {
-            name: "test",
-            flags,
-            images: Names::Some,
-            apis: PLATFORM_APIS,
-            foreign: false,
-            run: |_| Ok(()),
-        }
+    fn builder() -> &'static Phase {
+        phase("builder")
     }
 
     #[test]
     fn flags_go_before_variables_and_those_before_defaults() {
         let env = [("CNB_APP_DIR", "/var"), ("CNB_LAYERS_DIR", "/l")];
-        let arguments = read(&builder(), &["-app", "/flag", "--plan=/p"], &env).unwrap();
+        let arguments = read(builder(), &["-app", "/flag", "--plan=/p"], &env).unwrap();
         assert_eq!(arguments.path("app"), Path::new("/flag"));
         assert_eq!(arguments.path("plan"), Path::new("/p"));
         assert_eq!(arguments.path("group"), Path::new("/l/group.toml"));
@@ -293,34 +212,80 @@ mod tests {
 
     #[test]
     fn repeated_flags_switches_numbers_and_images() {
-        let phase = exporter();
+        let phase = phase("exporter");
         let env = [("CNB_INSECURE_REGISTRIES", "a,b"), ("CNB_USE_LAYOUT", "true"), ("CNB_USER_ID", "7")];
-        let arguments = read(&phase, &["one"], &env).unwrap();
+        let arguments = read(phase, &["one"], &env).unwrap();
         assert_eq!(arguments.texts("insecure-registry"), ["a", "b"]);
         assert!(arguments.on("layout"));
         assert_eq!(arguments.id("uid"), 7);
         let flags = ["-insecure-registry", "c", "-layout=false", "-insecure-registry=d", "-uid", "8"];
-        let arguments = read(&phase, &[&flags[..], &["-layout", "one", "two"]].concat(), &env).unwrap();
+        let arguments = read(phase, &[&flags[..], &["-layout", "one", "two"]].concat(), &env).unwrap();
         assert_eq!(arguments.texts("insecure-registry"), ["c", "d"]);
         assert!(arguments.on("layout"));
         assert_eq!((arguments.id("uid"), arguments.images()), (8, &["one".to_owned(), "two".to_owned()][..]));
-        let arguments = read(&phase, &["one"], &[("CNB_USE_LAYOUT", "perhaps")]).unwrap();
+        let arguments = read(phase, &["one"], &[("CNB_USE_LAYOUT", "perhaps")]).unwrap();
         assert!(!arguments.on("layout"));
     }
 
     #[test]
     fn what_cannot_be_is_refused_by_name() {
-        let phase = exporter();
-        let error = |args: &[&str]| read(&phase, args, &[]).unwrap_err().to_string();
+        let phase = phase("exporter");
+        let error = |args: &[&str]| read(phase, args, &[]).unwrap_err().to_string();
         assert!(error(&["-layout=perhaps", "one"]).contains("`perhaps` is not true or false"));
         assert!(error(&["-uid", "-1", "one"]).contains("`-1` is not a number"));
         assert!(error(&["-log-level", "loud", "one"]).contains("`loud` is not debug, info"));
         assert_eq!(error(&["one", "-layout"]), "flag `-layout` comes after an image: flags go first");
         assert!(error(&[]).starts_with("no image is named"));
         assert_eq!(error(&["-uid"]), "flag `-uid` needs a value");
-        assert_eq!(error(&["-report", "x", "one"]), "flag `-report` is not implemented");
-        let unexpected = read(&builder(), &["one"], &[]).unwrap_err();
+        assert_eq!(error(&["-order", "x", "one"]), "flag `-order` is not implemented");
+        let unexpected = read(builder(), &["one"], &[]).unwrap_err();
         assert_eq!(unexpected, ArgumentError::Unexpected("one".into()));
+    }
+
+    #[test]
+    fn flags_come_and_go_with_platform_apis() {
+        let read = |name: &str, minor: u32, args: &[&str], env: &[(&str, &str)]| {
+            let env: Env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            Arguments::read(phase(name), ApiVersion::new(0, minor), &words(args), &env)
+        };
+        for (name, first, flag) in [
+            ("analyzer", 9, "-skip-layers"),
+            ("analyzer", 12, "-run=r"),
+            ("detector", 10, "-analyzed=a"),
+            ("detector", 11, "-build-config=b"),
+            ("detector", 12, "-run=r"),
+            ("detector", 15, "-system=s"),
+            ("restorer", 12, "-layout"),
+            ("restorer", 14, "-run=r"),
+            ("builder", 11, "-build-config=b"),
+            ("builder", 12, "-analyzed=a"),
+            ("exporter", 12, "-layout-dir=l"),
+            ("exporter", 13, "-insecure-registry=i"),
+            ("rebaser", 11, "-previous-image=p"),
+            ("rebaser", 12, "-force"),
+        ] {
+            let images = if phase(name).images == Names::None { vec![] } else { vec!["one"] };
+            let args = [&[flag][..], &images].concat();
+            assert!(read(name, first, &args, &[]).is_ok(), "{name} {flag}");
+            let error = read(name, first - 1, &args, &[]).unwrap_err().to_string();
+            let bare = flag.split('=').next().unwrap();
+            let before = format!("0.{}", first - 1);
+            assert_eq!(
+                error,
+                format!(
+                    "flag `{bare}`: the {name} of Platform API {before} has no such flag, it came with 0.{first}"
+                )
+            );
+        }
+        for name in ["analyzer", "exporter"] {
+            assert!(read(name, 11, &["-stack", "s", "one"], &[]).is_ok());
+            let error = read(name, 12, &["-stack", "s", "one"], &[]).unwrap_err().to_string();
+            assert!(error.ends_with("Platform API 0.12 has no such flag, it was dropped at 0.12"), "{error}");
+        }
+        let env = [("CNB_ANALYZED_PATH", "/elsewhere"), ("CNB_LAYERS_DIR", "/l")];
+        let before = read("builder", 11, &[], &env).unwrap();
+        assert_eq!(before.path("analyzed"), Path::new("/l/analyzed.toml"));
+        assert_eq!(read("builder", 12, &[], &env).unwrap().path("analyzed"), Path::new("/elsewhere"));
     }
 
     #[test]

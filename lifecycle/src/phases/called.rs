@@ -40,7 +40,7 @@ impl Called {
         }
         let spoken = |known: &str| name == known;
         let linked = PHASES.iter().any(|phase| spoken(phase.name) && !OF_OURS.contains(&phase.name))
-            || MISSING.into_iter().any(spoken);
+            || MISSING.iter().any(|missing| spoken(missing));
         if linked || program.starts_with(FOLDER) {
             return Some(Self { name: name.to_owned(), args: args.to_vec() });
         }

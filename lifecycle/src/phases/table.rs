@@ -1,5 +1,7 @@
 //! Which phases there are, and what each understands.
 
+use coracle_cnb::ApiVersion;
+
 use super::{Call, PhaseError};
 use super::{analyzer, builder, describe_builder, detect_programs, detector, exporter, rebaser, restorer};
 use crate::api::{PLATFORM_APIS, PlatformApis, REBASER_APIS};
@@ -7,13 +9,45 @@ use crate::api::{PLATFORM_APIS, PlatformApis, REBASER_APIS};
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
 pub(super) struct Phase {
     pub(super) name: &'static str,
-    pub(super) flags: &'static [&'static str],
+    pub(super) flags: &'static [Has],
     pub(super) images: Names,
     /// The Platform APIs that it speaks.
     pub(super) apis: PlatformApis,
     /// Whether programs of buildpacks run in it.
     pub(super) foreign: bool,
     pub(super) run: fn(&Call<'_>) -> Result<(), PhaseError>,
+}
+
+/// A flag of a phase, and the Platform APIs that have it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Has {
+    pub(super) flag: &'static str,
+    /// The first with it, where it is younger than the oldest that is spoken.
+    pub(super) since: Option<ApiVersion>,
+    /// The first without it again.
+    pub(super) until: Option<ApiVersion>,
+}
+
+impl Has {
+    /// Whether a Platform API has the flag.
+    pub(super) fn at(&self, api: ApiVersion) -> bool {
+        self.since.is_none_or(|since| since <= api) && self.until.is_none_or(|until| api < until)
+    }
+}
+
+/// A flag of every Platform API.
+const fn always(flag: &'static str) -> Has {
+    Has { flag, since: None, until: None }
+}
+
+/// A flag that came with Platform API 0.`minor`.
+const fn since(minor: u32, flag: &'static str) -> Has {
+    Has { flag, since: Some(ApiVersion::new(0, minor)), until: None }
+}
+
+/// A flag that Platform API 0.`minor` no longer has.
+const fn until(minor: u32, flag: &'static str) -> Has {
+    Has { flag, since: None, until: Some(ApiVersion::new(0, minor)) }
 }
 
 /// How many names of images follow the flags.
@@ -25,23 +59,23 @@ pub(super) enum Names {
 }
 
 /// The phases that are here.
-pub(super) const PHASES: [Phase; 8] = [
+pub(super) const PHASES: &[Phase] = &[
     Phase {
         name: "analyzer",
         flags: &[
-            "analyzed",
-            "gid",
-            "insecure-registry",
-            "layers",
-            "layout",
-            "layout-dir",
-            "previous-image",
-            "run",
-            "run-image",
-            "skip-layers",
-            "stack",
-            "tag",
-            "uid",
+            always("analyzed"),
+            always("gid"),
+            since(13, "insecure-registry"),
+            always("layers"),
+            since(12, "layout"),
+            since(12, "layout-dir"),
+            always("previous-image"),
+            since(12, "run"),
+            always("run-image"),
+            since(9, "skip-layers"),
+            until(12, "stack"),
+            always("tag"),
+            always("uid"),
         ],
         images: Names::One,
         apis: PLATFORM_APIS,
@@ -50,7 +84,7 @@ pub(super) const PHASES: [Phase; 8] = [
     },
     Phase {
         name: "describe-builder",
-        flags: &["buildpacks", "description", "layers", "order"],
+        flags: &[always("buildpacks"), always("description"), always("layers"), always("order")],
         images: Names::None,
         apis: PLATFORM_APIS,
         foreign: false,
@@ -59,15 +93,15 @@ pub(super) const PHASES: [Phase; 8] = [
     Phase {
         name: "detect-programs",
         flags: &[
-            "analyzed",
-            "app",
-            "build-config",
-            "buildpacks",
-            "layers",
-            "order",
-            "platform",
-            "runs",
-            "scratch",
+            always("analyzed"),
+            always("app"),
+            always("build-config"),
+            always("buildpacks"),
+            always("layers"),
+            always("order"),
+            always("platform"),
+            always("runs"),
+            always("scratch"),
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
@@ -77,18 +111,18 @@ pub(super) const PHASES: [Phase; 8] = [
     Phase {
         name: "detector",
         flags: &[
-            "analyzed",
-            "app",
-            "build-config",
-            "buildpacks",
-            "group",
-            "layers",
-            "order",
-            "plan",
-            "platform",
-            "run",
-            "scratch",
-            "system",
+            since(10, "analyzed"),
+            always("app"),
+            since(11, "build-config"),
+            always("buildpacks"),
+            always("group"),
+            always("layers"),
+            always("order"),
+            always("plan"),
+            always("platform"),
+            since(12, "run"),
+            always("scratch"),
+            since(15, "system"),
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
@@ -98,18 +132,18 @@ pub(super) const PHASES: [Phase; 8] = [
     Phase {
         name: "restorer",
         flags: &[
-            "analyzed",
-            "cache-dir",
-            "gid",
-            "group",
-            "insecure-registry",
-            "layers",
-            "layout",
-            "layout-dir",
-            "run",
-            "skip-layers",
-            "uid",
-            "verified",
+            always("analyzed"),
+            always("cache-dir"),
+            always("gid"),
+            always("group"),
+            since(13, "insecure-registry"),
+            always("layers"),
+            since(12, "layout"),
+            since(12, "layout-dir"),
+            since(14, "run"),
+            always("skip-layers"),
+            always("uid"),
+            always("verified"),
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
@@ -119,15 +153,15 @@ pub(super) const PHASES: [Phase; 8] = [
     Phase {
         name: "builder",
         flags: &[
-            "analyzed",
-            "app",
-            "build-config",
-            "buildpacks",
-            "group",
-            "layers",
-            "plan",
-            "platform",
-            "scratch",
+            since(12, "analyzed"),
+            always("app"),
+            since(11, "build-config"),
+            always("buildpacks"),
+            always("group"),
+            always("layers"),
+            always("plan"),
+            always("platform"),
+            always("scratch"),
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
@@ -137,24 +171,24 @@ pub(super) const PHASES: [Phase; 8] = [
     Phase {
         name: "exporter",
         flags: &[
-            "analyzed",
-            "app",
-            "cache-dir",
-            "gid",
-            "group",
-            "insecure-registry",
-            "layers",
-            "layout",
-            "layout-dir",
-            "metadata",
-            "process-type",
-            "project-metadata",
-            "report",
-            "run",
-            "scratch",
-            "stack",
-            "uid",
-            "verified",
+            always("analyzed"),
+            always("app"),
+            always("cache-dir"),
+            always("gid"),
+            always("group"),
+            since(13, "insecure-registry"),
+            always("layers"),
+            since(12, "layout"),
+            since(12, "layout-dir"),
+            always("metadata"),
+            always("process-type"),
+            always("project-metadata"),
+            always("report"),
+            since(12, "run"),
+            always("scratch"),
+            until(12, "stack"),
+            always("uid"),
+            always("verified"),
         ],
         images: Names::Some,
         apis: PLATFORM_APIS,
@@ -164,16 +198,16 @@ pub(super) const PHASES: [Phase; 8] = [
     Phase {
         name: "rebaser",
         flags: &[
-            "force",
-            "gid",
-            "image",
-            "insecure-registry",
-            "layout",
-            "layout-dir",
-            "previous-image",
-            "report",
-            "run-image",
-            "uid",
+            since(12, "force"),
+            always("gid"),
+            always("image"),
+            since(13, "insecure-registry"),
+            always("layout"),
+            always("layout-dir"),
+            since(11, "previous-image"),
+            always("report"),
+            always("run-image"),
+            always("uid"),
         ],
         images: Names::Some,
         apis: REBASER_APIS,
@@ -183,7 +217,7 @@ pub(super) const PHASES: [Phase; 8] = [
 ];
 
 /// Phases that only `coracle build` knows.
-pub(super) const OF_OURS: [&str; 2] = ["describe-builder", "detect-programs"];
+pub(super) const OF_OURS: &[&str] = &["describe-builder", "detect-programs"];
 
 /// Phases of the specification that are not here yet.
-pub(super) const MISSING: [&str; 2] = ["creator", "extender"];
+pub(super) const MISSING: &[&str] = &["creator", "extender"];

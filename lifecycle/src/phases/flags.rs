@@ -1,0 +1,107 @@
+//! The flags of all phases: their variables, what they take, and their defaults.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt as _;
+
+use super::ArgumentError;
+
+/// A flag: its name, the variable that stands in for it, and what it takes.
+pub(super) type Flag = (&'static str, &'static str, Takes);
+
+/// What a flag takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// A path, with its default (`<layers>` is filled in; nothing where there is none).
+    Path(&'static str),
+    /// Any text.
+    Text,
+    /// A text, any number of times; in the variable with commas between.
+    Texts,
+    /// A user's or a group's number.
+    Id,
+    /// How much is logged.
+    Level,
+    /// Nothing, or `=true` or `=false`.
+    Switch,
+}
+
+use Takes::{Id, Level, Path as P, Switch, Text, Texts};
+
+/// The flags that phases here understand, each those of its own list ([`Phase::flags`]).
+pub(super) const FLAGS: &[Flag] = &[
+    ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
+    ("app", "CNB_APP_DIR", P("/workspace")),
+    ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
+    ("buildpacks", "CNB_BUILDPACKS_DIR", P("/cnb/buildpacks")),
+    ("cache-dir", "CNB_CACHE_DIR", P("")),
+    ("description", "", P("<layers>/builder.json")),
+    ("force", "CNB_FORCE_REBASE", Switch),
+    ("gid", "CNB_GROUP_ID", Id),
+    ("group", "CNB_GROUP_PATH", P("<layers>/group.toml")),
+    ("image", "", Text),
+    ("insecure-registry", "CNB_INSECURE_REGISTRIES", Texts),
+    ("layers", "CNB_LAYERS_DIR", P("/layers")),
+    ("layout", "CNB_USE_LAYOUT", Switch),
+    ("layout-dir", "CNB_LAYOUT_DIR", P("")),
+    ("log-level", "CNB_LOG_LEVEL", Level),
+    ("metadata", "", P("<layers>/config/metadata.toml")),
+    ("no-color", "CNB_NO_COLOR", Switch),
+    ("order", "CNB_ORDER_PATH", P("/cnb/order.toml")),
+    ("plan", "CNB_PLAN_PATH", P("<layers>/plan.toml")),
+    ("platform", "CNB_PLATFORM_DIR", P("/platform")),
+    ("previous-image", "CNB_PREVIOUS_IMAGE", Text),
+    ("process-type", "CNB_PROCESS_TYPE", Text),
+    ("project-metadata", "CNB_PROJECT_METADATA_PATH", P("<layers>/project-metadata.toml")),
+    ("report", "CNB_REPORT_PATH", P("<layers>/report.toml")),
+    ("run", "CNB_RUN_PATH", P("/cnb/run.toml")),
+    ("run-image", "CNB_RUN_IMAGE", Text),
+    ("runs", "", P("<layers>/detect-runs.toml")),
+    ("scratch", "", P("")),
+    ("skip-layers", "CNB_SKIP_LAYERS", Switch),
+    ("stack", "CNB_STACK_PATH", P("/cnb/stack.toml")),
+    ("system", "CNB_SYSTEM_PATH", P("/cnb/system.toml")),
+    ("tag", "", Texts),
+    ("uid", "CNB_USER_ID", Id),
+    ("verified", "", P("")),
+];
+
+/// Every phase understands these.
+pub(super) const COMMON: [&str; 2] = ["log-level", "no-color"];
+
+/// The values in a variable.
+pub(super) fn of_variable(takes: Takes, value: &OsStr) -> Vec<OsString> {
+    match takes {
+        Texts => {
+            let parts = value.as_bytes().split(|byte| *byte == b',').filter(|part| !part.is_empty());
+            parts.map(|part| OsStr::from_bytes(part).to_owned()).collect()
+        }
+        // As the reference does: a variable that is no truth value is none.
+        Switch if switch(value).is_none() => Vec::new(),
+        _ => vec![value.to_owned()],
+    }
+}
+
+/// Whether a flag can be this.
+pub(super) fn check(flag: &'static str, takes: Takes, value: &OsStr) -> Result<(), ArgumentError> {
+    let text = value.to_str();
+    let (good, expected) = match takes {
+        P(_) => (true, "a path"),
+        Text | Texts => (text.is_some(), "text"),
+        Id => (text.is_some_and(|text| text.parse::<u32>().is_ok()), "a number of a user or group"),
+        Level => (matches!(text, Some("debug" | "info" | "warn" | "error")), "debug, info, warn or error"),
+        Switch => (switch(value).is_some(), "true or false"),
+    };
+    if good {
+        return Ok(());
+    }
+    Err(ArgumentError::Value { flag, value: value.to_string_lossy().into_owned(), expected })
+}
+
+/// The words for truth that Go's `strconv.ParseBool` knows.
+pub(super) fn switch(text: &OsStr) -> Option<bool> {
+    match text.to_str()? {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
