@@ -13,6 +13,7 @@ mod detector;
 mod exporter;
 mod flags;
 mod images;
+mod outputs;
 mod rebaser;
 mod restorer;
 mod scratch;
@@ -23,7 +24,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use coracle_cnb::{Analyzed, ApiVersion, RunImageTarget, RunToml, StackToml};
-use coracle_images::Platform;
+use coracle_images::{AuthFile, Platform};
 
 use crate::analyze::AnalyzeError;
 use crate::api::{EXECUTION_ENVIRONMENTS, TARGETS};
@@ -78,6 +79,8 @@ struct Call<'a> {
     api: ApiVersion,
     env: &'a Env,
     launcher: &'a Launcher<'a>,
+    /// Read once, before anything else.
+    auth: AuthFile,
 }
 
 impl Call<'_> {
@@ -123,6 +126,11 @@ impl Call<'_> {
         let exec_env =
             given.map_or_else(|| "production".to_owned(), |value| value.to_string_lossy().into_owned());
         Some(exec_env).filter(|_| self.api >= EXECUTION_ENVIRONMENTS)
+    }
+
+    /// Whether metadata and layers of the last build stay away; what buildpacks stored comes back all the same.
+    fn skips_layers(&self) -> bool {
+        ["skip-layers", "skip-restore"].iter().any(|flag| self.arguments.on(flag))
     }
 
     /// Tells what is done.
@@ -261,7 +269,16 @@ pub fn main(name: &OsStr, args: &[OsString], env: &Env, launcher: &Launcher<'_>)
     if phase.foreign && !OF_OURS.contains(&phase.name) && is_root {
         return Err(PhaseError::Root(phase.name));
     }
-    (phase.run)(&Call { arguments, api, env, launcher })
+    let auth = if needs_credentials(phase, &arguments) { images::auth(env) } else { Ok(AuthFile::default()) };
+    let auth = auth.map_err(PhaseError::Credentials)?;
+    (phase.run)(&Call { arguments, api, env, launcher, auth })
+}
+
+/// Where foreign programs run, and where images lie in folders, nobody has any use of credentials.
+fn needs_credentials(phase: &Phase, arguments: &Arguments) -> bool {
+    !phase.foreign
+        && !OF_OURS.contains(&phase.name)
+        && (!arguments.on("layout") || arguments.text("cache-image").is_some())
 }
 
 fn phase_names() -> String {

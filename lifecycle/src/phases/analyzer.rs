@@ -1,13 +1,12 @@
 //! `analyzer`: may the images be read and written, and what is known of them (Platform API, "analyzer").
 
-use std::collections::BTreeSet;
 use std::thread;
 
 use coracle_cnb::Analyzed;
 use coracle_images::{Digest, Image, LayoutError, Reference, RegistryError, uncompressed};
 
-use super::arguments::ArgumentError;
 use super::images::{Images, ImagesError};
+use super::outputs::{Outputs, reference};
 use super::restorer::Layers;
 use super::{Call, PhaseError, run_toml};
 use crate::analyze::{Access, AnalyzeInput, Found, analyze, choose_run_image};
@@ -16,14 +15,24 @@ use crate::file::{self, FileError};
 use crate::restore::restore_launch_bills;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let outputs = Outputs::of(&call.arguments)?;
+    let images = Images::new(call)?;
+    let analyzed = analyze_images(call, &images, &outputs.names)?;
+    Ok(file::write_document(&call.arguments.path("analyzed"), &analyzed)?)
+}
+
+/// What is known of the images. Restores the bills of materials of the last one.
+pub(super) fn analyze_images(
+    call: &Call<'_>,
+    images: &Images,
+    outputs: &[Reference],
+) -> Result<Analyzed, PhaseError> {
     let arguments = &call.arguments;
-    let outputs = outputs(arguments.images(), &arguments.texts("tag"))?;
     let previous = match arguments.text("previous-image") {
         Some(name) => reference(&name.to_string_lossy())?,
         None => outputs[0].clone(),
     };
-    let images = Images::new(arguments, call.env)?;
-    let run_name = run_name(call, &images, &outputs[0])?;
+    let run_name = run_name(call, images, &outputs[0])?;
     let run = reference(&run_name)?;
 
     // Nobody should wait for a build to hear that its result cannot be written, nor for one answer before the next question.
@@ -52,12 +61,12 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     if let Some(run_image) = analyzed.run_image.as_mut().filter(|_| call.api < TARGETS) {
         (run_image.image, run_image.target) = (String::new(), None);
     }
-    if let Some(image) = previous_image.as_ref().filter(|_| !arguments.on("skip-layers"))
-        && let Err(error) = launch_bills(call, &images, &previous, image, &analyzed)
+    if let Some(image) = previous_image.as_ref().filter(|_| !call.skips_layers())
+        && let Err(error) = launch_bills(call, images, &previous, image, &analyzed)
     {
         call.warn_because("the bills of materials of the previous image do not come back", &error);
     }
-    Ok(file::write_document(&arguments.path("analyzed"), &analyzed)?)
+    Ok(analyzed)
 }
 
 /// What a thread came to; a panic goes on in this one.
@@ -85,22 +94,6 @@ fn launch_bills(
         PhaseError::File(FileError::Read { path, source })
     })?;
     restore_launch_bills(to.destination(call), &layer.diff_id, archive).map_err(PhaseError::Restore)
-}
-
-pub(super) fn reference(text: &str) -> Result<Reference, PhaseError> {
-    text.parse().map_err(|source| ArgumentError::Image(source).into())
-}
-
-/// The image's names, which one registry must be able to hold.
-pub(super) fn outputs(images: &[String], tags: &[String]) -> Result<Vec<Reference>, PhaseError> {
-    let names = images.iter().chain(tags).map(|name| reference(name));
-    let names = names.collect::<Result<Vec<_>, _>>()?;
-    let registries: BTreeSet<String> = names.iter().map(|name| name.registry.clone()).collect();
-    if registries.len() > 1 {
-        let all = registries.into_iter().collect::<Vec<_>>().join(", ");
-        return Err(ArgumentError::Registries(all).into());
-    }
-    Ok(names)
 }
 
 /// The image of the last build. One that is damaged counts as none: this build will replace it.

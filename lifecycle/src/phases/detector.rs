@@ -2,16 +2,24 @@
 //!
 //! `coracle build` runs the two halves apart, so that no program can reach the decision: see [`crate::detect`].
 
-use coracle_cnb::{Group, GroupElement, Order, SystemToml};
+use coracle_cnb::{Analyzed, Group, GroupElement, Order, SystemToml};
 
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api::TARGETS;
 use crate::describe;
-use crate::detect::{self, Catalog, DetectRun};
+use crate::detect::{self, Catalog, DetectRun, Detected};
 use crate::file;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let detected = detect_group(call, &analyzed(arguments)?)?;
+    file::write_document(&arguments.path("group"), &detected.group)?;
+    Ok(file::write_document(&arguments.path("plan"), &detected.plan)?)
+}
+
+/// Runs the programs, and decides.
+pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detected, PhaseError> {
     let arguments = &call.arguments;
     let mut order: Order = needed("order.toml", &arguments.path("order"))?;
     let exec_env = call.exec_env();
@@ -23,11 +31,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     if let Some(exec_env) = &exec_env {
         catalog.leave_out_other_exec_envs(&mut order, exec_env);
     }
-    let analyzed = analyzed(arguments)?;
     // Before Platform API 0.12 there are stacks, which the platform compares, and no targets.
     let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
     let target = target.filter(|_| call.api >= TARGETS);
-    let told = super::target(&analyzed)?;
+    let told = super::target(analyzed)?;
     let distro = describe::build_distro()?;
     let scratch = Scratch::of(call)?;
     let around = call.surroundings(&scratch, Some(&told), exec_env.as_deref());
@@ -38,8 +45,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     tried.iter().for_each(|group| explain(&group.to_string()));
     let detected = detected.map_err(PhaseError::NotDetected)?;
     announce(call, &detected.group);
-    file::write_document(&arguments.path("group"), &detected.group)?;
-    Ok(file::write_document(&arguments.path("plan"), &detected.plan)?)
+    Ok(detected)
 }
 
 /// Puts the system's buildpacks around those of each group that do not have them. None is optional, as with the reference.

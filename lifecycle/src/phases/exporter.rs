@@ -5,11 +5,13 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 
-use coracle_cnb::{Group, LifecycleMetadata, Metadata, ProjectMetadata, Report, ReportImage, RunToml};
-use coracle_images::Reference;
+use coracle_cnb::{
+    Analyzed, Group, LifecycleMetadata, Metadata, ProjectMetadata, Report, ReportImage, RunToml,
+};
+use coracle_images::{Digest, Reference};
 
-use super::analyzer::outputs;
 use super::images::{Images, ImagesError, layout_path};
+use super::outputs::Outputs;
 use super::restorer::Verified;
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed, run_toml};
@@ -64,17 +66,39 @@ impl ExporterError {
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
-    let names = outputs(arguments.images(), &[])?;
+    let outputs = Outputs::of(arguments)?;
     let group: Group = needed("group.toml", &arguments.path("group"))?;
     let metadata: Metadata = needed("metadata.toml", &arguments.path("metadata"))?;
-    let run = run_toml(call)?;
-    let project = file::read_document("project-metadata.toml", &arguments.path("project-metadata"))?;
-    let documents = Documents { group, metadata, run, project: project.unwrap_or_default() };
+    let documents = Documents {
+        group,
+        metadata,
+        analyzed: analyzed(arguments)?,
+        platform: PlatformDocuments::read(call)?,
+    };
     check_apis(&documents.group)?;
-    let Exported { image, metadata } = make(call, &documents, &names)?;
+    let verified = match arguments.path("verified") {
+        path if path.as_os_str().is_empty() => None,
+        path => file::read_document::<Verified>("verified.toml", &path)?,
+    };
+    let images = Images::new(call)?;
+    export_image(call, &images, &outputs, documents, &verified.unwrap_or_default().archives)
+}
+
+/// Makes the image and leaves it where its names say, then the report, then the cache. The archives of the cache that are `verified`
+/// are not read again.
+pub(super) fn export_image(
+    call: &Call<'_>,
+    images: &Images,
+    outputs: &Outputs,
+    documents: Documents,
+    verified: &[Digest],
+) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let group = documents.group.clone();
+    let Exported { image, metadata } = make(call, images, documents, outputs)?;
     let report = Report {
         image: ReportImage {
-            tags: arguments.images().to_vec(),
+            tags: outputs.texts.clone(),
             image_id: String::new(),
             digest: image.digest.to_string(),
             manifest_size: Some(image.manifest_bytes.len() as u64),
@@ -83,7 +107,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     file::write_document(&arguments.path("report"), &report)?;
     let cache_dir = arguments.path("cache-dir");
     if !cache_dir.as_os_str().is_empty()
-        && let Err(error) = save_cache(call, &documents.group, &metadata, &cache_dir)
+        && let Err(error) = save_cache(call, &group, &metadata, &cache_dir, verified)
     {
         // The image is there: the next build is only slower.
         call.warn_because("the cache is not saved", &error);
@@ -96,19 +120,16 @@ fn save_cache(
     group: &Group,
     packed: &LifecycleMetadata,
     dir: &Path,
+    verified: &[Digest],
 ) -> Result<(), ExporterError> {
     let arguments = &call.arguments;
     let layers_path = arguments.path("layers");
     let layers_dir = open(&layers_path)?;
     let previous = call.cache();
-    let verified = match arguments.path("verified") {
-        path if path.as_os_str().is_empty() => None,
-        path => file::read_document::<Verified>("verified.toml", &path)?,
-    };
     let input = SaveInput {
         group,
         packed: Some(packed),
-        verified: &verified.unwrap_or_default().archives,
+        verified,
         layers_dir: layers_dir.as_fd(),
         layers_path: &layers_path.to_string_lossy(),
         owner: (arguments.id("uid"), arguments.id("gid")),
@@ -119,12 +140,26 @@ fn save_cache(
     Ok(())
 }
 
-/// What the exporter was given to read.
-struct Documents {
-    group: Group,
-    metadata: Metadata,
+/// What the image is made by.
+pub(super) struct Documents {
+    pub(super) group: Group,
+    pub(super) metadata: Metadata,
+    pub(super) analyzed: Analyzed,
+    pub(super) platform: PlatformDocuments,
+}
+
+/// What the platform says of the image.
+pub(super) struct PlatformDocuments {
     run: RunToml,
     project: ProjectMetadata,
+}
+
+impl PlatformDocuments {
+    pub(super) fn read(call: &Call<'_>) -> Result<Self, FileError> {
+        let project = call.arguments.path("project-metadata");
+        let project = file::read_document("project-metadata.toml", &project)?;
+        Ok(Self { run: run_toml(call)?, project: project.unwrap_or_default() })
+    }
 }
 
 fn check_apis(group: &Group) -> Result<(), ExporterError> {
@@ -140,10 +175,15 @@ fn check_apis(group: &Group) -> Result<(), ExporterError> {
 }
 
 /// Makes the image, and leaves it where its names say.
-fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<Exported, PhaseError> {
+fn make(
+    call: &Call<'_>,
+    images: &Images,
+    documents: Documents,
+    Outputs { names, texts }: &Outputs,
+) -> Result<Exported, PhaseError> {
     let arguments = &call.arguments;
-    let images = Images::new(arguments, call.env)?;
-    let mut analyzed = analyzed(arguments)?;
+    let Documents { group, metadata, mut analyzed, platform: PlatformDocuments { run: offered, project } } =
+        documents;
     let run = analyzed.run_image.as_mut().filter(|run| !run.reference.is_empty());
     let run = run.ok_or(ExporterError::NoRunImage)?;
     let run_name = images.named(&run.reference).map_err(ExporterError::from)?;
@@ -164,11 +204,11 @@ fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<E
     let process_type = arguments.text("process-type").map(OsStr::to_string_lossy);
     let exec_env = call.exec_env();
     let input = ExportInput {
-        group: &documents.group,
-        metadata: &documents.metadata,
+        group: &group,
+        metadata: &metadata,
         analyzed: &analyzed,
-        run: &documents.run,
-        project: &documents.project,
+        run: &offered,
+        project: &project,
         base: &base,
         previous: previous.as_ref(),
         layers_dir: layers_dir.as_fd(),
@@ -183,32 +223,32 @@ fn make(call: &Call<'_>, documents: &Documents, names: &[Reference]) -> Result<E
         created: &created(call),
     };
     let scratch = Scratch::of(call)?;
-    let outbox_dir = match &images {
+    let outbox_dir = match images {
         Images::Registry(_) => scratch.path().join("outbox"),
         Images::Layout(dir) => layout_path(dir, &names[0]),
     };
     let mut outbox = Outbox::new(&outbox_dir).map_err(ExporterError::from)?;
     let exported = export(&input, &mut outbox, &mut |step| tell(call, &step)).map_err(ExporterError::from)?;
     let image = &exported.image;
-    match &images {
+    match images {
         Images::Registry(registry) => {
             let mut sources = vec![Source { name: &run_name, image: &base }];
             sources.extend(previous_name.iter().zip(&previous).map(|(name, image)| Source { name, image }));
-            for name in arguments.images() {
+            for name in texts {
                 call.say(&format!("Saving {name}..."));
             }
             publish(registry, image, &outbox, &sources, names).map_err(ExporterError::from)?;
             outbox.discard().map_err(ExporterError::from)?;
         }
         Images::Layout(dir) => {
-            outbox.finish(image, &arguments.images()[0]).map_err(ExporterError::from)?;
-            for (name, text) in names.iter().zip(arguments.images()).skip(1) {
+            outbox.finish(image, &texts[0]).map_err(ExporterError::from)?;
+            for (name, text) in names.iter().zip(texts).skip(1) {
                 outbox.finish_also(&layout_path(dir, name), image, text).map_err(ExporterError::from)?;
             }
         }
     }
     call.say(&format!("*** Images ({}):", image.digest));
-    arguments.images().iter().for_each(|name| call.say(&format!("      {name}")));
+    texts.iter().for_each(|name| call.say(&format!("      {name}")));
     Ok(exported)
 }
 

@@ -11,7 +11,7 @@ use coracle_images::{
 };
 use serde_json::{Map, Value, json};
 
-use super::arguments::{ArgumentError, Arguments};
+use super::arguments::ArgumentError;
 use crate::env::Env;
 use crate::file::{self, FileError};
 
@@ -61,8 +61,9 @@ pub(crate) enum Images {
 }
 
 impl Images {
-    /// As `-layout`, `-layout-dir` and `-insecure-registry` say, with the credentials of Docker's configuration.
-    pub(crate) fn new(arguments: &Arguments, env: &Env) -> Result<Self, super::PhaseError> {
+    /// As `-layout`, `-layout-dir` and `-insecure-registry` say, with the credentials of the call.
+    pub(crate) fn new(call: &super::Call<'_>) -> Result<Self, super::PhaseError> {
+        let arguments = &call.arguments;
         if arguments.on("layout") {
             let dir = arguments.path("layout-dir");
             if dir.as_os_str().is_empty() {
@@ -71,7 +72,7 @@ impl Images {
             return Ok(Self::Layout(dir));
         }
         let insecure = arguments.texts("insecure-registry");
-        let auth = auth(env).map_err(super::PhaseError::Credentials)?;
+        let auth = call.auth.clone();
         let registry = Registry::new(RegistryOptions { insecure, auth, ca_bundle: None });
         Ok(Self::Registry(registry.map_err(|source| super::PhaseError::Credentials(source.into()))?))
     }
@@ -165,7 +166,7 @@ pub fn layout_path(dir: &Path, reference: &Reference) -> PathBuf {
 
 /// Docker's configuration (`DOCKER_CONFIG`, else `HOME/.docker`), and above it `CNB_REGISTRY_AUTH` (Platform API, "Registry
 /// Authentication").
-fn auth(env: &Env) -> Result<AuthFile, ImagesError> {
+pub(super) fn auth(env: &Env) -> Result<AuthFile, ImagesError> {
     let get = |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty());
     let folder = get("DOCKER_CONFIG").map(PathBuf::from);
     let folder = folder.or_else(|| Some(Path::new(get("HOME")?).join(".docker")));

@@ -3,8 +3,9 @@
 use coracle_cnb::{Report, ReportImage, RunToml};
 use coracle_images::Reference;
 
-use super::analyzer::{access, outputs, reference};
+use super::analyzer::access;
 use super::images::{Images, ImagesError, layout_path};
+use super::outputs::{Outputs, reference};
 use super::{Call, PhaseError};
 use crate::analyze::{AnalyzeError, choose_run_image};
 use crate::export::{Outbox, OutboxError, PublishError, Source, publish};
@@ -50,12 +51,12 @@ impl RebaserError {
 }
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
-    let names = outputs(call.arguments.images(), &[])?;
+    let names = Outputs::of(&call.arguments)?.names;
     let source = match call.arguments.text("previous-image") {
         Some(name) => reference(&name.to_string_lossy())?,
         None => names[0].clone(),
     };
-    let images = Images::new(&call.arguments, call.env)?;
+    let images = Images::new(call)?;
     Ok(move_image(call, &images, &source, &names)?)
 }
 

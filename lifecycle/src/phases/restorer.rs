@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::time::SystemTime;
 
-use coracle_cnb::Group;
+use coracle_cnb::{Analyzed, Group};
 use coracle_images::Digest;
 use coracle_images::unpack::SingleOwner;
 use serde::{Deserialize, Serialize};
@@ -23,37 +23,46 @@ pub(super) struct Verified {
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let group: Group = needed("group.toml", &arguments.path("group"))?;
-    let analyzed = analyzed(arguments)?;
+    let archives = restore_layers(call, &group, &analyzed(arguments)?)?;
+    let verified = arguments.path("verified");
+    if !verified.as_os_str().is_empty() {
+        file::write_document(&verified, &Verified { archives })?;
+    }
+    Ok(())
+}
+
+/// Brings back what the last build left; says which archives of the cache it has read to the end and found right.
+pub(super) fn restore_layers(
+    call: &Call<'_>,
+    group: &Group,
+    analyzed: &Analyzed,
+) -> Result<Vec<Digest>, PhaseError> {
+    let arguments = &call.arguments;
     let layers = Layers::open(call)?;
     if arguments.text("cache-dir").is_none() {
         call.warn("no cached data will be used, no cache specified");
     }
     let cache = call.cache();
     let steps = restore(&RestoreInput {
-        group: &group,
+        group,
         metadata: &analyzed.metadata,
         cache: &cache,
-        skip_layers: arguments.on("skip-layers"),
+        skip_layers: call.skips_layers(),
         platform_api: call.api,
         to: layers.destination(call),
     })
     .map_err(PhaseError::Restore)?;
-    let verified = arguments.path("verified");
-    if !verified.as_os_str().is_empty() {
-        let archive = |step: &RestoreStep| match step {
-            RestoreStep::Content { diff_id, .. } => Some(diff_id.clone()),
-            _ => None,
-        };
-        let archives = steps.iter().filter_map(archive).collect();
-        file::write_document(&verified, &Verified { archives })?;
-    }
     for step in &steps {
         match step {
             RestoreStep::Damaged { source, .. } => call.warn_because(&step.to_string(), source),
             step => call.say(&step.to_string()),
         }
     }
-    Ok(())
+    let archive = |step: RestoreStep| match step {
+        RestoreStep::Content { diff_id, .. } => Some(diff_id),
+        _ => None,
+    };
+    Ok(steps.into_iter().filter_map(archive).collect())
 }
 
 /// The folder of the buildpacks' layers.
