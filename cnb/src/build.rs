@@ -33,13 +33,29 @@ pub struct Slice {
     pub paths: Vec<String>,
 }
 
-/// An entry of the unstructured bill of materials, which newer APIs dropped.
+/// An entry of the unstructured bill of materials, which came before files in known formats.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bom {
     #[serde(default)]
     pub name: String,
+    /// Belongs into the metadata since Buildpack API 0.7.
+    #[serde(default, skip_serializing)]
+    pub version: String,
+    /// Absent and empty are told apart: labels say `null` or `{}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<toml::Table>,
+    /// Whose it is: not for the buildpack to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub buildpack: Option<BomBuildpack>,
+}
+
+/// The buildpack that an entry of the unstructured bill of materials is of.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BomBuildpack {
     #[serde(default)]
-    pub metadata: toml::Table,
+    pub id: String,
+    #[serde(default)]
+    pub version: String,
 }
 
 /// A command, written with `<`, `>` and `&` escaped in TOML as the reference does: text until Buildpack API 0.8 (and Platform API 0.9), a list since.
@@ -164,6 +180,9 @@ pub struct LayerTypes {
 /// `<layers>/config/metadata.toml` (Platform API, "metadata.toml").
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metadata {
+    /// Before Platform API 0.9.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bom: Vec<Bom>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub buildpacks: Vec<GroupElement>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BuildpackLayers, Distro, LayerMetadata, LifecycleMetadata, Sha, StackRunImage};
+use crate::{Bom, BuildpackLayers, Distro, LayerMetadata, LifecycleMetadata, Sha, StackRunImage};
 
 /// `analyzed.toml` (Platform API, "analyzed.toml").
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -180,10 +180,20 @@ pub struct RunImageEntry {
 }
 
 /// `report.toml` (Platform API, "report.toml").
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// Before Platform API 0.9, where buildpacks wrote an unstructured bill of materials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<ReportBuild>,
     #[serde(default)]
     pub image: ReportImage,
+}
+
+/// `[build]` of a [`Report`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ReportBuild {
+    #[serde(default)]
+    pub bom: Vec<Bom>,
 }
 
 /// `[image]` of a [`Report`].

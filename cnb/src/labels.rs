@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::{Bom, BomBuildpack, json_of_toml};
+
 /// `io.buildpacks.lifecycle.metadata`: every layer of the image by diff id.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LifecycleMetadata {
@@ -103,6 +105,9 @@ pub struct StackRunImage {
 /// `io.buildpacks.build.metadata`: who built the image, and its processes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BuildMetadata {
+    /// Before Platform API 0.9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bom: Option<BuildMetadataBom>,
     #[serde(default)]
     pub buildpacks: Vec<BuildMetadataBuildpack>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -113,6 +118,40 @@ pub struct BuildMetadata {
     pub processes: Option<Vec<BuildMetadataProcess>>,
     #[serde(default, rename = "buildpack-default-process-type", skip_serializing_if = "String::is_empty")]
     pub buildpack_default_process_type: String,
+}
+
+/// The unstructured bill of materials as JSON has it; `null` where it is empty.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BuildMetadataBom(Option<Vec<BuildMetadataBomEntry>>);
+
+/// An entry of [`BuildMetadataBom`].
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct BuildMetadataBomEntry {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    metadata: Value,
+    #[serde(default)]
+    buildpack: BomBuildpack,
+}
+
+impl BuildMetadataBom {
+    /// The JSON of these entries.
+    pub fn new(bom: &[Bom]) -> Self {
+        let entry = |bom: &Bom| BuildMetadataBomEntry {
+            name: bom.name.clone(),
+            metadata: bom
+                .metadata
+                .clone()
+                .map(toml::Value::Table)
+                .as_ref()
+                .map(json_of_toml)
+                .unwrap_or_default(),
+            buildpack: bom.buildpack.clone().unwrap_or_default(),
+        };
+        Self((!bom.is_empty()).then(|| bom.iter().map(entry).collect()))
+    }
 }
 
 /// A buildpack as [`BuildMetadata`] names it.

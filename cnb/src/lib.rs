@@ -14,8 +14,8 @@ mod image;
 mod labels;
 
 pub use build::{
-    Bom, BuildToml, Command, Label, LaunchToml, LayerToml, LayerTypes, Metadata, Process, Slice, StoreToml,
-    Unmet,
+    Bom, BomBuildpack, BuildToml, Command, Label, LaunchToml, LayerToml, LayerTypes, Metadata, Process,
+    Slice, StoreToml, Unmet,
 };
 pub use go_json::{json_of_toml, toml_of_json, write_json};
 pub use go_toml::write_toml;
@@ -25,13 +25,13 @@ pub use group::{
 };
 pub use ids::{ApiVersion, BuildpackId, IdError, ProcessType};
 pub use image::{
-    Analyzed, ImageReference, ProjectMetadata, ProjectSource, Report, ReportImage, RunImage, RunImageEntry,
-    RunImageTarget, RunToml, StackToml,
+    Analyzed, ImageReference, ProjectMetadata, ProjectSource, Report, ReportBuild, ReportImage, RunImage,
+    RunImageEntry, RunImageTarget, RunToml, StackToml,
 };
 pub use labels::{
-    BuildMetadata, BuildMetadataBuildpack, BuildMetadataProcess, BuilderMetadata, BuildpackLayers,
-    CacheMetadata, LayerMetadata, LifecycleMetadata, MetadataRunImage, MetadataStack, Sha, StackRunImage,
-    StoreMetadata,
+    BuildMetadata, BuildMetadataBom, BuildMetadataBuildpack, BuildMetadataProcess, BuilderMetadata,
+    BuildpackLayers, CacheMetadata, LayerMetadata, LifecycleMetadata, MetadataRunImage, MetadataStack, Sha,
+    StackRunImage, StoreMetadata,
 };
 
 /// Why a document could not be read or written.

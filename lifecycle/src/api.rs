@@ -6,7 +6,16 @@ use coracle_cnb::ApiVersion;
 pub(crate) type PlatformApis = (ApiVersion, ApiVersion);
 
 /// The Platform APIs of the phases of a build.
-pub(crate) const PLATFORM_APIS: PlatformApis = (ApiVersion::new(0, 10), ApiVersion::new(0, 15));
+pub(crate) const PLATFORM_APIS: PlatformApis = (ApiVersion::new(0, 7), ApiVersion::new(0, 15));
+
+/// Since this Platform API bills of materials are files in known formats.
+pub(crate) const SBOM_FILES: ApiVersion = ApiVersion::new(0, 8);
+
+/// Since this Platform API the unstructured bill of materials is a file beside those, and an image may say when it was made.
+pub(crate) const LEGACY_BOM_FILES: ApiVersion = ApiVersion::new(0, 9);
+
+/// Since this Platform API a process' command is a list.
+pub(crate) const COMMAND_LISTS: ApiVersion = ApiVersion::new(0, 10);
 
 /// Since this Platform API there are targets instead of stacks.
 pub(crate) const TARGETS: ApiVersion = ApiVersion::new(0, 12);

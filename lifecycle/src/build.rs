@@ -11,10 +11,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use coracle_cnb::{BuildToml, Group, GroupElement, LaunchToml, Plan, Require};
+use coracle_cnb::{ApiVersion, Bom, BuildToml, Group, GroupElement, LaunchToml, Plan, Require};
 
-pub use compose::{ComposeError, compose, read_launch};
+pub use compose::{ComposeError, compose, in_form_of, read_launch};
 
+use crate::api::LEGACY_BOM_FILES;
+use crate::bom;
 use crate::detect::{CatalogError, buildpack_dir, read_one};
 use crate::env::{self, Env};
 use crate::file::{self, FileError};
@@ -27,6 +29,7 @@ pub struct BuildInput<'input> {
     pub plan: &'input Plan,
     pub layers_dir: &'input Path,
     pub around: &'input Surroundings<'input>,
+    pub platform_api: ApiVersion,
 }
 
 /// Why the build failed.
@@ -61,6 +64,11 @@ pub enum BuildError {
     /// build.toml names something as unmet that was not in the plan.
     #[error("buildpack `{name}`: build.toml says `{unmet}` is unmet, which is not in its plan")]
     Unmet { name: String, unmet: String },
+    /// Since Buildpack API 0.7 versions are metadata.
+    #[error(
+        "buildpack `{name}`: entry `{entry}` of [[bom]] has a version of its own: it belongs into the entry's metadata"
+    )]
+    BomVersion { name: String, entry: String },
     /// Nobody could say which process the buildpack means.
     #[error("buildpack `{0}`: launch.toml has more than one process with `default = true`")]
     Defaults(String),
@@ -93,6 +101,7 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
     let mut env = env::build_env(input.around.outer_env);
     let mut met: Vec<String> = Vec::new();
     let mut built = Vec::new();
+    let (mut build_bom, mut launch_bom) = (Vec::new(), Vec::new());
     for element in &input.group.group {
         let name = element.name();
         let toml = read_one(&input.around.buildpacks_dir, element)?;
@@ -112,7 +121,14 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
         }
         layers::set_aside(&layers).map_err(file_error(&name))?;
         layers::add_to_build_env(&layers, &mut env).map_err(file_error(&name))?;
-        sbom::collect(input.layers_dir, &own_layers, element, &toml.buildpack.sbom_formats, &layers)?;
+        sbom::collect(
+            input.platform_api,
+            input.layers_dir,
+            &own_layers,
+            element,
+            &toml.buildpack.sbom_formats,
+            &layers,
+        )?;
 
         let answer: BuildToml = file::read_document("build.toml", &own_layers.join("build.toml"))
             .map_err(file_error(&name))?
@@ -129,10 +145,22 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
         if launch.processes.iter().filter(|process| process.default).count() > 1 {
             return Err(BuildError::Defaults(name));
         }
+        refuse_versions(&name, answer.bom.iter().chain(&launch.bom))?;
+        build_bom.extend(bom::signed(element, &answer.bom));
+        launch_bom.extend(bom::signed(element, &launch.bom));
         built.push((GroupElement { api: Some(toml.api), ..element.clone() }, launch));
     }
-    sbom::finish(input.layers_dir).map_err(file_error("(all)"))?;
+    if input.platform_api >= LEGACY_BOM_FILES {
+        sbom::finish(input.layers_dir, &build_bom, &launch_bom).map_err(file_error("(all)"))?;
+    }
     Ok(built)
+}
+
+fn refuse_versions<'bom>(name: &str, mut entries: impl Iterator<Item = &'bom Bom>) -> Result<(), BuildError> {
+    match entries.find(|entry| !entry.version.is_empty()) {
+        Some(entry) => Err(BuildError::BomVersion { name: name.to_owned(), entry: entry.name.clone() }),
+        None => Ok(()),
+    }
 }
 
 /// The plan as one buildpack reads it.

@@ -6,6 +6,8 @@
 pub mod analyze;
 pub mod api;
 #[cfg(feature = "phases")]
+mod bom;
+#[cfg(feature = "phases")]
 pub mod build;
 #[cfg(feature = "phases")]
 pub mod cache;

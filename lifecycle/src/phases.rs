@@ -1,6 +1,6 @@
 //! The phases as programs: one binary, told by the name it is called by (Platform API, "Lifecycle Interface").
 //!
-//! Speaks Platform API 0.10 to 0.15, the rebaser 0.7 to 0.15. Of their phases and flags only some are here; what is not is refused by name, with exit
+//! Speaks Platform API 0.7 to 0.15. Of their phases and flags only some are here; what is not is refused by name, with exit
 //! code 3, and never ignored.
 
 mod analyzer;

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Mutex;
 
-use coracle_cnb::{Group, Plan};
-use coracle_lifecycle::build::{BuildError, BuildInput, build, compose, read_launch};
+use coracle_cnb::{ApiVersion, Group, GroupElement, LaunchToml, Plan};
+use coracle_lifecycle::build::{BuildError, BuildInput, build, compose, in_form_of, read_launch};
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::surroundings::Surroundings;
 
@@ -28,6 +28,15 @@ fn program(dir: &Path, id: &str, api: &str, script: &str) {
 }
 
 fn run(dir: &Path, group: &Group, plan: &str) -> Result<(), BuildError> {
+    run_at(ApiVersion::new(0, 13), dir, group, plan).map(|_| ())
+}
+
+fn run_at(
+    platform_api: ApiVersion,
+    dir: &Path,
+    group: &Group,
+    plan: &str,
+) -> Result<Vec<(GroupElement, LaunchToml)>, BuildError> {
     for folder in ["app", "layers", "platform", "scratch"] {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
     }
@@ -43,7 +52,7 @@ fn run(dir: &Path, group: &Group, plan: &str) -> Result<(), BuildError> {
         exec_env: None,
         outer_env: &env,
     };
-    build(&BuildInput { group, plan: &plan, layers_dir: &dir.join("layers"), around: &around }).map(|_| ())
+    build(&BuildInput { group, plan: &plan, layers_dir: &dir.join("layers"), around: &around, platform_api })
 }
 
 fn group(api: &str, ids: &[&str]) -> Group {
@@ -120,4 +129,59 @@ fn processes_are_composed_by_the_rules_of_their_api() {
     assert!(compose_one("0.9", old).is_err());
     assert!(compose_one("0.8", new).is_err());
     assert!(compose_one("0.9", &format!("{new}direct = true\n")).is_err());
+}
+
+#[test]
+fn older_platform_apis_get_bills_and_commands_in_their_form() {
+    let _programs = PROGRAMS.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let (launch, build) =
+        ("[[bom]]\nname = \"l\"\n[bom.metadata]\nversion = \"1\"\n", "[[bom]]\nname = \"b\"\n");
+    let processes = "[[processes]]\ntype = \"web\"\ncommand = [\"serve\", \"all\"]\nargs = [\"now\"]\n";
+    let script = format!(
+        "cat > $L/launch.toml <<'END'\n{launch}{processes}END\ncat > $L/build.toml <<'END'\n{build}END\nprintf '{{}}' > $L/launch.sbom.spdx.json"
+    );
+    program(dir.path(), "one", "0.10", &script);
+    let list = "command = [\"serve\", \"all\"]\n  args = [\"now\"]";
+    let text = "command = \"serve\"\n  args = [\"all\", \"now\"]";
+    for (minor, in_metadata, files, legacy, command) in [
+        (7, true, false, false, text),
+        (8, true, true, false, text),
+        (9, false, true, true, text),
+        (10, false, true, true, list),
+    ] {
+        let api = ApiVersion::new(0, minor);
+        let built = run_at(api, dir.path(), &group("0.10", &["one"]), "").unwrap();
+        let mut metadata = compose(&built).unwrap();
+        in_form_of(api, &built, &mut metadata);
+        let metadata = coracle_cnb::write_toml(&metadata).unwrap();
+        let bom = "[[bom]]\n  name = \"l\"\n  [bom.metadata]\n    version = \"1\"\n  [bom.buildpack]\n    id = \"one\"\n    version = \"1\"\n";
+        assert_eq!(metadata.contains(bom), in_metadata, "{api}: {metadata}");
+        assert!(metadata.contains(command), "{api}: {metadata}");
+        let sbom = dir.path().join("layers/sbom");
+        assert_eq!(sbom.join("launch/one/sbom.spdx.json").exists(), files, "{api}");
+        assert_eq!(sbom.join("launch/sbom.legacy.json").exists(), legacy, "{api}");
+    }
+    let legacy = |kind: &str| {
+        std::fs::read_to_string(dir.path().join(format!("layers/sbom/{kind}/sbom.legacy.json"))).unwrap()
+    };
+    let whose = r#""buildpack":{"id":"one","version":"1"}"#;
+    assert_eq!(
+        legacy("launch"),
+        format!("[{{\"name\":\"l\",\"metadata\":{{\"version\":\"1\"}},{whose}}}]\n")
+    );
+    assert_eq!(legacy("build"), format!("[{{\"name\":\"b\",\"metadata\":null,{whose}}}]\n"));
+
+    program(
+        dir.path(),
+        "one",
+        "0.10",
+        "printf '[[bom]]\\nname = \"l\"\\nversion = \"1\"\\n' > $L/launch.toml",
+    );
+    let error = run(dir.path(), &group("0.10", &["one"]), "").unwrap_err();
+    assert_eq!(error.exit_code(), 52);
+    assert_eq!(
+        error.to_string(),
+        "buildpack `one@1`: entry `l` of [[bom]] has a version of its own: it belongs into the entry's metadata"
+    );
 }

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use coracle_cnb::{ApiVersion, Command, Group, GroupElement, LaunchToml, Metadata, Process, ProcessType};
 
+use crate::api::{COMMAND_LISTS, LEGACY_BOM_FILES};
+use crate::bom;
 use crate::folder::{self, FolderError};
 
 /// Why the metadata could not be composed.
@@ -64,6 +66,19 @@ pub fn compose(built: &[(GroupElement, LaunchToml)]) -> Result<Metadata, Compose
     }
     metadata.processes = processes.into_values().collect();
     Ok(metadata)
+}
+
+/// The metadata in the form of a Platform API: before 0.9 it holds the unstructured bill of materials, before 0.10 commands are
+/// text, and further words of them go before the arguments. Pure.
+pub fn in_form_of(platform_api: ApiVersion, built: &[(GroupElement, LaunchToml)], metadata: &mut Metadata) {
+    if platform_api < LEGACY_BOM_FILES {
+        metadata.bom = built.iter().flat_map(|(element, launch)| bom::signed(element, &launch.bom)).collect();
+    }
+    for process in metadata.processes.iter_mut().filter(|_| platform_api < COMMAND_LISTS) {
+        let mut words = process.command.words().into_iter();
+        process.command = Command::Text(words.next().unwrap_or_default());
+        process.args = Some(words.chain(process.args.take().unwrap_or_default()).collect());
+    }
 }
 
 /// A process with what its buildpack's API leaves open decided.

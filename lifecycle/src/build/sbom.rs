@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use coracle_cnb::GroupElement;
+use coracle_cnb::{ApiVersion, Bom, BuildMetadataBom, GroupElement, write_json};
 
 use super::BuildError;
 use super::layers::Layer;
+use crate::api::SBOM_FILES;
 use crate::file::{self, FileError};
 
 const FORMATS: [(&str, &str); 3] = [
@@ -25,15 +26,20 @@ pub(super) fn start(layers_dir: &Path) -> Result<(), FileError> {
     }
 }
 
-/// Adds to the bills of a build that succeeded the two files that hold the older, unstructured one; it is empty by now.
-pub(super) fn finish(layers_dir: &Path) -> Result<(), FileError> {
-    let dir = layers_dir.join("sbom");
-    file::write(&dir.join("build/sbom.legacy.json"), b"null\n")?;
-    file::write(&dir.join("launch/sbom.legacy.json"), b"null\n")
+/// Adds to the bills of a build that succeeded the two files that hold the older, unstructured one.
+pub(super) fn finish(layers_dir: &Path, build: &[Bom], launch: &[Bom]) -> Result<(), FileError> {
+    for (folder, bom) in [("build", build), ("launch", launch)] {
+        let path = layers_dir.join("sbom").join(folder).join("sbom.legacy.json");
+        let json = write_json(&BuildMetadataBom::new(bom))
+            .map_err(|source| FileError::Document { path: path.clone(), source })?;
+        file::write(&path, format!("{json}\n").as_bytes())?;
+    }
+    Ok(())
 }
 
-/// Copies what one buildpack wrote.
+/// Copies what one buildpack wrote, unless the Platform API is older than that. All must be of a type that it declared.
 pub(super) fn collect(
+    platform_api: ApiVersion,
     layers_dir: &Path,
     own_layers: &Path,
     element: &GroupElement,
@@ -48,6 +54,9 @@ pub(super) fn collect(
         let known = FORMATS.iter().find(|(suffix, _)| *suffix == format);
         if !known.is_some_and(|(_, media)| declared.iter().any(|declared| declared == media)) {
             return Err(BuildError::Sbom { name: element.name(), path: entry.path.clone() });
+        }
+        if platform_api < SBOM_FILES {
+            continue;
         }
         let bytes = file::read_bytes(&entry.path).map_err(failed)?.unwrap_or_default();
         for kind in kinds(of, layers) {

@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use coracle_cnb::{BuildMetadata, BuildMetadataBuildpack, BuildMetadataProcess, GroupElement, write_json};
+use coracle_cnb::{
+    BuildMetadata, BuildMetadataBom, BuildMetadataBuildpack, BuildMetadataProcess, GroupElement, write_json,
+};
 
 use super::found::{Found, FoundBuildpack, FoundLayer};
 use super::slices::slice;
+use crate::api::{LEGACY_BOM_FILES, SBOM_FILES};
+
 use super::{ExportError, ExportInput, RESERVED_LABELS};
 
 /// Where the content of a layer comes from.
@@ -78,7 +82,7 @@ fn layers(input: &ExportInput<'_>, found: &Found) -> Result<Vec<PlannedLayer>, E
             add(source(input, buildpack, place, layer)?, name, created_by);
         }
     }
-    if found.sbom {
+    if found.sbom && input.platform_api >= SBOM_FILES {
         add(LayerSource::Sbom, own("launch.sbom"), "Software Bill-of-Materials".to_owned());
     }
     let slices = slice(&found.app, &input.metadata.slices)?;
@@ -139,6 +143,7 @@ fn labels(input: &ExportInput<'_>) -> Result<BTreeMap<String, String>, ExportErr
         exec_env: process.exec_env.clone(),
     });
     let build = BuildMetadata {
+        bom: (input.platform_api < LEGACY_BOM_FILES).then(|| BuildMetadataBom::new(&input.metadata.bom)),
         buildpacks: input.metadata.buildpacks.iter().map(own).collect(),
         extensions: Vec::new(),
         launcher: input.launcher.metadata.clone(),

@@ -10,7 +10,7 @@ use super::outputs::{Outputs, reference};
 use super::restorer::Layers;
 use super::{Call, PhaseError, run_toml};
 use crate::analyze::{Access, AnalyzeInput, Found, analyze, choose_run_image};
-use crate::api::TARGETS;
+use crate::api::{SBOM_FILES, TARGETS};
 use crate::file::{self, FileError};
 use crate::restore::restore_launch_bills;
 
@@ -61,7 +61,8 @@ pub(super) fn analyze_images(
     if let Some(run_image) = analyzed.run_image.as_mut().filter(|_| call.api < TARGETS) {
         (run_image.image, run_image.target) = (String::new(), None);
     }
-    if let Some(image) = previous_image.as_ref().filter(|_| !call.skips_layers())
+    let has_bills = call.api >= SBOM_FILES && !call.skips_layers();
+    if let Some(image) = previous_image.as_ref().filter(|_| has_bills)
         && let Err(error) = launch_bills(call, images, &previous, image, &analyzed)
     {
         call.warn_because("the bills of materials of the previous image do not come back", &error);

@@ -26,8 +26,15 @@ pub(super) fn build_group(
     let scratch = Scratch::of(call)?;
     let (target, exec_env) = (target(analyzed)?, call.exec_env());
     let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
-    let built = build::build(&BuildInput { group, plan, layers_dir: &layers_dir, around: &around })?;
-    let metadata = build::compose(&built)?;
+    let built = build::build(&BuildInput {
+        group,
+        plan,
+        layers_dir: &layers_dir,
+        around: &around,
+        platform_api: call.api,
+    })?;
+    let mut metadata = build::compose(&built)?;
+    build::in_form_of(call.api, &built, &mut metadata);
     file::write_document(&layers_dir.join("config/metadata.toml"), &metadata)?;
     Ok(metadata)
 }

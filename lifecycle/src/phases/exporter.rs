@@ -6,7 +6,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use coracle_cnb::{
-    Analyzed, Group, LifecycleMetadata, Metadata, ProjectMetadata, Report, ReportImage, RunToml,
+    Analyzed, Group, LifecycleMetadata, Metadata, ProjectMetadata, Report, ReportBuild, ReportImage, RunToml,
 };
 use coracle_images::{Digest, Reference};
 
@@ -16,6 +16,7 @@ use super::restorer::Verified;
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed, run_toml};
 use crate::api;
+use crate::bom;
 use crate::cache::{self, CacheError, SaveInput};
 use crate::env::Env;
 use crate::export::{
@@ -97,6 +98,7 @@ pub(super) fn export_image(
     let group = documents.group.clone();
     let Exported { image, metadata } = make(call, images, documents, outputs)?;
     let report = Report {
+        build: report_build(call, &group)?,
         image: ReportImage {
             tags: outputs.texts.clone(),
             image_id: String::new(),
@@ -113,6 +115,16 @@ pub(super) fn export_image(
         call.warn_because("the cache is not saved", &error);
     }
     Ok(())
+}
+
+/// What buildpacks say that went into the build, before Platform API 0.9.
+fn report_build(call: &Call<'_>, group: &Group) -> Result<Option<ReportBuild>, ExporterError> {
+    if call.api >= api::LEGACY_BOM_FILES {
+        return Ok(None);
+    }
+    let layers_dir = open(&call.arguments.path("layers"))?;
+    let bom = bom::of_build(layers_dir.as_fd(), group).map_err(ExportError::from)?;
+    Ok((!bom.is_empty()).then_some(ReportBuild { bom }))
 }
 
 fn save_cache(
@@ -265,7 +277,9 @@ fn open(path: &Path) -> Result<File, ExporterError> {
 
 /// When the image says that it was made (Platform API, "SOURCE_DATE_EPOCH").
 fn created(call: &Call<'_>) -> String {
-    let Some(epoch) = epoch(call.env) else { return CREATED.to_owned() };
+    let Some(epoch) = epoch(call.env).filter(|_| call.api >= api::LEGACY_BOM_FILES) else {
+        return CREATED.to_owned();
+    };
     let date = epoch.parse().ok().and_then(rfc3339);
     date.unwrap_or_else(|| {
         call.warn(&format!("SOURCE_DATE_EPOCH is ignored: `{epoch}` is no number of seconds since 1970"));

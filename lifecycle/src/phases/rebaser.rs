@@ -107,6 +107,7 @@ fn move_image(
     call.say(&format!("*** Images ({}):", image.digest));
     texts.iter().for_each(|name| call.say(&format!("      {name}")));
     let report = Report {
+        build: None,
         image: ReportImage {
             tags: texts.to_vec(),
             image_id: String::new(),

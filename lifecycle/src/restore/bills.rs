@@ -14,6 +14,7 @@ use nix::sys::stat::{SFlag, fstatat};
 use super::place::{failed, remove};
 use super::unpacked::Unpacked;
 use super::{Destination, RestoreError, RestoreInput, RestoreStep, is_layer_name};
+use crate::api::SBOM_FILES;
 use crate::folder;
 
 /// Unpacks the previous image's bills to `<layers>/sbom/launch`, from where [`super::restore`] takes them: the analyzer's part, which
@@ -33,6 +34,9 @@ pub fn restore_launch_bills(
 /// Puts the bills of both kinds beside the files of their layers. What cannot be read is told of.
 pub(super) fn restore(input: &RestoreInput<'_>) -> Result<Vec<RestoreStep>, RestoreError> {
     let mut steps = Vec::new();
+    if input.platform_api < SBOM_FILES {
+        return Ok(steps);
+    }
     let mut tell = |kind: &str, result: Result<(), RestoreError>| {
         let layer = format!("buildpacksio/lifecycle:{kind}.sbom");
         steps.extend(result.err().map(|source| RestoreStep::Damaged { layer, source }));
