@@ -19,5 +19,5 @@ pub use buildpack::Buildpack;
 pub use gate::Gate;
 pub use image::{Compression, Image, MediaTypes};
 pub use layer::{Entry, Layer};
-pub use programs::{built_program, data, probe};
+pub use programs::{built_program, demo, demo_buildpack, probe};
 pub use registry::{DockerRegistry, RegistryAccess};

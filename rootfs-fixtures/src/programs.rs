@@ -20,14 +20,24 @@ pub fn built_program(name: &str, built: &str) -> PathBuf {
     env::var_os(format!("NEXTEST_BIN_EXE_{name}")).map_or_else(|| PathBuf::from(built), PathBuf::from)
 }
 
-/// A file or folder of this crate's `data`, also where the sources were moved after the build.
-pub fn data(name: &str) -> PathBuf {
+/// A file or folder of the demo's sources, also where they were moved after the build.
+pub fn demo(name: &str) -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let moved = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
     let roots = moved.iter().flat_map(|package| {
-        // The package under test is this one, the root, or a neighbour.
-        [package.clone(), package.join("rootfs-fixtures"), package.join("../rootfs-fixtures")]
+        // The package under test is the root or one of its members.
+        [package.clone(), package.join("..")]
     });
-    let mut candidates = roots.chain([here.to_owned()]).map(|root| root.join("data").join(name));
-    candidates.find(|path| path.exists()).unwrap_or_else(|| panic!("no {name} in the fixtures' data folder"))
+    let mut candidates = roots.chain([here.join("..")]).map(|root| root.join("demo").join(name));
+    candidates.find(|path| path.exists()).unwrap_or_else(|| panic!("no {name} in the demo"))
+}
+
+/// A buildpack of the demo as a builder has it: what is compiled of it, scripts/demo-builder compiled.
+pub fn demo_buildpack(name: &str) -> PathBuf {
+    let test = env::current_exe().expect("the path of this test program");
+    // TARGET/TRIPLE/PROFILE/deps/TEST
+    let target = test.ancestors().nth(4).expect("a test program lies in target/TRIPLE/PROFILE/deps");
+    let path = target.join("demo/buildpacks").join(name);
+    assert!(path.is_dir(), "{} is missing: run scripts/demo-builder (scripts/test does)", path.display());
+    path
 }

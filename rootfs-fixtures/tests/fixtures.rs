@@ -7,7 +7,7 @@ use coracle_fixtures::registry::{PASSWORD, USER};
 use coracle_fixtures::{
     Builder, Buildpack, Compression, DockerRegistry, Entry, Image, Layer, RegistryAccess,
 };
-use coracle_fixtures::{RunImage, data, probe};
+use coracle_fixtures::{RunImage, demo, demo_buildpack, probe};
 use serde_json::Value;
 
 fn small() -> Image {
@@ -200,10 +200,15 @@ fn the_probe_finds_what_is_there_and_not_what_it_looks_for() {
 }
 
 #[test]
-fn the_shell_programs_in_data_parse() {
-    for name in ["detect", "build"] {
-        let (ok, said) = run(Command::new("bash").arg("-n").arg(data("python-buildpack/bin").join(name)));
+fn the_demos_shell_programs_parse() {
+    for (buildpack, name) in
+        [("python", "detect"), ("python", "build"), ("node", "detect"), ("node", "build")]
+    {
+        let program = demo(&format!("buildpacks/{buildpack}/bin/{name}"));
+        let (ok, said) = run(Command::new("bash").arg("-n").arg(&program));
         assert!(ok, "{said}");
+        let made = demo_buildpack(buildpack).join("bin").join(name);
+        let same = std::fs::read(&made).unwrap() == std::fs::read(&program).unwrap();
+        assert!(same, "{} is not of these sources: run scripts/demo-builder", made.display());
     }
-    assert!(data("demo-app/requirements.txt").is_file());
 }
