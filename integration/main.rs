@@ -12,6 +12,7 @@ mod harness;
 mod import;
 mod isolation;
 mod kill;
+mod libcnb;
 mod messages;
 mod no_range;
 mod options;
