@@ -1,37 +1,85 @@
 //! This program as a phase of a build: in a container of ours, or wherever another platform calls it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use coracle_lifecycle::phases::{self, CREDENTIALS_VARIABLE, Called, PhaseError};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::launcher::launcher;
 
+/// The name of the memory in which this program hands credentials to itself, as the link of its descriptor says it (`memfd_create(2)`).
+const HANDED_OVER: &str = "/memfd:coracle-credentials (deleted)";
+
 /// Plays the phase that `words` call, a program's name and its arguments, if they call one; returns its exit code. Reads the
 /// environment, as phases do. `report` shows a failure.
+///
+/// Whoever runs as the same user can read the environment that a process was started with (`proc_pid_environ(5)`), however the
+/// process changes it later: with credentials in its environment, this program starts again without them. Where the phase has a use of
+/// them, it finds them on its standard input, which nothing else needs, in sealed memory that is gone once it is read.
 pub fn play_phase(words: &[OsString], report: fn(&dyn std::error::Error)) -> Option<i32> {
     let called = Called::by(words)?;
-    let failed = |error: PhaseError| {
-        report(&error);
-        i32::from(error.exit_code())
+    let played = match std::env::var_os(CREDENTIALS_VARIABLE) {
+        Some(credentials) => Err(PhaseError::HideCredentials(start_again(&called, words, &credentials))),
+        None => play(&called),
     };
-    let has_credentials = std::env::var_os(CREDENTIALS_VARIABLE).is_some();
-    if has_credentials && let Err(source) = hide_credentials(&called, words) {
-        return Some(failed(PhaseError::HideCredentials(source)));
-    }
-    let env = std::env::vars_os().collect();
-    Some(phases::main(&called.name, &called.args, &env, &launcher()).map_or_else(failed, |()| 0))
+    Some(played.map_or_else(
+        |error| {
+            report(&error);
+            i32::from(error.exit_code())
+        },
+        |()| 0,
+    ))
 }
 
-/// Whoever runs as the same user can read the environment that a process was started with (proc_pid_environ(5)), however the
-/// process changes it later. A phase that runs foreign programs therefore starts again without the credentials, of which it
-/// has no use; any other closes that file, and its memory, to all but root (`PR_SET_DUMPABLE`, prctl(2)).
-fn hide_credentials(called: &Called, words: &[OsString]) -> std::io::Result<()> {
-    if !called.runs_foreign_programs() {
-        return Ok(nix::sys::prctl::set_dumpable(false)?);
+fn play(called: &Called) -> Result<(), PhaseError> {
+    let mut env: coracle_lifecycle::env::Env = std::env::vars_os().collect();
+    if called.holds_credentials() {
+        phases::close_process().map_err(PhaseError::from)?;
+        let credentials = take_credentials().map_err(PhaseError::HideCredentials)?;
+        env.extend(credentials.map(|text| (CREDENTIALS_VARIABLE.into(), text)));
     }
+    phases::take_process(&called.name, &called.args, &env, &launcher())
+}
+
+/// Becomes this program with the same words and without the variable; returns only the reason why not.
+fn start_again(called: &Called, words: &[OsString], credentials: &OsStr) -> io::Error {
+    let Some((name, args)) = words.split_first() else { return io::ErrorKind::InvalidInput.into() };
     let mut again = Command::new("/proc/self/exe");
-    let (name, args) = words.split_first().ok_or(std::io::ErrorKind::InvalidInput)?;
-    Err(again.arg0(name).args(args).env_remove(CREDENTIALS_VARIABLE).exec())
+    again.arg0(name).args(args).env_remove(CREDENTIALS_VARIABLE);
+    if called.holds_credentials() && !credentials.is_empty() {
+        match hand_over(credentials) {
+            Ok(memory) => again.stdin(memory),
+            Err(error) => return error,
+        };
+    }
+    again.exec()
+}
+
+fn hand_over(credentials: &OsStr) -> io::Result<File> {
+    let name = c"coracle-credentials";
+    let mut memory = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    memory.write_all(credentials.as_bytes())?;
+    memory.rewind()?;
+    let seals =
+        SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
+    Ok(memory)
+}
+
+/// The credentials that [`hand_over`] left, if it did. Afterwards standard input has nothing to read.
+fn take_credentials() -> io::Result<Option<OsString>> {
+    // Without /proc this program has not started itself.
+    if !std::fs::read_link("/proc/self/fd/0").is_ok_and(|link| link.as_os_str() == HANDED_OVER) {
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    io::stdin().lock().read_to_end(&mut bytes)?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(Some(OsString::from_vec(bytes)))
 }

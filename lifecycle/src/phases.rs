@@ -7,13 +7,17 @@ mod analyzer;
 mod arguments;
 mod builder;
 mod called;
+mod creator;
 mod describe_builder;
 mod detect_programs;
 mod detector;
 mod exporter;
+mod exposed;
 mod flags;
 mod images;
 mod outputs;
+mod owner;
+mod privileges;
 mod rebaser;
 mod restorer;
 mod scratch;
@@ -46,9 +50,11 @@ pub use called::Called;
 pub use detect_programs::DetectRuns;
 pub use exporter::ExporterError;
 pub use images::{ImagesError, layout_path};
+pub use owner::OwnerError;
+pub use privileges::{PrivilegesError, User, close_process};
 pub use rebaser::RebaserError;
 
-use table::{MISSING, Names, OF_OURS, PHASES, Phase};
+use table::{Holds, MISSING, Names, OF_OURS, PHASES, Phase};
 
 /// The variable in which platforms hand credentials over (Platform API, "Registry Authentication").
 pub const CREDENTIALS_VARIABLE: &str = "CNB_REGISTRY_AUTH";
@@ -128,6 +134,12 @@ impl Call<'_> {
         Some(exec_env).filter(|_| self.api >= EXECUTION_ENVIRONMENTS)
     }
 
+    /// Whose files are: as `-uid` and `-gid` say, else this process's user's.
+    fn owner(&self) -> (u32, u32) {
+        let User { uid, gid } = User::of_process();
+        (self.arguments.id("uid").unwrap_or(uid), self.arguments.id("gid").unwrap_or(gid))
+    }
+
     /// Whether metadata and layers of the last build stay away; what buildpacks stored comes back all the same.
     fn skips_layers(&self) -> bool {
         ["skip-layers", "skip-restore"].iter().any(|flag| self.arguments.on(flag))
@@ -205,9 +217,14 @@ pub enum PhaseError {
     /// No group of the order takes part.
     #[error("detect")]
     NotDetected(#[source] ResolveError),
-    /// Programs of buildpacks would do as root what they like.
-    #[error("refusing to run as root: start `{0}` as the build's user (CNB_USER_ID of the builder image)")]
-    Root(&'static str),
+    /// The phase would run as whom it should not, or where it can be looked into.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegesError),
+    /// The group of a creator has image extensions.
+    #[error(
+        "detect: the group has image extensions, which a creator cannot apply: run the phases one by one"
+    )]
+    CreateExtensions,
     /// The build failed.
     #[error("build")]
     Build(#[from] BuildError),
@@ -235,8 +252,9 @@ impl PhaseError {
             Self::Detect(CatalogError::Api { .. })
             | Self::Describe(DescribeError::Catalog(CatalogError::Api { .. })) => 12,
             // A builder without what its order names is no failure of detection: the reference says 1.
-            Self::Detect(CatalogError::Missing { .. } | CatalogError::File { .. }) | Self::Root(_) => 1,
-            Self::Detect(_) | Self::Describe(_) => 22,
+            Self::Detect(CatalogError::Missing { .. } | CatalogError::File { .. }) => 1,
+            Self::Privileges(error) => error.exit_code(),
+            Self::CreateExtensions | Self::Detect(_) | Self::Describe(_) => 22,
             Self::NotDetected(error) => error.exit_code(),
             Self::Build(error) => error.exit_code(),
             Self::Compose(_) => 52,
@@ -246,8 +264,29 @@ impl PhaseError {
     }
 }
 
-/// Runs the phase that `name` (the program's own name, with or without a folder) says.
+/// Runs the phase that `name` (the program's own name, with or without a folder) says, in this process as it is.
 pub fn main(name: &OsStr, args: &[OsString], env: &Env, launcher: &Launcher<'_>) -> Result<(), PhaseError> {
+    start(name, args, env, launcher, privileges::as_it_is)
+}
+
+/// As [`main`], for a process that is there for the phase alone: it becomes the build's user where root started it, and nobody else may
+/// look into it where it holds credentials. To be called while it has one thread.
+pub fn take_process(
+    name: &OsStr,
+    args: &[OsString],
+    env: &Env,
+    launcher: &Launcher<'_>,
+) -> Result<(), PhaseError> {
+    start(name, args, env, launcher, privileges::settle)
+}
+
+fn start(
+    name: &OsStr,
+    args: &[OsString],
+    env: &Env,
+    launcher: &Launcher<'_>,
+    settle: fn(&Phase, &Arguments, Option<User>) -> Result<(), PrivilegesError>,
+) -> Result<(), PhaseError> {
     let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
     if args.first().is_some_and(|word| called::is_version(word)) {
         let version =
@@ -265,19 +304,24 @@ pub fn main(name: &OsStr, args: &[OsString], env: &Env, launcher: &Launcher<'_>)
     };
     let api = platform_api(phase, env)?;
     let arguments = Arguments::read(phase, api, args, env)?;
-    let is_root = nix::unistd::geteuid().is_root() || nix::unistd::getuid().is_root();
-    if phase.foreign && !OF_OURS.contains(&phase.name) && is_root {
-        return Err(PhaseError::Root(phase.name));
-    }
+    let asked = (arguments.id("uid"), arguments.id("gid"));
+    let user = privileges::decide(phase, User::of_process(), asked)?;
+    // While this is still whoever may read them.
     let auth = if needs_credentials(phase, &arguments) { images::auth(env) } else { Ok(AuthFile::default()) };
     let auth = auth.map_err(PhaseError::Credentials)?;
-    (phase.run)(&Call { arguments, api, env, launcher, auth })
+    settle(phase, &arguments, user)?;
+    let mut env = env.clone();
+    env.remove(OsStr::new(CREDENTIALS_VARIABLE));
+    if phase.holds == Holds::Both {
+        let passwd = file::read_text(Path::new("/etc/passwd"))?.unwrap_or_default();
+        privileges::add_home(&mut env, &passwd, User::of_process(), user.is_some());
+    }
+    (phase.run)(&Call { arguments, api, env: &env, launcher, auth })
 }
 
-/// Where foreign programs run, and where images lie in folders, nobody has any use of credentials.
+/// Where images lie in folders, nobody has any use of credentials.
 fn needs_credentials(phase: &Phase, arguments: &Arguments) -> bool {
-    !phase.foreign
-        && !OF_OURS.contains(&phase.name)
+    matches!(phase.holds, Holds::Credentials | Holds::Both)
         && (!arguments.on("layout") || arguments.text("cache-image").is_some())
 }
 

@@ -153,9 +153,9 @@ impl Arguments {
         self.text(name).and_then(switch).unwrap_or(false)
     }
 
-    /// The number of a user or a group, 0 unless told.
-    pub(super) fn id(&self, name: &str) -> u32 {
-        self.text(name).and_then(|text| text.to_str()?.parse().ok()).unwrap_or(0)
+    /// The number of a user or a group.
+    pub(super) fn id(&self, name: &str) -> Option<u32> {
+        self.text(name)?.to_str()?.parse().ok()
     }
 
     /// The names of images that followed the flags.
@@ -217,12 +217,15 @@ mod tests {
         let arguments = read(phase, &["one"], &env).unwrap();
         assert_eq!(arguments.texts("insecure-registry"), ["a", "b"]);
         assert!(arguments.on("layout"));
-        assert_eq!(arguments.id("uid"), 7);
+        assert_eq!(arguments.id("uid"), Some(7));
         let flags = ["-insecure-registry", "c", "-layout=false", "-insecure-registry=d", "-uid", "8"];
         let arguments = read(phase, &[&flags[..], &["-layout", "one", "two"]].concat(), &env).unwrap();
         assert_eq!(arguments.texts("insecure-registry"), ["c", "d"]);
         assert!(arguments.on("layout"));
-        assert_eq!((arguments.id("uid"), arguments.images()), (8, &["one".to_owned(), "two".to_owned()][..]));
+        assert_eq!(
+            (arguments.id("uid"), arguments.images()),
+            (Some(8), &["one".to_owned(), "two".to_owned()][..])
+        );
         let arguments = read(phase, &["one"], &[("CNB_USE_LAYOUT", "perhaps")]).unwrap();
         assert!(!arguments.on("layout"));
     }
@@ -299,7 +302,7 @@ mod tests {
         assert_eq!(exit("builder", "0.13", &["-daemon"]), Err(3));
         assert_eq!(exit("builder", "0.99", &[]), Err(11));
         assert_eq!(exit("builder", "0.13", &["-layers", "/nowhere", "-no-color"]), Err(1));
-        let creator = main(OsStr::new("creator"), &[], &Env::new(), &LAUNCHER);
-        assert!(matches!(creator, Err(PhaseError::Missing(_))));
+        let extender = main(OsStr::new("extender"), &[], &Env::new(), &LAUNCHER);
+        assert!(matches!(extender, Err(PhaseError::Missing(_))));
     }
 }

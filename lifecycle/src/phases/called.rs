@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use super::table::{Holds, Phase};
 use super::{MISSING, OF_OURS, PHASES};
 
 /// Where containers have the phases, each at a path of its own.
@@ -60,9 +61,10 @@ impl Called {
         }
     }
 
-    /// Whether programs of others run in the phase: it must not have what they must not see.
-    pub fn runs_foreign_programs(&self) -> bool {
-        PHASES.iter().any(|phase| self.name == phase.name && phase.foreign)
+    /// Whether the phase has any use of credentials: no other is to have them.
+    pub fn holds_credentials(&self) -> bool {
+        let holds = |phase: &Phase| matches!(phase.holds, Holds::Credentials | Holds::Both);
+        PHASES.iter().any(|phase| self.name == phase.name && holds(phase))
     }
 }
 
@@ -117,9 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn who_runs_foreign_programs() {
-        let foreign = |name: &str| Called { name: name.into(), args: Vec::new() }.runs_foreign_programs();
-        assert!(foreign("detector") && foreign("builder") && foreign("detect-programs"));
-        assert!(!foreign("analyzer") && !foreign("restorer") && !foreign("exporter") && !foreign("rebaser"));
+    fn who_holds_credentials() {
+        let holds = |name: &str| Called { name: name.into(), args: Vec::new() }.holds_credentials();
+        for name in ["analyzer", "restorer", "exporter", "rebaser", "creator"] {
+            assert!(holds(name), "{name}");
+        }
+        for name in
+            ["detector", "builder", "detect-programs", "describe-builder", "lifecycle", "extender", ""]
+        {
+            assert!(!holds(name), "{name}");
+        }
     }
 }

@@ -144,7 +144,7 @@ fn save_cache(
         verified,
         layers_dir: layers_dir.as_fd(),
         layers_path: &layers_path.to_string_lossy(),
-        owner: (arguments.id("uid"), arguments.id("gid")),
+        owner: call.owner(),
     };
     for step in cache::save(dir, &previous, &input)? {
         call.say(&step.to_string());
@@ -228,7 +228,7 @@ fn make(
         app_dir: app_dir.as_fd(),
         app_path: &app_path.to_string_lossy(),
         launcher: call.launcher,
-        owner: (arguments.id("uid"), arguments.id("gid")),
+        owner: call.owner(),
         process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
         exec_env: exec_env.as_deref(),
         platform_api: call.api,

@@ -58,6 +58,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("runs", "", P("<layers>/detect-runs.toml")),
     ("scratch", "", P("")),
     ("skip-layers", "CNB_SKIP_LAYERS", Switch),
+    ("skip-restore", "CNB_SKIP_RESTORE", Switch),
     ("stack", "CNB_STACK_PATH", P("/cnb/stack.toml")),
     ("system", "CNB_SYSTEM_PATH", P("/cnb/system.toml")),
     ("tag", "", Texts),

@@ -164,15 +164,23 @@ pub fn layout_path(dir: &Path, reference: &Reference) -> PathBuf {
     }
 }
 
-/// Docker's configuration (`DOCKER_CONFIG`, else `HOME/.docker`), and above it `CNB_REGISTRY_AUTH` (Platform API, "Registry
+fn set<'a>(env: &'a Env, name: &str) -> Option<&'a OsStr> {
+    env.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(|value| value.as_os_str())
+}
+
+/// Where Docker's configuration is looked for: in `DOCKER_CONFIG`, else in `HOME/.docker`.
+pub(super) fn credentials_file(env: &Env) -> Option<PathBuf> {
+    let folder = set(env, "DOCKER_CONFIG").map(PathBuf::from);
+    let folder = folder.or_else(|| Some(Path::new(set(env, "HOME")?).join(".docker")))?;
+    Some(folder.join("config.json"))
+}
+
+/// Docker's configuration, and above it `CNB_REGISTRY_AUTH` (Platform API, "Registry
 /// Authentication").
 pub(super) fn auth(env: &Env) -> Result<AuthFile, ImagesError> {
-    let get = |name: &str| env.get(OsStr::new(name)).filter(|value| !value.is_empty());
-    let folder = get("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = folder.or_else(|| Some(Path::new(get("HOME")?).join(".docker")));
     let mut file = Value::Null;
     let mut path = String::from("CNB_REGISTRY_AUTH");
-    if let Some(config) = folder.map(|folder| folder.join("config.json")) {
+    if let Some(config) = credentials_file(env) {
         let shown = config.display().to_string();
         if let Some(bytes) = file::read_bytes(&config)? {
             // Parsed alone first: an error must say in which of the two places it is.
@@ -182,7 +190,7 @@ pub(super) fn auth(env: &Env) -> Result<AuthFile, ImagesError> {
         }
     }
     let mut auths = file.get("auths").and_then(Value::as_object).cloned().unwrap_or_default();
-    if let Some(variable) = get(super::CREDENTIALS_VARIABLE) {
+    if let Some(variable) = set(env, super::CREDENTIALS_VARIABLE) {
         auths.extend(of_variable(variable).ok_or(ImagesError::Variable)?);
     }
     let text = json!({ "auths": auths }).to_string();

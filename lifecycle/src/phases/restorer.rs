@@ -93,7 +93,8 @@ impl Layers {
 fn owner(call: &Call<'_>) -> SingleOwner {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     if uid.is_root() {
-        return SingleOwner { uid: call.arguments.id("uid"), gid: call.arguments.id("gid") };
+        let (uid, gid) = call.owner();
+        return SingleOwner { uid, gid };
     }
     SingleOwner { uid: uid.as_raw(), gid: gid.as_raw() }
 }

@@ -3,7 +3,9 @@
 use coracle_cnb::ApiVersion;
 
 use super::{Call, PhaseError};
-use super::{analyzer, builder, describe_builder, detect_programs, detector, exporter, rebaser, restorer};
+use super::{
+    analyzer, builder, creator, describe_builder, detect_programs, detector, exporter, rebaser, restorer,
+};
 use crate::api::{PLATFORM_APIS, PlatformApis, REBASER_APIS};
 
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
@@ -13,9 +15,21 @@ pub(super) struct Phase {
     pub(super) images: Names,
     /// The Platform APIs that it speaks.
     pub(super) apis: PlatformApis,
-    /// Whether programs of buildpacks run in it.
-    pub(super) foreign: bool,
+    pub(super) holds: Holds,
     pub(super) run: fn(&Call<'_>) -> Result<(), PhaseError>,
+}
+
+/// What of two things that must never meet is in a phase: programs of buildpacks, and credentials for registries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// Credentials; no programs but ours.
+    Credentials,
+    /// Programs; no credentials.
+    Programs,
+    /// Both, kept apart.
+    Both,
+    /// Whatever `coracle build` has seen to, and no credentials.
+    Neither,
 }
 
 /// A flag of a phase, and the Platform APIs that have it.
@@ -79,7 +93,7 @@ pub(super) const PHASES: &[Phase] = &[
         ],
         images: Names::One,
         apis: PLATFORM_APIS,
-        foreign: false,
+        holds: Holds::Credentials,
         run: analyzer::run,
     },
     Phase {
@@ -87,7 +101,7 @@ pub(super) const PHASES: &[Phase] = &[
         flags: &[always("buildpacks"), always("description"), always("layers"), always("order")],
         images: Names::None,
         apis: PLATFORM_APIS,
-        foreign: false,
+        holds: Holds::Neither,
         run: describe_builder::run,
     },
     Phase {
@@ -105,7 +119,7 @@ pub(super) const PHASES: &[Phase] = &[
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
-        foreign: true,
+        holds: Holds::Neither,
         run: detect_programs::run,
     },
     Phase {
@@ -126,7 +140,7 @@ pub(super) const PHASES: &[Phase] = &[
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
-        foreign: true,
+        holds: Holds::Programs,
         run: detector::run,
     },
     Phase {
@@ -147,7 +161,7 @@ pub(super) const PHASES: &[Phase] = &[
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
-        foreign: false,
+        holds: Holds::Credentials,
         run: restorer::run,
     },
     Phase {
@@ -165,7 +179,7 @@ pub(super) const PHASES: &[Phase] = &[
         ],
         images: Names::None,
         apis: PLATFORM_APIS,
-        foreign: true,
+        holds: Holds::Programs,
         run: builder::run,
     },
     Phase {
@@ -192,8 +206,40 @@ pub(super) const PHASES: &[Phase] = &[
         ],
         images: Names::Some,
         apis: PLATFORM_APIS,
-        foreign: false,
+        holds: Holds::Credentials,
         run: exporter::run,
+    },
+    Phase {
+        name: "creator",
+        flags: &[
+            always("app"),
+            since(11, "build-config"),
+            always("buildpacks"),
+            always("cache-dir"),
+            always("gid"),
+            since(13, "insecure-registry"),
+            always("layers"),
+            since(12, "layout"),
+            since(12, "layout-dir"),
+            always("order"),
+            always("platform"),
+            always("previous-image"),
+            always("process-type"),
+            always("project-metadata"),
+            always("report"),
+            since(12, "run"),
+            always("run-image"),
+            always("scratch"),
+            always("skip-restore"),
+            always("stack"),
+            since(15, "system"),
+            always("tag"),
+            always("uid"),
+        ],
+        images: Names::One,
+        apis: PLATFORM_APIS,
+        holds: Holds::Both,
+        run: creator::run,
     },
     Phase {
         name: "rebaser",
@@ -211,7 +257,7 @@ pub(super) const PHASES: &[Phase] = &[
         ],
         images: Names::Some,
         apis: REBASER_APIS,
-        foreign: false,
+        holds: Holds::Credentials,
         run: rebaser::run,
     },
 ];
@@ -220,4 +266,4 @@ pub(super) const PHASES: &[Phase] = &[
 pub(super) const OF_OURS: &[&str] = &["describe-builder", "detect-programs"];
 
 /// Phases of the specification that are not here yet.
-pub(super) const MISSING: &[&str] = &["creator", "extender"];
+pub(super) const MISSING: &[&str] = &["extender"];

@@ -1,0 +1,59 @@
+//! `creator`: analyze, detect, restore, build and export, one after the other in one process (Platform API, "creator").
+//!
+//! What a phase comes to goes on in memory. The documents are written for whoever reads them afterwards and not read again: programs of
+//! buildpacks can write to them, and this process has credentials that those programs do not have.
+
+use std::path::Path;
+
+use super::analyzer::analyze_images;
+use super::builder::build_group;
+use super::detector::detect_group;
+use super::exporter::{Documents, PlatformDocuments, export_image};
+use super::images::{Images, credentials_file};
+use super::outputs::Outputs;
+use super::restorer::restore_layers;
+use super::{Call, PhaseError, exposed};
+use crate::detect::Detected;
+use crate::file;
+
+pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
+    let arguments = &call.arguments;
+    let outputs = Outputs::of(arguments)?;
+    let platform = PlatformDocuments::read(call)?;
+    let images = Images::new(call)?;
+    tell_what_is_exposed(call);
+
+    call.say("===> ANALYZING");
+    let analyzed = analyze_images(call, &images, &outputs.names)?;
+    file::write_document(&arguments.path("analyzed"), &analyzed)?;
+
+    call.say("===> DETECTING");
+    let Detected { group, plan } = detect_group(call, &analyzed)?;
+    file::write_document(&arguments.path("group"), &group)?;
+    file::write_document(&arguments.path("plan"), &plan)?;
+    if !group.group_extensions.is_empty() {
+        return Err(PhaseError::CreateExtensions);
+    }
+
+    if !call.skips_layers() || call.api >= STORE_COMES_BACK {
+        call.say("===> RESTORING");
+        restore_layers(call, &group, &analyzed)?;
+    }
+
+    call.say("===> BUILDING");
+    let metadata = build_group(call, &group, &plan, &analyzed)?;
+
+    call.say("===> EXPORTING");
+    // Whatever programs of buildpacks could write to is read again before it is believed: the cache too.
+    let verified = [];
+    export_image(call, &images, &outputs, Documents { group, metadata, analyzed, platform }, &verified)
+}
+
+/// Since this Platform API, what buildpacks stored comes back also where layers do not.
+const STORE_COMES_BACK: coracle_cnb::ApiVersion = coracle_cnb::ApiVersion::new(0, 10);
+
+/// Warns of credentials that programs of buildpacks can read although this process keeps its own to itself.
+fn tell_what_is_exposed(call: &Call<'_>) {
+    let config = credentials_file(call.env).and_then(|path| exposed::file(&path));
+    config.iter().chain(&exposed::processes(Path::new("/proc"))).for_each(|text| call.warn(text));
+}
