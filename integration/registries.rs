@@ -4,7 +4,7 @@ use coracle_fixtures::{
     Builder, Buildpack, Compression, DockerRegistry, Entry, Gate, Image, MediaTypes, RegistryAccess, RunImage,
 };
 
-use crate::harness::{Ran, TestHome, ran};
+use crate::harness::{Ran, TestHome, coracle, ran};
 use crate::site::Site;
 
 /// An image that says which one it is, in a layer of its own.
@@ -145,6 +145,28 @@ fn a_registry_whose_authority_only_the_user_knows_is_reached_by_every_phase() {
         unfit.stderr,
         "error: could not use the certificates in /nowhere/ca.pem (SSL_CERT_FILE): it must be a file that everybody may read\n  cause: No such file or directory (os error 2)\n"
     );
+}
+
+#[test]
+fn authorities_are_looked_for_only_where_tls_is_spoken() {
+    let (plain, tls) = (DockerRegistry::open(), DockerRegistry::start(RegistryAccess::Tls));
+    plain.push(&RunImage::new().image(), "run", "latest");
+    let folder = tempfile::tempdir().expect("make a folder");
+    let analyze = |reference: &dyn Fn(&str) -> String, variables: &[(&str, &str)]| {
+        let mut command = std::process::Command::new(coracle());
+        command.args(["lifecycle", "analyzer", "-layers"]).arg(folder.path());
+        command.args(["-run-image", &reference("run"), &reference("app")]);
+        command.env_clear().env("CNB_PLATFORM_API", "0.13").envs(variables.iter().copied());
+        ran(command.output().expect("start the analyzer"))
+    };
+    let nowhere = [("SSL_CERT_FILE", "/nowhere/ca.pem"), ("SSL_CERT_DIR", "/nowhere/certs")];
+    let found = analyze(&|name| plain.reference(name), &nowhere);
+    assert_eq!(found.code, Some(0), "{}", found.stderr);
+    let refused = analyze(&|name| tls.reference(name).replace("127.0.0.1", "127.1"), &nowhere);
+    let expected = "no certificate authorities were found; looked in /nowhere/ca.pem, /nowhere/certs \
+        (as SSL_CERT_FILE and SSL_CERT_DIR say); install them (package ca-certificates), or name a file with them in \
+        SSL_CERT_FILE";
+    assert!(refused.code == Some(32) && refused.stderr.contains(expected), "{}", refused.stderr);
 }
 
 #[test]

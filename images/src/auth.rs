@@ -23,6 +23,10 @@ pub enum Credentials {
     },
     /// By a token made elsewhere.
     Bearer(String),
+    /// By what the registry's token server makes of a token: see [Token Authentication: OAuth2].
+    ///
+    /// [Token Authentication: OAuth2]: https://distribution.github.io/distribution/spec/auth/oauth/
+    Identity(String),
 }
 
 impl fmt::Debug for Credentials {
@@ -31,6 +35,7 @@ impl fmt::Debug for Credentials {
             Self::Anonymous => "Anonymous",
             Self::Basic { .. } => "Basic(hidden)",
             Self::Bearer(_) => "Bearer(hidden)",
+            Self::Identity(_) => "Identity(hidden)",
         })
     }
 }
@@ -97,16 +102,18 @@ impl AuthFile {
     /// The credentials for a registry, or for a repository written after it, the most exact entry counting.
     #[must_use]
     pub fn lookup(&self, registry: &str) -> Credentials {
+        self.entry(registry).map_or(Credentials::Anonymous, |(_, credentials)| credentials.clone())
+    }
+
+    /// As [`AuthFile::lookup`], with what the entry is called.
+    pub(crate) fn entry(&self, registry: &str) -> Option<(&str, &Credentials)> {
         let wanted = registry_of(registry);
         let mut name = wanted.as_str();
         loop {
-            if let Some(found) = self.entries.get(name) {
-                return found.clone();
+            if let Some((name, found)) = self.entries.get_key_value(name) {
+                return Some((name, found));
             }
-            match name.rsplit_once('/') {
-                Some((shorter, _)) => name = shorter,
-                None => return Credentials::Anonymous,
-            }
+            name = name.rsplit_once('/')?.0;
         }
     }
 
@@ -128,6 +135,7 @@ impl AuthFile {
                     json!({ "auth": STANDARD.encode(format!("{user}:{password}")) })
                 }
                 Credentials::Bearer(token) => json!({ "registrytoken": token }),
+                Credentials::Identity(token) => json!({ "identitytoken": token }),
             };
             auths.insert(key.to_owned(), entry);
         }
@@ -139,6 +147,10 @@ fn credentials(entry: &Map<String, Value>) -> Result<Option<Credentials>, ()> {
     let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     if let Some(token) = text("registrytoken") {
         return Ok(Some(Credentials::Bearer(token.to_owned())));
+    }
+    // Beside it there is a name without a password.
+    if let Some(token) = text("identitytoken") {
+        return Ok(Some(Credentials::Identity(token.to_owned())));
     }
     if let Some(auth) = text("auth") {
         let bytes = STANDARD.decode(auth.trim()).map_err(drop)?;
@@ -179,6 +191,7 @@ mod tests {
                 "localhost:5000":{"username":"u","password":"p"},
                 "example.org/team":{"auth":"eDp5"},
                 "example.org":{"registrytoken":"t"},
+                "azure.example.org":{"auth":"MDA6","identitytoken":"long-lived"},
                 "empty.example.org":{}},
                 "credHelpers":{"x":"y"}}"#,
         )
@@ -194,24 +207,30 @@ mod tests {
         assert_eq!(file.lookup("localhost:5000"), basic("u", "p"));
         assert_eq!(file.lookup("example.org/team/app"), basic("x", "y"));
         assert_eq!(file.lookup("example.org/team2"), Credentials::Bearer("t".into()));
+        assert_eq!(file.lookup("azure.example.org"), Credentials::Identity("long-lived".into()));
         assert_eq!(file.lookup("empty.example.org"), Credentials::Anonymous);
         assert_eq!(file.lookup("other.example.org"), Credentials::Anonymous);
     }
 
     #[test]
     fn subset_holds_nothing_else() {
-        let text = file().for_registries(&["example.org", "docker.io"]);
+        let text = file().for_registries(&["example.org", "docker.io", "azure.example.org"]);
         let subset = AuthFile::parse(text.as_bytes()).unwrap();
         assert_eq!(subset.lookup("example.org/team"), basic("x", "y"));
         assert_eq!(subset.lookup("docker.io"), basic("a", "b:c"));
+        assert_eq!(subset.lookup("azure.example.org"), Credentials::Identity("long-lived".into()));
         assert_eq!(subset.lookup("localhost:5000"), Credentials::Anonymous);
         assert_eq!(AuthFile::parse(file().for_registries(&[]).as_bytes()).unwrap(), AuthFile::default());
     }
 
     #[test]
     fn secrets_are_not_shown() {
-        let shown = format!("{:?} {:?}", file(), file().lookup("docker.io"));
-        assert!(!shown.contains("b:c") && shown.contains("localhost:5000"), "{shown}");
+        let shown = ["docker.io", "azure.example.org"].map(|name| format!("{:?}", file().lookup(name)));
+        let shown = format!("{:?} {}", file(), shown.concat());
+        assert!(
+            !shown.contains("b:c") && !shown.contains("long-lived") && shown.contains("localhost:5000"),
+            "{shown}"
+        );
         let error = AuthFile::parse(br#"{"auths":{"r":{"auth":"secret!"}}}"#).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"));
         assert!(AuthFile::parse(b"[]").is_err() && AuthFile::parse(b"{").is_err());

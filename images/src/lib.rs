@@ -22,7 +22,7 @@ pub use digest::{Digest, DigestError, Hashing};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};
 pub use image::{Image, ImageError, Layer};
 pub use reference::{DOCKER_HUB, Reference, ReferenceError};
-pub use registry::{Pushed, Registry, RegistryError, RegistryOptions};
+pub use registry::{IdentityError, Pushed, Registry, RegistryError, RegistryOptions};
 pub use store::{
     Blob, BlobWriter, FileError, IngestError, LayerSlot, LayoutError, ReceiveError, StagedLayer, Store,
     StoreError, ingest_layer, read_layout, write_layout, write_sparse_layout,

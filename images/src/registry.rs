@@ -6,31 +6,34 @@
 //! [OCI distribution specification]: https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 
 mod blob;
+mod client;
 mod error;
+mod identity;
 mod push;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use oci_client::Client;
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use tokio::runtime::Runtime;
 
-use crate::auth::{AuthFile, Credentials};
+use crate::auth::AuthFile;
 use crate::digest::Digest;
 use crate::document::{Index, Platform, media};
 use crate::image::{Image, parse_manifest};
 use crate::reference::Reference;
 
 pub use error::RegistryError;
+pub use identity::IdentityError;
 pub use push::Pushed;
+
+use client::{Clients, Leave, split_certificates};
 
 const ACCEPT: [&str; 4] =
     [media::OCI_MANIFEST, media::DOCKER_MANIFEST, media::OCI_INDEX, media::DOCKER_INDEX];
@@ -64,7 +67,7 @@ pub struct Registry {
     runtime: Arc<Runtime>,
     options: Arc<RegistryOptions>,
     certificates: Arc<Vec<Vec<u8>>>,
-    clients: Arc<Mutex<HashMap<String, Client>>>,
+    clients: Arc<Mutex<Clients>>,
 }
 
 impl fmt::Debug for Registry {
@@ -226,16 +229,37 @@ impl Registry {
         }
     }
 
-    /// Runs one request, again after a pause if the failure may pass.
+    /// Runs one request that reads, again after a pause if the failure may pass.
     pub(crate) fn ask<T>(
         &self,
         act: &'static str,
         reference: &Reference,
         request: impl AsyncFn(Client, oci_client::Reference, RegistryAuth) -> Result<T, OciDistributionError>,
     ) -> Result<T, RegistryError> {
-        let (client, name, auth) = self.connect(act, reference)?;
+        self.ask_for(Leave::Read, act, reference, request)
+    }
+
+    /// As [`Registry::ask`], for a request that writes.
+    pub(crate) fn ask_to_write<T>(
+        &self,
+        act: &'static str,
+        reference: &Reference,
+        request: impl AsyncFn(Client, oci_client::Reference, RegistryAuth) -> Result<T, OciDistributionError>,
+    ) -> Result<T, RegistryError> {
+        self.ask_for(Leave::Write, act, reference, request)
+    }
+
+    fn ask_for<T>(
+        &self,
+        leave: Leave,
+        act: &'static str,
+        reference: &Reference,
+        request: impl AsyncFn(Client, oci_client::Reference, RegistryAuth) -> Result<T, OciDistributionError>,
+    ) -> Result<T, RegistryError> {
+        let name = client::name(reference);
         let mut pauses = PAUSES.iter();
         loop {
+            let (client, auth) = self.connect(leave, act, reference)?;
             let attempt = async {
                 client.store_auth_if_needed(name.resolve_registry(), &auth).await;
                 request(client.clone(), name.clone(), auth.clone()).await
@@ -253,58 +277,6 @@ impl Registry {
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
-
-    fn connect(
-        &self,
-        act: &'static str,
-        reference: &Reference,
-    ) -> Result<(Client, oci_client::Reference, RegistryAuth), RegistryError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let (registry, repository) = (reference.registry.clone(), reference.repository.clone());
-        let client = match clients.get(&registry) {
-            Some(client) => client.clone(),
-            None => {
-                let client = Client::try_from(self.configuration(reference))
-                    .map_err(|source| RegistryError::request(act, reference, source))?;
-                clients.insert(registry.clone(), client.clone());
-                client
-            }
-        };
-        let name = match (&reference.digest, &reference.tag) {
-            (Some(digest), _) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
-            (None, tag) => {
-                let tag = tag.clone().unwrap_or_else(|| "latest".to_owned());
-                oci_client::Reference::with_tag(registry, repository, tag)
-            }
-        };
-        let auth = match self.options.auth.lookup(&reference.name()) {
-            Credentials::Anonymous => RegistryAuth::Anonymous,
-            Credentials::Basic { user, password } => RegistryAuth::Basic(user, password),
-            Credentials::Bearer(token) => RegistryAuth::Bearer(token),
-        };
-        Ok((client, name, auth))
-    }
-
-    fn configuration(&self, reference: &Reference) -> ClientConfig {
-        let plain = reference.is_loopback() || self.options.insecure.contains(&reference.registry);
-        let certificate =
-            |data: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: data.clone() };
-        let mut config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            use_monolithic_push: true,
-            extra_root_certificates: self.certificates.iter().map(certificate).collect(),
-            connect_timeout: Some(Duration::from_secs(20)),
-            read_timeout: Some(Duration::from_secs(60)),
-            user_agent: concat!("coracle/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        };
-        if reference.is_loopback() {
-            // A proxy set here, and not used for this machine's own ports, keeps the environment's away from them.
-            config.http_proxy = Some("http://127.0.0.1:9".to_owned());
-            config.no_proxy = Some("localhost,127.0.0.0/8,::1".to_owned());
-        }
-        config
-    }
 }
 
 fn as_index(bytes: &[u8]) -> Option<Index> {
@@ -319,16 +291,6 @@ fn offered(index: &Index) -> String {
     let platforms: Vec<String> =
         index.manifests.iter().filter_map(|m| m.platform.as_ref()).map(Platform::to_string).collect();
     if platforms.is_empty() { "none".to_owned() } else { platforms.join(", ") }
-}
-
-/// The client takes one certificate at a time.
-fn split_certificates(text: &str) -> Vec<Vec<u8>> {
-    const END: &str = "-----END CERTIFICATE-----";
-    text.split_inclusive(END)
-        .filter_map(|part| part.find("-----BEGIN CERTIFICATE-----").map(|start| &part[start..]))
-        .filter(|part| part.ends_with(END))
-        .map(|part| format!("{part}\n").into_bytes())
-        .collect()
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use coracle_authorities::NOBODY;
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 
+use super::identity::IdentityError;
 use crate::digest::Digest;
 use crate::image::ImageError;
 use crate::reference::Reference;
@@ -42,6 +44,17 @@ pub enum RegistryError {
         /// Cause.
         #[source]
         source: Box<OciDistributionError>,
+    },
+    /// The registry's token server gives no access for the identity token.
+    #[error("cannot {act} `{reference}`")]
+    Identity {
+        /// The deed.
+        act: &'static str,
+        /// The image.
+        reference: String,
+        /// Cause.
+        #[source]
+        source: Box<IdentityError>,
     },
     /// There is no trusted TLS to be had.
     #[error("cannot {act} `{reference}`: {advice}")]
@@ -150,7 +163,11 @@ impl RegistryError {
     /// Whether the registry refused access.
     #[must_use]
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Denied { .. })
+        match self {
+            Self::Denied { .. } => true,
+            Self::Identity { source, .. } => source.is_denied(),
+            _ => false,
+        }
     }
 
     pub(crate) fn request(act: &'static str, reference: &Reference, source: OciDistributionError) -> Self {
@@ -158,22 +175,27 @@ impl RegistryError {
         match status(&source) {
             Some(404) => Self::Missing { act, reference },
             Some(401 | 403) => Self::Denied { act, reference, source: Box::new(source) },
-            _ => match tls_failure(&source) {
-                Some(text) if text.contains("certificate") => {
-                    let advice =
-                        "its certificate is not trusted; name a file with its authority in SSL_CERT_FILE";
-                    Self::Tls { act, reference, advice: advice.to_owned(), source: Box::new(source) }
-                }
-                Some(_) => {
-                    let advice = format!(
-                        "it does not answer with TLS; if {host} speaks plain HTTP: --insecure-registry {host}"
-                    );
-                    Self::Tls { act, reference, advice, source: Box::new(source) }
-                }
+            _ => match tls_advice(&source, host) {
+                Some(advice) => Self::Tls { act, reference, advice, source: Box::new(source) },
                 None => Self::Request { act, reference, source: Box::new(source) },
             },
         }
     }
+}
+
+/// What to do where TLS failed: see [`tls_failure`].
+pub(super) fn tls_advice(error: &(dyn std::error::Error + 'static), host: &str) -> Option<String> {
+    let text = tls_failure(error)?;
+    if let Some((_, places)) = text.split_once(NOBODY) {
+        return Some(format!(
+            "{NOBODY}{places}; install them (package ca-certificates), or name a file with them in SSL_CERT_FILE"
+        ));
+    }
+    Some(if text.contains("certificate") {
+        "its certificate is not trusted; name a file with its authority in SSL_CERT_FILE".to_owned()
+    } else {
+        format!("it does not answer with TLS; if {host} speaks plain HTTP: --insecure-registry {host}")
+    })
 }
 
 /// The HTTP status behind an error, as far as the client lets it through.
@@ -214,7 +236,7 @@ pub(crate) fn may_pass(error: &OciDistributionError) -> bool {
 }
 
 /// How TLS failed over what the other side presents, an unknown certificate for one: that is so the next time too.
-fn tls_failure(error: &OciDistributionError) -> Option<String> {
+pub(super) fn tls_failure(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         cause = match error.downcast_ref::<io::Error>() {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+mod identity;
+
 use super::*;
+use crate::auth::Credentials;
 use crate::config::Config;
 use crate::document::Descriptor;
 
@@ -21,6 +24,14 @@ struct State {
     basic: Option<String>,
     bearer: bool,
     read_only: bool,
+    /// Where tokens are to be had, if not here.
+    realm: Option<String>,
+    /// The only identity token that is taken, and what is answered to it.
+    identity: (&'static str, &'static str),
+    /// Status of all answers of the token server.
+    token_status: Option<u16>,
+    /// What the token server was sent.
+    forms: Vec<String>,
     /// Answers to manifests lack the Location that the specification asks for, as those of some registries do.
     nowhere: bool,
 }
@@ -65,7 +76,10 @@ impl Server {
     }
 
     fn serve(&self, mut stream: TcpStream) -> Option<()> {
-        let request = read_request(&stream)?;
+        let Some(request) = read_request(&stream) else {
+            // What is no text is TLS, and is answered as other servers do.
+            return stream.write_all(b"HTTP/1.1 400 X\r\n\r\n").ok();
+        };
         let answer = self.answer(&request);
         let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status);
         head += &format!("Content-Length: {}\r\n", answer.body.len());
@@ -85,6 +99,20 @@ impl Server {
         state.log.push(format!("{} {}", request.method, request.path));
         let authorization = request.headers.get("authorization").cloned().unwrap_or_default();
         if request.path.starts_with("/token") {
+            if let Some(status) = state.token_status {
+                let mut elsewhere = answer(status);
+                elsewhere.headers.push(format!("Location: {}", state.realm.clone().unwrap_or_default()));
+                return elsewhere;
+            }
+            if request.method == "POST" {
+                let form = String::from_utf8_lossy(&request.body).into_owned();
+                let (wanted, body) = state.identity;
+                let good = form.split('&').any(|pair| pair == format!("refresh_token={wanted}"));
+                state.forms.push(form);
+                let mut token = answer(if good { 200 } else { 400 });
+                token.body = if good { body.as_bytes().to_vec() } else { Vec::new() };
+                return token;
+            }
             let good = state.basic.as_ref().is_none_or(|basic| *basic == authorization);
             let mut token = answer(if good { 200 } else { 401 });
             token.body = br#"{"token":"opaque"}"#.to_vec();
@@ -93,7 +121,10 @@ impl Server {
         let (allowed, challenge) = if state.bearer {
             (
                 authorization == "Bearer opaque",
-                format!("Bearer realm=\"http://{}/token\",service=\"x\"", self.host),
+                match &state.realm {
+                    Some(realm) => format!("Bearer realm=\"{realm}\",service=\"x\""),
+                    None => format!("Bearer realm=\"http://{}/token\",service=\"x\"", self.host),
+                },
             )
         } else {
             (state.basic.as_ref().is_none_or(|basic| *basic == authorization), "Basic realm=\"x\"".to_owned())

@@ -44,7 +44,9 @@ pub enum ImagesError {
         source: AuthError,
     },
     /// The variable holds no credentials. What it says is not repeated.
-    #[error("CNB_REGISTRY_AUTH is not a JSON object of registries with `Basic …` or `Bearer …`")]
+    #[error(
+        "CNB_REGISTRY_AUTH is not a JSON object of registries with `Basic …`, `Bearer …` or `X-Identity …`"
+    )]
     Variable,
     /// A file could not be read.
     #[error(transparent)]
@@ -205,6 +207,7 @@ fn of_variable(variable: &OsStr) -> Option<Map<String, Value>> {
         let entry = match scheme.to_ascii_lowercase().as_str() {
             "basic" => json!({ "auth": word.trim() }),
             "bearer" => json!({ "registrytoken": word.trim() }),
+            "x-identity" => json!({ "identitytoken": word.trim() }),
             _ => return None,
         };
         Some((registry.clone(), entry))
@@ -247,7 +250,10 @@ mod tests {
         let config = dir.path().join("config.json");
         std::fs::write(&config, r#"{"auths":{"a.org":{"auth":"YTpi"},"b.org":{"auth":"YTpi"}}}"#).unwrap();
         let mut env: Env = [("DOCKER_CONFIG".into(), dir.path().into())].into();
-        env.insert("CNB_REGISTRY_AUTH".into(), r#"{"a.org":"Basic eDp5","c.org":"Bearer t"}"#.into());
+        env.insert(
+            "CNB_REGISTRY_AUTH".into(),
+            r#"{"a.org":"Basic eDp5","c.org":"Bearer t","d.org":"X-Identity i"}"#.into(),
+        );
         let read = auth(&env).unwrap();
         let basic = |user: &str, password: &str| coracle_images::Credentials::Basic {
             user: user.into(),
@@ -256,7 +262,8 @@ mod tests {
         assert_eq!(read.lookup("a.org"), basic("x", "y"));
         assert_eq!(read.lookup("b.org"), basic("a", "b"));
         assert_eq!(read.lookup("c.org"), coracle_images::Credentials::Bearer("t".into()));
-        env.insert("CNB_REGISTRY_AUTH".into(), r#"{"a.org":"secret"}"#.into());
+        assert_eq!(read.lookup("d.org"), coracle_images::Credentials::Identity("i".into()));
+        env.insert("CNB_REGISTRY_AUTH".into(), r#"{"a.org":"Digest secret"}"#.into());
         let error = auth(&env).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"));
         std::fs::write(&config, r#"{"auths":{"a.org":{"auth":"secret!"}}}"#).unwrap();

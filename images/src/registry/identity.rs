@@ -1,0 +1,296 @@
+//! Identity tokens: the registry's token server makes an access token of one ([Token Authentication: OAuth2]).
+//!
+//! A registry says itself where its token server is. One that was broken into could say anything, so the secret goes only
+//! to a server that belongs to the registry ([`belongs`]), never follows a redirection, and is in no error.
+//!
+//! [Token Authentication: OAuth2]: https://distribution.github.io/distribution/spec/auth/oauth/
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http_auth::ChallengeParser;
+use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::{Client, StatusCode, Url};
+use serde::Deserialize;
+
+use super::client::Leave;
+use super::{PAUSES, error};
+use crate::reference::Reference;
+
+/// As long as an access token lasts that does not say so, by the specification.
+const LASTS: u64 = 60;
+
+/// No token server says more.
+const ANSWER_LIMIT: usize = 1 << 20;
+
+/// Access to one repository.
+pub(super) struct Access {
+    pub(super) token: String,
+    pub(super) lasts: Duration,
+    /// To be shown the next time.
+    pub(super) renewed: Option<String>,
+}
+
+/// Why an identity token gives no access. No message holds a token.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// No client.
+    #[error("cannot prepare to exchange the identity token")]
+    Client {
+        /// Cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The registry or its token server does not answer.
+    #[error("{server} does not answer when asked to exchange the identity token{advice}")]
+    Ask {
+        /// Who was asked.
+        server: String,
+        /// What to do, if that is known.
+        advice: String,
+        /// Cause.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The registry has no token server.
+    #[error(
+        "{registry} names no token server, so an identity token is of no use there; log in with a password"
+    )]
+    NoServer {
+        /// The registry.
+        registry: String,
+    },
+    /// The token server is none of the registry's.
+    #[error(
+        "{registry} names the token server {server}, and {why}: the identity token was not sent; log in with a password"
+    )]
+    Stranger {
+        /// The registry.
+        registry: String,
+        /// What it named.
+        server: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The token server refuses.
+    #[error("the token server {server} refuses the identity token ({status}); log in again")]
+    Refused {
+        /// The token server.
+        server: String,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// The token server does something else.
+    #[error("the token server {server} does not exchange identity tokens ({status}); log in with a password")]
+    Unable {
+        /// The token server.
+        server: String,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// The answer has no access token.
+    #[error("the token server {server} answers without an access token")]
+    Answer {
+        /// The token server.
+        server: String,
+    },
+}
+
+impl IdentityError {
+    /// Whether another token might be taken.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(alias = "token")]
+    access_token: String,
+    expires_in: Option<u64>,
+    refresh_token: Option<String>,
+}
+
+/// Asks the registry for its token server, and that for access.
+pub(super) async fn exchange(
+    client: &Client,
+    reference: &Reference,
+    plain: bool,
+    leave: Leave,
+    token: &str,
+) -> Result<Access, IdentityError> {
+    let registry = &reference.registry;
+    let scheme = if plain { "http" } else { "https" };
+    let greeting = answer(registry, || client.get(format!("{scheme}://{registry}/v2/"))).await?;
+    let challenges = greeting.headers().get_all(WWW_AUTHENTICATE);
+    let challenge = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(realm_and_service);
+    let (realm, service) = challenge.ok_or_else(|| IdentityError::NoServer { registry: registry.clone() })?;
+    let realm = Url::parse(&realm).ok().filter(Url::has_host);
+    let realm = realm.ok_or_else(|| IdentityError::NoServer { registry: registry.clone() })?;
+    let server = shown(&realm);
+    if let Err(why) = belongs(&realm, registry, plain) {
+        return Err(IdentityError::Stranger { registry: registry.clone(), server, why });
+    }
+    let acts = if leave == Leave::Write { "pull,push" } else { "pull" };
+    let scope = format!("repository:{}:{acts}", reference.repository);
+    let mut form = vec![
+        ("grant_type", "refresh_token"),
+        ("client_id", "coracle"),
+        ("refresh_token", token),
+        ("scope", &scope),
+    ];
+    form.extend(service.as_deref().map(|service| ("service", service)));
+    let mut given = answer(&server, || client.post(realm.clone()).form(&form)).await?;
+    match given.status() {
+        StatusCode::OK => {}
+        status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            return Err(IdentityError::Refused { server, status });
+        }
+        status => return Err(IdentityError::Unable { server, status }),
+    }
+    let mut text = Vec::new();
+    while let Some(part) = given.chunk().await.map_err(|source| unanswered(&server, source))? {
+        text.extend_from_slice(&part);
+        if text.len() > ANSWER_LIMIT {
+            return Err(IdentityError::Answer { server });
+        }
+    }
+    let Ok(Answer { access_token, expires_in, refresh_token }) = serde_json::from_slice(&text) else {
+        return Err(IdentityError::Answer { server });
+    };
+    // A tenth earlier than it ends: requests under way are answered before.
+    let lasts = Duration::from_secs(expires_in.unwrap_or(LASTS)).mul_f64(0.9);
+    Ok(Access { token: access_token, lasts, renewed: refresh_token.filter(|token| !token.is_empty()) })
+}
+
+/// One request, again after a pause if the failure may pass.
+async fn answer(
+    server: &str,
+    request: impl Fn() -> reqwest::RequestBuilder,
+) -> Result<reqwest::Response, IdentityError> {
+    let mut pauses = PAUSES.iter();
+    loop {
+        let pause = pauses.next();
+        match request().send().await {
+            Ok(answer) if answer.status().is_server_error() && pause.is_some() => {}
+            Ok(answer) => return Ok(answer),
+            Err(source) if pause.is_none() || error::tls_failure(&source).is_some() => {
+                return Err(unanswered(server, source));
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(pause.copied().unwrap_or_default())).await;
+    }
+}
+
+fn unanswered(server: &str, source: reqwest::Error) -> IdentityError {
+    let advice = error::tls_advice(&source, server);
+    let advice = advice.map(|advice| format!(": {advice}")).unwrap_or_default();
+    IdentityError::Ask { server: server.to_owned(), advice, source: source.without_url() }
+}
+
+fn realm_and_service(header: &str) -> Option<(String, Option<String>)> {
+    let challenges = ChallengeParser::new(header).flatten();
+    let bearer = challenges.into_iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case("Bearer"))?;
+    let value = |name: &str| {
+        let found = bearer.params.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.to_unescaped())
+    };
+    Some((value("realm")?, value("service")))
+}
+
+/// Without what may be secret, or long.
+fn shown(realm: &Url) -> String {
+    realm.origin().ascii_serialization()
+}
+
+/// Whether a token server belongs to a registry: the same host, a host of the same domain, and TLS unless the registry
+/// itself is spoken to without. A registry behind an address has its token server there.
+fn belongs(realm: &Url, registry: &str, plain: bool) -> Result<(), &'static str> {
+    if realm.scheme() != "https" && !(plain && realm.scheme() == "http") {
+        return Err("it is not spoken to in TLS");
+    }
+    let own = Url::parse(&format!("https://{registry}")).map_err(|_| "the registry has no name")?;
+    let (Some(own), Some(host)) = (own.host_str(), realm.host_str()) else {
+        return Err("it has no name");
+    };
+    let is_local = |host: &str| address(host).is_some_and(|address| address.is_loopback());
+    let is_place = |host: &str| address(host).is_some() || !host.contains('.');
+    if own == host || is_local(own) && is_local(host) {
+        return Ok(());
+    }
+    if is_place(own) || is_place(host) {
+        return Err("that is another machine");
+    }
+    let below =
+        |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    let domain = own.split_once('.').map(|(_, domain)| domain).filter(|domain| is_owned(domain));
+    if below(own) || domain.is_some_and(below) { Ok(()) } else { Err("that is another's domain") }
+}
+
+fn address(host: &str) -> Option<IpAddr> {
+    if host == "localhost" {
+        return Some(IpAddr::from([127, 0, 0, 1]));
+    }
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
+/// Whether a domain has one owner, as far as can be told without a list of all that have not: `org` has none, and names
+/// like `co.uk` have none either.
+fn is_owned(domain: &str) -> bool {
+    match domain.rsplit('.').collect::<Vec<_>>()[..] {
+        [] | [_] => false,
+        [top, second] => top.len() > 2 || second.len() > 3,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_token_server_it_is() {
+        for (registry, realm, plain, expected) in [
+            ("index.docker.io", "https://auth.docker.io/token", false, true),
+            ("ghcr.io", "https://ghcr.io/token", false, true),
+            ("team.azurecr.io", "https://team.azurecr.io/oauth2/token", false, true),
+            ("registry.gitlab.com", "https://gitlab.com/jwt/auth", false, true),
+            ("registry.example.org:5000", "https://auth.registry.example.org/t", false, true),
+            ("localhost:5000", "http://127.0.0.1:5001/token", true, true),
+            ("10.0.0.1:5000", "http://10.0.0.1/token", true, true),
+            ("registry.example.org", "http://registry.example.org/token", false, false),
+            ("registry.example.org", "https://example.com/token", false, false),
+            ("registry.example.org", "https://evilexample.org/token", false, false),
+            ("registry.co.uk", "https://evil.co.uk/token", false, false),
+            ("example.org", "https://evil.org/token", false, false),
+            ("registry.example.org", "https://127.0.0.1/token", false, false),
+            ("registry.example.org", "https://localhost/token", false, false),
+            ("registry.example.org", "https://[fe80::1]/token", false, false),
+            ("registry.example.org", "https://169.254.169.254/token", false, false),
+            ("10.0.0.1", "https://10.0.0.2/token", false, false),
+            ("10.0.0.1", "https://x.0.0.1.example.org/token", false, false),
+            ("localhost:5000", "http://10.0.0.1/token", true, false),
+            ("registry.internal", "https://metadata.internal/token", false, false),
+        ] {
+            let found = belongs(&Url::parse(realm).unwrap(), registry, plain);
+            assert_eq!(found.is_ok(), expected, "{registry} {realm}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn challenges() {
+        let found = |header| realm_and_service(header);
+        let both = Some(("https://a/t".to_owned(), Some("s".to_owned())));
+        assert_eq!(found(r#"bearer Realm="https://a/t",service="s",scope="x""#), both);
+        assert_eq!(found(r#"Basic realm="x", Bearer realm="https://a/t",service="s""#), both);
+        assert_eq!(found(r#"Basic realm="x""#), None);
+        assert_eq!(found(r#"Bearer service="s""#), None);
+    }
+
+    #[test]
+    fn a_server_is_shown_without_what_may_be_secret() {
+        let realm = Url::parse("https://user:secret@example.org:1/token?secret=1").unwrap();
+        assert_eq!(shown(&realm), "https://example.org:1");
+    }
+}
