@@ -6,6 +6,7 @@
 mod found;
 mod outbox;
 mod pack;
+mod pattern;
 mod plan;
 mod publish;
 mod slices;
