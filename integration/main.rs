@@ -6,6 +6,7 @@ mod architecture;
 mod attack;
 mod build;
 mod builder;
+mod detect;
 mod features;
 mod golden;
 mod harness;

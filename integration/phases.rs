@@ -13,12 +13,12 @@ use crate::harness::coracle;
 const SECRET: &str = r#"{"r.example":"Basic dXNlcjpzZWNyZXQ="}"#;
 
 /// A builder's folders and an application, and the program under the names of the phases.
-struct Platform {
+pub(crate) struct Platform {
     dir: TempDir,
 }
 
 impl Platform {
-    fn new(order: &str) -> Self {
+    pub(crate) fn new(order: &str) -> Self {
         let platform = Self { dir: tempfile::tempdir().expect("make a folder") };
         for folder in ["app", "layers", "platform", "bin", "buildpacks"] {
             fs::create_dir(platform.at(folder)).expect("make a folder");
@@ -30,17 +30,17 @@ impl Platform {
         platform
     }
 
-    fn at(&self, path: &str) -> PathBuf {
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub(crate) fn write(&self, path: &str, text: &str) {
         let path = self.at(path);
         fs::create_dir_all(path.parent().expect("is below a folder")).expect("make a folder");
         fs::write(path, text).expect("write a file");
     }
 
-    fn buildpack(&self, id: &str, program: &str, script: &str) {
+    pub(crate) fn buildpack(&self, id: &str, program: &str, script: &str) {
         let dir = format!("buildpacks/{id}/1");
         self.write(
             &format!("{dir}/buildpack.toml"),
@@ -68,21 +68,21 @@ impl Platform {
     }
 
     /// The phase by its link.
-    fn phase(&self, name: &str, words: &[&str]) -> Command {
+    pub(crate) fn phase(&self, name: &str, words: &[&str]) -> Command {
         self.command(&self.at("bin").join(name), words)
     }
 
-    fn read(&self, path: &str) -> String {
+    pub(crate) fn read(&self, path: &str) -> String {
         fs::read_to_string(self.at(path)).unwrap_or_default()
     }
 }
 
-fn order(ids: &[&str]) -> String {
+pub(crate) fn order(ids: &[&str]) -> String {
     let elements = ids.iter().map(|id| format!("[[order.group]]\nid = \"{id}\"\nversion = \"1\"\n"));
     std::iter::once("[[order]]\n".to_owned()).chain(elements).collect()
 }
 
-fn ran(command: &mut Command) -> (Option<i32>, String, String) {
+pub(crate) fn ran(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().expect("start a phase");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (status.code(), text(&stdout), text(&stderr))
@@ -172,7 +172,7 @@ fn who_does_not_take_part_is_told_with_the_reason() {
         "======== Output: fails@1 (does not take part) ========\nNO-LOCKFILE\n",
         "======== Output: broken@1 (exit code 3) ========\nSEGFAULT\n",
         "======== Results ========\npass: passes@1\nfail: fails@1\n",
-        "======== Results ========\npass: passes@1\nerr:  broken@1\npass: wants@1\n",
+        "======== Results ========\npass: passes@1\nerr:  broken@1 (exit code 3)\npass: wants@1\n",
     ] {
         assert!(stdout.contains(line), "{line:?} in {stdout}");
     }

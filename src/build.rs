@@ -273,7 +273,8 @@ impl Build<'_> {
             let phase = Some(phase.to_owned());
             self.observer.event(Event::Line { stream: Stream::Out, phase, text });
         };
-        let Detected { group, runs } = self.stage.work(worker::Detect { folders: plan.folders.clone() })?;
+        let Detected { group, runs, tried } =
+            self.stage.work(worker::Detect { folders: plan.folders.clone() })?;
         if group.is_err() || plan.verbose {
             for run in runs {
                 let verdict = match run.exit {
@@ -284,6 +285,7 @@ impl Build<'_> {
                 line(format!("{}: {verdict}", run.buildpack));
                 run.output.lines().for_each(|text| line(format!("  {text}")));
             }
+            tried.iter().flat_map(|group| group.lines()).for_each(|text| line(text.to_owned()));
         }
         match group {
             Ok(buildpacks) => {

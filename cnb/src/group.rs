@@ -71,7 +71,7 @@ impl GroupElement {
 /// `group.toml` (Platform API, "group.toml").
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<GroupElement>,
     #[serde(default, rename = "group-extensions", skip_serializing_if = "Vec::is_empty")]
     pub group_extensions: Vec<GroupElement>,
@@ -175,6 +175,29 @@ pub struct BuildpackInfo {
     pub sbom_formats: Vec<String>,
     #[serde(default)]
     pub exec_env: Vec<String>,
+}
+
+/// `extension.toml` (Image Extension, "extension.toml").
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct ExtensionToml {
+    pub api: ApiVersion,
+    pub extension: BuildpackInfo,
+    #[serde(default)]
+    pub targets: Vec<Target>,
+}
+
+impl From<ExtensionToml> for BuildpackToml {
+    /// What an extension says of itself is what a buildpack could say.
+    fn from(ExtensionToml { api, extension, targets }: ExtensionToml) -> Self {
+        Self {
+            api,
+            buildpack: extension,
+            targets,
+            order: Vec::new(),
+            stacks: Vec::new(),
+            metadata: toml::Table::new(),
+        }
+    }
 }
 
 /// A licence a buildpack names.

@@ -20,8 +20,9 @@ pub use build::{
 pub use go_json::{json_of_toml, toml_of_json, write_json};
 pub use go_toml::write_toml;
 pub use group::{
-    BuildPlan, BuildpackInfo, BuildpackToml, Distro, Entry, Group, GroupElement, License, Order, OrderGroup,
-    Plan, PlanSections, Provide, Provider, Require, Stack, System, SystemBuildpacks, SystemToml, Target,
+    BuildPlan, BuildpackInfo, BuildpackToml, Distro, Entry, ExtensionToml, Group, GroupElement, License,
+    Order, OrderGroup, Plan, PlanSections, Provide, Provider, Require, Stack, System, SystemBuildpacks,
+    SystemToml, Target,
 };
 pub use ids::{ApiVersion, BuildpackId, IdError, ProcessType};
 pub use image::{

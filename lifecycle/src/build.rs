@@ -17,7 +17,7 @@ pub use compose::{ComposeError, compose, in_form_of, read_launch};
 
 use crate::api::LEGACY_BOM_FILES;
 use crate::bom;
-use crate::detect::{CatalogError, buildpack_dir, read_one};
+use crate::detect::{CatalogError, Module, buildpack_dir, read_one};
 use crate::env::{self, Env};
 use crate::file::{self, FileError};
 use crate::surroundings::Surroundings;
@@ -193,7 +193,7 @@ fn run(
     let paths = [("CNB_LAYERS_DIR", own_layers), ("CNB_BP_PLAN_PATH", plan_path)];
     let status = input
         .around
-        .command(&program, (&dir, toml), env.clone(), &paths)
+        .command(&program, (&Module::buildpack(element), &dir, toml), env.clone(), &paths)
         .map_err(file_error)?
         .args([own_layers, &input.around.platform_dir, plan_path])
         .status()

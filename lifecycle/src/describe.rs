@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_cnb::{BuildpackToml, Distro, Order};
 
-use crate::detect::{Catalog, CatalogError};
+use crate::detect::{Catalog, CatalogError, Unusable};
 use crate::file::{self, FileError};
 
 /// A builder's buildpacks and the order in which they are tried.
@@ -14,6 +14,10 @@ pub struct Description {
     pub order: Order,
     /// Every buildpack that the order can reach.
     pub buildpacks: Vec<BuildpackToml>,
+    /// Every image extension, which says the same of itself.
+    pub extensions: Vec<BuildpackToml>,
+    /// What composites have and cannot be used.
+    pub unusable: Vec<Unusable>,
     /// From `/etc/os-release` (os-release(5)); stands in for a run image that names no distribution.
     pub distro: Option<Distro>,
 }
@@ -39,14 +43,17 @@ pub enum DescribeError {
 pub fn describe(
     order: &Path,
     buildpacks_dir: &Path,
+    extensions_dir: &Path,
     os_release: &Path,
 ) -> Result<Description, DescribeError> {
     let document: Option<Order> = file::read_document("order.toml", order)?;
     let document = document.ok_or_else(|| DescribeError::NoOrder(order.to_owned()))?;
-    let catalog = Catalog::read(buildpacks_dir, &document)?;
+    let catalog = Catalog::read(buildpacks_dir, extensions_dir, &document)?;
     Ok(Description {
         order: document,
         buildpacks: catalog.buildpacks().cloned().collect(),
+        extensions: catalog.extensions().cloned().collect(),
+        unusable: catalog.unusable().cloned().collect(),
         distro: file::read_text(os_release)?.as_deref().and_then(distro),
     })
 }
@@ -63,7 +70,8 @@ fn distro(os_release: &str) -> Option<Distro> {
         let found = lines.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()?;
         Some(found.trim_matches(['"', '\'']).to_owned())
     };
-    Some(Distro { name: value("ID")?, version: value("VERSION_ID").unwrap_or_default() })
+    let (name, version) = (value("ID").unwrap_or_default(), value("VERSION_ID").unwrap_or_default());
+    (!name.is_empty() || !version.is_empty()).then_some(Distro { name, version })
 }
 
 #[cfg(test)]
@@ -74,7 +82,7 @@ mod tests {
     fn a_builder_without_an_order_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let order = dir.path().join("order.toml");
-        let refused = describe(&order, dir.path(), dir.path()).unwrap_err().to_string();
+        let refused = describe(&order, dir.path(), dir.path(), dir.path()).unwrap_err().to_string();
         let expected = "there is no `ORDER`: the image is not a builder; name one with --builder";
         assert_eq!(refused, expected.replace("ORDER", &order.display().to_string()));
     }
@@ -90,7 +98,7 @@ mod tests {
         write("a_two/2/buildpack.toml", "unreachable and broken");
         write("os-release", "NAME=\"X\"\nID=debian\nVERSION_ID=\"12\"\n");
         let path = |name: &str| dir.path().join(name);
-        let found = describe(&path("order.toml"), dir.path(), &path("os-release")).unwrap();
+        let found = describe(&path("order.toml"), dir.path(), dir.path(), &path("os-release")).unwrap();
         let ids: Vec<_> = found.buildpacks.iter().map(|toml| toml.buildpack.id.to_string()).collect();
         assert_eq!(ids, ["a/all", "a/one"]);
         assert_eq!(found.distro, Some(Distro { name: "debian".into(), version: "12".into() }));

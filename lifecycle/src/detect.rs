@@ -1,18 +1,25 @@
-//! Which buildpacks take part (Platform API, "detector").
+//! Which buildpacks, and extensions, take part (Platform API, "detector").
 //!
-//! In two halves. [`run_programs`] executes every `bin/detect` that the order can reach, in the sandbox, and only reports.
-//! [`resolve`] decides, outside, from those reports, the order and the builder's buildpack.toml files: a program that
-//! shares a user and folders with the detector cannot reach the decision.
+//! [`resolve`] goes through the order group by group and asks whoever knows ([`Reports`]) what the programs of a group said.
+//! [`Programs`] executes them, all of one group at once and none of groups that are not reached. Where foreign programs must
+//! not reach the decision, that happens in the sandbox and only what they said comes out: outside, [`resolve`] decides on
+//! that, the order, and the builder's buildpack.toml files.
 
 mod catalog;
 mod explain;
+mod module;
+mod outcome;
 mod programs;
 mod resolve;
+mod search;
+mod targets;
 mod trial;
 
-pub use catalog::{Catalog, CatalogError};
+pub use catalog::{Catalog, CatalogError, Unusable};
 pub(crate) use catalog::{buildpack_dir, read_one};
 pub use explain::{Tried, Verdict};
-pub use programs::{DetectRun, run_programs};
-pub use resolve::{Detected, ResolveError, explain, resolve};
+pub use module::Module;
+pub use programs::{DetectRun, Programs, Reports};
+pub use resolve::{Detected, Given, ResolveError, resolve};
+pub use targets::complete;
 pub use trial::Obstacle;

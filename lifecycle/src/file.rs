@@ -51,10 +51,15 @@ pub enum FileError {
 
 /// The bytes of a file, or nothing where there is none.
 pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    read(path, OFlag::empty())
+}
+
+fn read(path: &Path, flags: OFlag) -> Result<Option<Vec<u8>>, FileError> {
     use std::io::Read as _;
     let failed = |source| FileError::Read { path: path.to_owned(), source };
     // Nonblocking: foreign programs may have put a FIFO there.
-    let file = match std::fs::File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
+    let flags = (flags | OFlag::O_NONBLOCK).bits();
+    let file = match std::fs::File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
@@ -73,7 +78,17 @@ pub fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
 
 /// The text of a file, or nothing where there is none.
 pub fn read_text(path: &Path) -> Result<Option<String>, FileError> {
-    let Some(bytes) = read_bytes(path)? else { return Ok(None) };
+    text_of(path, read_bytes(path)?)
+}
+
+/// As [`read_text`], of a file of ours that a foreign program may have replaced: no link is followed to it.
+#[cfg(feature = "phases")]
+pub(crate) fn read_own_text(path: &Path) -> Result<Option<String>, FileError> {
+    text_of(path, read(path, OFlag::O_NOFOLLOW)?)
+}
+
+fn text_of(path: &Path, bytes: Option<Vec<u8>>) -> Result<Option<String>, FileError> {
+    let Some(bytes) = bytes else { return Ok(None) };
     String::from_utf8(bytes).map(Some).map_err(|error| FileError::Read {
         path: path.to_owned(),
         source: io::Error::new(io::ErrorKind::InvalidData, error),

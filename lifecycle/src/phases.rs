@@ -28,14 +28,14 @@ use std::io::Write as _;
 use std::path::Path;
 
 use coracle_cnb::{Analyzed, ApiVersion, RunImageTarget, RunToml, StackToml};
-use coracle_images::{AuthFile, Platform};
+use coracle_images::AuthFile;
 
 use crate::analyze::AnalyzeError;
 use crate::api::{EXECUTION_ENVIRONMENTS, TARGETS};
 use crate::build::{BuildError, ComposeError};
 use crate::cache::Cache;
 use crate::describe::DescribeError;
-use crate::detect::{CatalogError, ResolveError};
+use crate::detect::{self, CatalogError, Given, ResolveError};
 use crate::env::Env;
 use crate::file::{self, FileError};
 use crate::restore::RestoreError;
@@ -59,14 +59,10 @@ use table::{Holds, MISSING, Names, OF_OURS, PHASES, Phase};
 /// The variable in which platforms hand credentials over (Platform API, "Registry Authentication").
 pub const CREDENTIALS_VARIABLE: &str = "CNB_REGISTRY_AUTH";
 
-/// What the image runs on. Where analyzed.toml does not say, as before Platform API 0.12, it is what the build runs on.
+/// What the image runs on. What analyzed.toml leaves open, as before Platform API 0.12, is as where the build runs.
 fn target(analyzed: &Analyzed) -> Result<RunImageTarget, FileError> {
-    if let Some(target) = analyzed.run_image.as_ref().and_then(|image| image.target.clone()) {
-        return Ok(target);
-    }
-    let Platform { os, architecture, .. } = Platform::host();
-    let distro = crate::describe::build_distro()?;
-    Ok(RunImageTarget { os, arch: architecture, distro, ..RunImageTarget::default() })
+    let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
+    Ok(detect::complete(target, crate::describe::build_distro()?.as_ref()))
 }
 
 /// The run images that the platform offers: in run.toml, before Platform API 0.12 the one of stack.toml.
@@ -116,6 +112,7 @@ impl Call<'_> {
     ) -> Surroundings<'b> {
         Surroundings {
             buildpacks_dir: self.arguments.path("buildpacks"),
+            extensions_dir: self.arguments.path("extensions"),
             app_dir: self.arguments.path("app"),
             platform_dir: self.arguments.path("platform"),
             build_config_dir: self.arguments.path("build-config"),
@@ -124,6 +121,11 @@ impl Call<'_> {
             exec_env,
             outer_env: self.env,
         }
+    }
+
+    /// What groups are chosen for. Before Platform API 0.12 there are stacks, which the platform compares, and no targets.
+    fn given<'b>(&self, target: &'b RunImageTarget, exec_env: Option<&'b str>) -> Given<'b> {
+        Given { target: (self.api >= TARGETS).then_some(target), exec_env }
     }
 
     /// What the image is for, since Platform API 0.15.
@@ -249,12 +251,10 @@ impl PhaseError {
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),
             Self::Restore(error) => error.exit_code(),
-            Self::Detect(CatalogError::Api { .. })
-            | Self::Describe(DescribeError::Catalog(CatalogError::Api { .. })) => 12,
-            // A builder without what its order names is no failure of detection: the reference says 1.
-            Self::Detect(CatalogError::Missing { .. } | CatalogError::File { .. }) => 1,
+            Self::Describe(DescribeError::Catalog(CatalogError::Api { .. })) => 12,
+            Self::Detect(error) => error.exit_code(),
             Self::Privileges(error) => error.exit_code(),
-            Self::CreateExtensions | Self::Detect(_) | Self::Describe(_) => 22,
+            Self::CreateExtensions | Self::Describe(_) => 22,
             Self::NotDetected(error) => error.exit_code(),
             Self::Build(error) => error.exit_code(),
             Self::Compose(_) => 52,

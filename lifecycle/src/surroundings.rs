@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use coracle_cnb::{ApiVersion, BuildpackToml, RunImageTarget};
 
+use crate::detect::Module;
 use crate::env::{self, Env};
 use crate::file::FileError;
 
@@ -12,6 +13,7 @@ use crate::file::FileError;
 #[derive(Debug)]
 pub struct Surroundings<'input> {
     pub buildpacks_dir: PathBuf,
+    pub extensions_dir: PathBuf,
     pub app_dir: PathBuf,
     pub platform_dir: PathBuf,
     pub build_config_dir: PathBuf,
@@ -25,12 +27,17 @@ pub struct Surroundings<'input> {
 }
 
 impl Surroundings<'_> {
-    /// A program of the buildpack that lies in `dir`, with the environment that it gets: `inherited`, what the user and the
+    /// Where modules of this kind lie.
+    pub(crate) fn dir_of(&self, module: &Module) -> &Path {
+        if module.extension { &self.extensions_dir } else { &self.buildpacks_dir }
+    }
+
+    /// A program of the module that lies in `dir`, with the environment that it gets: `inherited`, what the user and the
     /// operator set, and `paths`, which have names since Buildpack API 0.8.
     pub(crate) fn command(
         &self,
         program: &Path,
-        (dir, toml): (&Path, &BuildpackToml),
+        (module, dir, toml): (&Module, &Path, &BuildpackToml),
         inherited: Env,
         paths: &[(&str, &Path)],
     ) -> Result<Command, FileError> {
@@ -39,7 +46,8 @@ impl Surroundings<'_> {
             env::add_platform_env(&mut env, &self.platform_dir)?;
         }
         env::add_operator_env(&mut env, &self.build_config_dir)?;
-        env.insert("CNB_BUILDPACK_DIR".into(), dir.into());
+        let own = if module.extension { "CNB_EXTENSION_DIR" } else { "CNB_BUILDPACK_DIR" };
+        env.insert(own.into(), dir.into());
         if toml.api >= ApiVersion::new(0, 8) {
             env.insert("CNB_PLATFORM_DIR".into(), self.platform_dir.as_path().into());
             env.extend(paths.iter().map(|(name, path)| ((*name).into(), (*path).into())));

@@ -44,6 +44,7 @@ fn run_at(
     let env: Env = [("PATH".into(), std::env::var_os("PATH").unwrap()), ("SECRET".into(), "s".into())].into();
     let around = Surroundings {
         buildpacks_dir: dir.join("buildpacks"),
+        extensions_dir: dir.join("extensions"),
         app_dir: dir.join("app"),
         platform_dir: dir.join("platform"),
         build_config_dir: dir.join("build-config"),

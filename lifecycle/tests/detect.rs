@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use coracle_cnb::{Group, Order, Plan};
-use coracle_lifecycle::detect::{Catalog, DetectRun, ResolveError, resolve, run_programs};
+use coracle_lifecycle::detect::{Catalog, DetectRun, Detected, Given, Programs, ResolveError, resolve};
 use coracle_lifecycle::surroundings::Surroundings;
 use serde_json::Value;
 
@@ -28,8 +28,8 @@ fn install(buildpacks: &Value, dir: &Path) {
     }
 }
 
-fn runs_of(order: &Order, dir: &Path) -> (Catalog, Vec<DetectRun>) {
-    let catalog = Catalog::read(&dir.join("buildpacks"), order).unwrap();
+fn detect(order: &Order, dir: &Path) -> (Result<Detected, ResolveError>, Vec<DetectRun>) {
+    let catalog = Catalog::read(&dir.join("buildpacks"), &dir.join("extensions"), order).unwrap();
     for folder in ["scratch", "app", "platform"] {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
     }
@@ -37,6 +37,7 @@ fn runs_of(order: &Order, dir: &Path) -> (Catalog, Vec<DetectRun>) {
         BTreeMap::from([("PATH".into(), std::env::var_os("PATH").unwrap()), ("SECRET".into(), "s".into())]);
     let around = Surroundings {
         buildpacks_dir: dir.join("buildpacks"),
+        extensions_dir: dir.join("extensions"),
         app_dir: dir.join("app"),
         platform_dir: dir.join("platform"),
         build_config_dir: dir.join("build-config"),
@@ -45,8 +46,9 @@ fn runs_of(order: &Order, dir: &Path) -> (Catalog, Vec<DetectRun>) {
         exec_env: None,
         outer_env: &outer_env,
     };
-    let runs = run_programs(&catalog, &around);
-    (catalog, runs)
+    let mut programs = Programs::new(&catalog, &around);
+    let (detected, _) = resolve(order, &catalog, Given::default(), &mut programs);
+    (detected, programs.runs)
 }
 
 /// Entries of a plan have no order of their own.
@@ -70,8 +72,7 @@ fn decides_as_the_reference_did() {
         let dir = tempfile::tempdir().unwrap();
         install(&case["buildpacks"], &dir.path().join("buildpacks"));
         let order: Order = toml::from_str(case["order.toml"].as_str().unwrap()).unwrap();
-        let (catalog, runs) = runs_of(&order, dir.path());
-        let decided = resolve(&order, &catalog, &runs, None, None);
+        let (decided, _) = detect(&order, dir.path());
         let same = match (case["exit"].as_i64().unwrap(), &decided) {
             (0, Ok(detected)) => {
                 let group: Group =
@@ -100,10 +101,10 @@ fn programs_get_their_paths_and_nothing_of_the_phase() {
     });
     install(&files, &dir.path().join("buildpacks"));
     let order: Order = toml::from_str("[[order]]\n[[order.group]]\nid = \"a/b\"\nversion = \"1\"\n").unwrap();
-    let (_, runs) = runs_of(&order, dir.path());
+    let (_, runs) = detect(&order, dir.path());
     let [run] = runs.as_slice() else { panic!("{runs:?}") };
     let platform = dir.path().join("platform");
-    let plan = dir.path().join("scratch/a_b/1/plan.toml");
+    let plan = dir.path().join("scratch/buildpack/a_b/1/plan.toml");
     assert_eq!(run.exit, 7);
     let expected = format!("{0}|{0}\n{1}|{1}\nsecret=\n", platform.display(), plan.display());
     assert_eq!(run.output, expected);

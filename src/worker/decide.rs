@@ -5,9 +5,9 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use coracle_cnb::{Analyzed, Group};
+use coracle_cnb::{Analyzed, Group, GroupElement};
 use coracle_lifecycle::describe::Description;
-use coracle_lifecycle::detect::{Catalog, DetectRun, resolve};
+use coracle_lifecycle::detect::{Catalog, DetectRun, Given, complete, resolve};
 use coracle_lifecycle::phases::DetectRuns;
 use coracle_lifecycle::{build, folder};
 use serde::de::DeserializeOwned;
@@ -52,6 +52,18 @@ pub(crate) struct Detected {
     /// The buildpacks that take part, by id and version; or the phase's exit code, and why none do.
     pub(crate) group: Result<Vec<String>, (u8, String)>,
     pub(crate) runs: Vec<DetectLine>,
+    /// What became of each group that was tried, for people.
+    pub(crate) tried: Vec<String>,
+}
+
+/// The exit code for an image that could not be extended (Platform API, "Exit Codes").
+const EXTEND: u8 = 102;
+
+fn not_extended(extensions: &[String]) -> String {
+    format!(
+        "image extensions take part ({}), and images are not extended yet: name the buildpacks with --buildpack, or take a builder without extensions",
+        extensions.join(", ")
+    )
 }
 
 /// One program's result, for people.
@@ -70,9 +82,15 @@ impl Job for Detect {
         let runs: DetectRuns = read_toml(&self.folders.out("detect-programs"), "detect-runs.toml")?;
         let analyzed: Analyzed = read_toml(&self.folders.control(), "analyzed.toml")?;
         let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
-        let catalog = Catalog::of(description.buildpacks);
-        let distro = description.distro.as_ref();
-        let group = match resolve(&description.order, &catalog, &runs.runs, target, distro) {
+        let target = complete(target, description.distro.as_ref());
+        let catalog = Catalog::of(description.buildpacks, description.extensions, description.unusable);
+        let given = Given { target: Some(&target), exec_env: None };
+        let (detected, tried) = resolve(&description.order, &catalog, given, &mut runs.runs.as_slice());
+        let group = match detected {
+            Ok(detected) if !detected.group.group_extensions.is_empty() => {
+                let extensions = detected.group.group_extensions.iter().map(GroupElement::name);
+                Err((EXTEND, not_extended(&extensions.collect::<Vec<_>>())))
+            }
             Ok(detected) => {
                 let control = self.folders.control();
                 fs::write(control.join("group.toml"), coracle_cnb::write_toml(&detected.group)?)?;
@@ -82,11 +100,12 @@ impl Job for Detect {
             Err(error) => Err((error.exit_code(), error.to_string())),
         };
         let line = |run: DetectRun| DetectLine {
-            buildpack: format!("{}@{}", run.id, run.version),
+            buildpack: run.module.to_string(),
             exit: run.exit,
             output: run.output,
         };
-        Ok(Detected { group, runs: runs.runs.into_iter().map(line).collect() })
+        let tried = tried.iter().map(ToString::to_string).collect();
+        Ok(Detected { group, runs: runs.runs.into_iter().map(line).collect(), tried })
     }
 }
 

@@ -1,146 +1,180 @@
-//! The buildpacks of a builder.
+//! The buildpacks and extensions of a builder.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{
-    ApiVersion, BuildpackId, BuildpackToml, Distro, GroupElement, Order, OrderGroup, RunImageTarget,
-};
+use coracle_cnb::{ApiVersion, BuildpackToml, ExtensionToml, GroupElement, Order, OrderGroup};
+use serde::{Deserialize, Serialize};
 
+use super::Module;
 use crate::file::{self, FileError};
+use crate::with_causes;
 
-/// Every buildpack that an order can reach, by id and version.
+/// Everything that an order can reach.
 #[derive(Debug, Clone, Default)]
 pub struct Catalog {
-    buildpacks: BTreeMap<(BuildpackId, String), BuildpackToml>,
+    modules: BTreeMap<Module, BuildpackToml>,
+    unusable: BTreeMap<Module, Unusable>,
 }
 
-/// Why the buildpacks of an order could not be looked up.
+/// A buildpack within a composite that cannot be used. That matters when it is needed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unusable {
+    pub module: Module,
+    /// Why.
+    pub why: String,
+    /// The phase's exit code where it is needed.
+    pub exit: u8,
+}
+
+/// Why what an order names could not be looked up.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// The builder does not have it.
-    #[error("look up buildpack `{name}`: there is no `{path}`")]
-    Missing { name: String, path: PathBuf },
+    #[error("look up {kind} `{name}`: there is no `{path}`")]
+    Missing { kind: &'static str, name: String, path: PathBuf },
     /// Its API is not spoken here.
-    #[error("look up buildpack `{name}`: Buildpack API {api} is not supported (supported: 0.7 to 0.12)")]
-    Api { name: String, api: ApiVersion },
-    /// Its buildpack.toml could not be read.
-    #[error("look up buildpack `{name}`")]
+    #[error("look up {kind} `{name}`: Buildpack API {api} is not supported (supported: 0.7 to 0.12)")]
+    Api { kind: &'static str, name: String, api: ApiVersion },
+    /// What it says of itself could not be read.
+    #[error("look up {kind} `{name}`")]
     File {
+        kind: &'static str,
         name: String,
         #[source]
         source: FileError,
     },
-    /// The order has image extensions.
-    #[error(
-        "image extensions are not supported: order.toml has [[order-extensions]]; remove them or use the builder's own lifecycle"
-    )]
-    Extensions,
+}
+
+impl CatalogError {
+    /// The exit code of a phase that cannot start: a builder without what its order names is no failure of detection.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Api { .. } => 12,
+            Self::Missing { .. } | Self::File { .. } => 1,
+        }
+    }
 }
 
 impl Catalog {
-    /// A catalog of buildpacks already read.
-    pub fn of(buildpacks: impl IntoIterator<Item = BuildpackToml>) -> Self {
-        let key = |toml: &BuildpackToml| (toml.buildpack.id.clone(), toml.buildpack.version.clone());
-        Self { buildpacks: buildpacks.into_iter().map(|toml| (key(&toml), toml)).collect() }
+    /// A catalog of what has been read already.
+    pub fn of(
+        buildpacks: impl IntoIterator<Item = BuildpackToml>,
+        extensions: impl IntoIterator<Item = BuildpackToml>,
+        unusable: impl IntoIterator<Item = Unusable>,
+    ) -> Self {
+        let entry = |extension| {
+            move |toml: BuildpackToml| {
+                let (id, version) = (toml.buildpack.id.clone(), toml.buildpack.version.clone());
+                (Module { id, version, extension }, toml)
+            }
+        };
+        Self {
+            modules: buildpacks
+                .into_iter()
+                .map(entry(false))
+                .chain(extensions.into_iter().map(entry(true)))
+                .collect(),
+            unusable: unusable.into_iter().map(|unusable| (unusable.module.clone(), unusable)).collect(),
+        }
     }
 
-    /// Reads `<buildpacks>/<id>/<version>/buildpack.toml` of everything the order can reach, composites included.
-    pub fn read(buildpacks_dir: &Path, order: &Order) -> Result<Self, CatalogError> {
-        if !order.order_extensions.is_empty() {
-            return Err(CatalogError::Extensions);
-        }
+    /// Reads `<buildpacks>/<id>/<version>/buildpack.toml`, or `<extensions>/<id>/<version>/extension.toml`, of everything
+    /// the order can reach, composites included.
+    ///
+    /// # Errors
+    /// [`CatalogError`] for what the order itself names. What only composites name may never be needed.
+    pub fn read(buildpacks: &Path, extensions: &Path, order: &Order) -> Result<Self, CatalogError> {
         let mut catalog = Self::default();
-        let elements =
-            |groups: &[OrderGroup]| groups.iter().flat_map(|group| group.group.clone()).collect::<Vec<_>>();
-        let mut pending = elements(&order.order);
+        for element in elements(&order.order_extensions) {
+            let module = Module::extension(&element);
+            let toml = read_module(extensions, &module)?;
+            catalog.modules.insert(module, toml);
+        }
+        let mut pending = Vec::new();
+        for element in elements(&order.order) {
+            let toml = read_one(buildpacks, &element)?;
+            pending.extend(elements(&toml.order));
+            catalog.modules.insert(Module::buildpack(&element), toml);
+        }
         while let Some(element) = pending.pop() {
-            if catalog.get(&element).is_some() {
+            let module = Module::buildpack(&element);
+            if catalog.modules.contains_key(&module) || catalog.unusable.contains_key(&module) {
                 continue;
             }
-            let toml = read_one(buildpacks_dir, &element)?;
-            pending.extend(elements(&toml.order));
-            catalog.buildpacks.insert((element.id, element.version), toml);
+            match read_one(buildpacks, &element) {
+                Ok(toml) => {
+                    pending.extend(elements(&toml.order));
+                    catalog.modules.insert(module, toml);
+                }
+                Err(error) => {
+                    let exit = if matches!(error, CatalogError::Api { .. }) { 12 } else { 22 };
+                    let unusable = Unusable { module: module.clone(), why: with_causes(&error), exit };
+                    catalog.unusable.insert(module, unusable);
+                }
+            }
         }
         Ok(catalog)
     }
 
-    /// Drops from the order, and from the composites in it, the buildpacks that are not for an execution environment (Buildpack
-    /// API, "Execution Environments").
-    pub fn leave_out_other_exec_envs(&mut self, order: &mut Order, exec_env: &str) {
-        let others: Vec<(BuildpackId, String)> = self
-            .buildpacks
-            .iter()
-            .filter(|(_, toml)| {
-                let offered = &toml.buildpack.exec_env;
-                toml.api >= crate::api::BUILDPACK_EXECUTION_ENVIRONMENTS
-                    && !offered.is_empty()
-                    && !offered.iter().any(|offered| offered == "*" || offered == exec_env)
-            })
-            .map(|(key, _)| key.clone())
-            .collect();
-        let orders = self.buildpacks.values_mut().map(|toml| &mut toml.order);
-        for group in orders.chain([&mut order.order]).flatten() {
-            group.group.retain(|element| {
-                !others.iter().any(|(id, version)| element.id == *id && element.version == *version)
-            });
-        }
-    }
-
     /// The buildpack.toml files, in order of id and version.
     pub fn buildpacks(&self) -> impl Iterator<Item = &BuildpackToml> {
-        self.buildpacks.values()
+        self.modules.iter().filter(|(module, _)| !module.extension).map(|(_, toml)| toml)
     }
 
-    /// The buildpack.toml of one element.
-    pub fn get(&self, element: &GroupElement) -> Option<&BuildpackToml> {
-        self.buildpacks.get(&(element.id.clone(), element.version.clone()))
+    /// The extension.toml files, in order of id and version.
+    pub fn extensions(&self) -> impl Iterator<Item = &BuildpackToml> {
+        self.modules.iter().filter(|(module, _)| module.extension).map(|(_, toml)| toml)
     }
 
-    /// All buildpacks with programs, by id and version: composites have none.
-    pub(crate) fn components(&self) -> impl Iterator<Item = (&BuildpackId, &str, &BuildpackToml)> {
-        let components = self.buildpacks.iter().filter(|(_, toml)| toml.order.is_empty());
-        components.map(|((id, version), toml)| (id, version.as_str(), toml))
+    /// What could not be read.
+    pub fn unusable(&self) -> impl Iterator<Item = &Unusable> {
+        self.unusable.values()
+    }
+
+    /// What a module says of itself.
+    pub(crate) fn get(&self, module: &Module) -> Option<&BuildpackToml> {
+        self.modules.get(module)
+    }
+
+    /// Why a module cannot be used.
+    pub(super) fn why_not(&self, module: &Module) -> Option<&Unusable> {
+        self.unusable.get(module)
     }
 }
 
+fn elements(groups: &[OrderGroup]) -> Vec<GroupElement> {
+    groups.iter().flat_map(|group| group.group.clone()).collect()
+}
+
 /// Reads the buildpack.toml of one element of an order or group.
-pub(crate) fn read_one(buildpacks_dir: &Path, element: &GroupElement) -> Result<BuildpackToml, CatalogError> {
-    let path = buildpack_dir(buildpacks_dir, element).join("buildpack.toml");
-    let name = element.name();
-    let toml: Option<BuildpackToml> = file::read_document("buildpack.toml", &path)
-        .map_err(|source| CatalogError::File { name: name.clone(), source })?;
-    let toml = toml.ok_or_else(|| CatalogError::Missing { name: name.clone(), path })?;
+pub(crate) fn read_one(buildpacks: &Path, element: &GroupElement) -> Result<BuildpackToml, CatalogError> {
+    read_module(buildpacks, &Module::buildpack(element))
+}
+
+/// Reads what a module in `dir` says of itself.
+pub(crate) fn read_module(dir: &Path, module: &Module) -> Result<BuildpackToml, CatalogError> {
+    let (kind, name) = (module.kind(), module.to_string());
+    let path = module_dir(dir, module).join(module.document());
+    let toml: Result<Option<BuildpackToml>, FileError> = if module.extension {
+        file::read_document::<ExtensionToml>(module.document(), &path).map(|toml| toml.map(Into::into))
+    } else {
+        file::read_document(module.document(), &path)
+    };
+    let toml = toml.map_err(|source| CatalogError::File { kind, name: name.clone(), source })?;
+    let toml = toml.ok_or_else(|| CatalogError::Missing { kind, name: name.clone(), path })?;
     if !crate::api::runs_buildpack_api(toml.api) {
-        return Err(CatalogError::Api { name, api: toml.api });
+        return Err(CatalogError::Api { kind, name, api: toml.api });
     }
     Ok(toml)
 }
 
 /// Where a buildpack lies in the builder.
-pub(crate) fn buildpack_dir(buildpacks_dir: &Path, element: &GroupElement) -> PathBuf {
-    buildpacks_dir.join(element.id.dir()).join(&element.version)
+pub(crate) fn buildpack_dir(buildpacks: &Path, element: &GroupElement) -> PathBuf {
+    module_dir(buildpacks, &Module::buildpack(element))
 }
 
-/// Whether a buildpack supports the run image's target (Platform API 0.12 and later). `build_distro` stands in for a run
-/// image that names no distribution.
-pub(crate) fn supports(toml: &BuildpackToml, target: &RunImageTarget, build_distro: Option<&Distro>) -> bool {
-    let fits = |wanted: &str, offered: &str| wanted.is_empty() || offered.is_empty() || wanted == offered;
-    if toml.targets.is_empty() {
-        // Stacks and programs say nothing that would exclude Linux, the only system run here.
-        return true;
-    }
-    let distro = target.distro.as_ref().or(build_distro);
-    toml.targets.iter().any(|supported| {
-        fits(&supported.os, &target.os)
-            && fits(&supported.arch, &target.arch)
-            && fits(&supported.variant, &target.arch_variant)
-            && (supported.distros.is_empty()
-                || distro.is_some_and(|offered| {
-                    let same = |wanted: &Distro| {
-                        wanted.name == offered.name && fits(&wanted.version, &offered.version)
-                    };
-                    supported.distros.iter().any(same)
-                }))
-    })
+/// Where a module lies in the folder of its kind.
+pub(crate) fn module_dir(dir: &Path, module: &Module) -> PathBuf {
+    dir.join(module.id.dir()).join(&module.version)
 }

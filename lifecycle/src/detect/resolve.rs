@@ -1,18 +1,29 @@
 //! The decision: which group of the order is taken, and with which plan.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use coracle_cnb::{
-    ApiVersion, BuildPlan, BuildpackId, Distro, Group, GroupElement, Order, OrderGroup, Plan, RunImageTarget,
-};
+use coracle_cnb::{BuildpackToml, Group, GroupElement, Order, OrderGroup, Plan, RunImageTarget};
 
 use super::explain::{Tried, Verdict};
+use super::outcome::{Outcome, Outcomes};
+use super::search::{Steps, TooMany};
 use super::trial::{self, Candidate};
-use super::{Catalog, DetectRun, catalog};
+use super::{Catalog, Module, Reports, targets};
 
 /// Composites may hold composites, but not without end.
 const MAX_DEPTH: usize = 64;
+
+/// Of how many groups is told what became of them.
+const MAX_TOLD: usize = 256;
+
+/// What groups are chosen for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Given<'a> {
+    /// Since Platform API 0.12: the run image's target.
+    pub target: Option<&'a RunImageTarget>,
+    /// Since Platform API 0.15: the execution environment.
+    pub exec_env: Option<&'a str>,
+}
 
 /// The group and the plan that detect settled on.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,12 +41,20 @@ pub enum ResolveError {
     /// No group passes, and a program failed in one of them (exit 21).
     #[error("no buildpack group passed detection, and a buildpack failed with an error")]
     NonePassedWithErrors,
-    /// The order names a buildpack that the catalog does not have.
-    #[error("resolve order: buildpack `{0}` is not in the builder")]
-    Unknown(String),
+    /// The order names what the catalog does not have, or nobody said what its program did.
+    #[error("resolve order: {kind} `{name}` is not in the builder, or nothing is known of its bin/detect")]
+    Unknown { kind: &'static str, name: String },
+    /// A composite has what cannot be used.
+    #[error("resolve order: {why}")]
+    Unusable { why: String, exit: u8 },
     /// Composites contain one another.
     #[error("resolve order: buildpack `{0}` contains itself")]
     Cyclic(String),
+    /// The order, or the plans of a group, can be combined in more ways than are looked at.
+    #[error(
+        "resolve order: there are too many ways to combine its groups and the alternatives (`or`) of its buildpacks' plans; name fewer buildpacks"
+    )]
+    TooMany,
 }
 
 impl ResolveError {
@@ -44,81 +63,71 @@ impl ResolveError {
         match self {
             Self::NonePassed => 20,
             Self::NonePassedWithErrors => 21,
-            Self::Unknown(_) | Self::Cyclic(_) => 22,
+            Self::Unusable { exit, .. } => *exit,
+            Self::Unknown { .. } | Self::Cyclic(_) | Self::TooMany => 22,
         }
     }
 }
 
-/// Takes the first group of the order that passes. Pure: all it knows is in its arguments. `target` and `build_distro`
-/// are the run image's target and the distribution of the build image.
+/// Takes the first group of the order that passes, asking for what programs said group by group; and what became of each
+/// group on the way. Beside what `reports` does, pure.
 pub fn resolve(
     order: &Order,
     catalog: &Catalog,
-    runs: &[DetectRun],
-    target: Option<&RunImageTarget>,
-    build_distro: Option<&Distro>,
-) -> Result<Detected, ResolveError> {
-    explain(order, catalog, runs, target, build_distro).0
-}
-
-/// As [`resolve`], and what became of each group on the way.
-pub fn explain(
-    order: &Order,
-    catalog: &Catalog,
-    runs: &[DetectRun],
-    target: Option<&RunImageTarget>,
-    build_distro: Option<&Distro>,
+    given: Given<'_>,
+    reports: &mut dyn Reports,
 ) -> (Result<Detected, ResolveError>, Vec<Tried>) {
-    let outcomes =
-        runs.iter().map(|run| ((run.id.clone(), run.version.clone()), Outcome::of(run, catalog))).collect();
-    let resolver = Resolver { catalog, outcomes, target, build_distro, tried: RefCell::default() };
-    let resolved = match resolver.order(&order.order, &[], &[], false, 0) {
+    let mut resolver = Resolver {
+        catalog,
+        given,
+        reports,
+        outcomes: Outcomes::new(),
+        mismatched: BTreeSet::new(),
+        steps: Steps::default(),
+        tried: Vec::new(),
+    };
+    let groups: Vec<Vec<Item<'_>>> = order.order.iter().map(|group| items(group, false)).collect();
+    let groups = groups.into_iter().map(|items| {
+        let extensions = (!order.order_extensions.is_empty()).then_some(&order.order_extensions);
+        extensions.map(|orders| Item::Extensions(orders)).into_iter().chain(items).collect()
+    });
+    let resolved = match resolver.order(&groups.collect::<Vec<_>>(), &[], &[], false, 0) {
         Ok(detected) => Ok(detected),
         Err(Failed::Stop(error)) => Err(error),
         Err(Failed::Group { errors: true }) => Err(ResolveError::NonePassedWithErrors),
         Err(Failed::Group { errors: false }) => Err(ResolveError::NonePassed),
     };
-    (resolved, resolver.tried.into_inner())
+    (resolved, resolver.tried)
 }
 
-/// What became of one program.
+/// What stands in a group.
+#[derive(Debug, Clone, Copy)]
+enum Item<'a> {
+    Element {
+        element: &'a GroupElement,
+        extension: bool,
+    },
+    /// The order of extensions, of which none has to take part.
+    Extensions(&'a [OrderGroup]),
+}
+
+fn items(group: &OrderGroup, extension: bool) -> Vec<Item<'_>> {
+    group.group.iter().map(|element| Item::Element { element, extension }).collect()
+}
+
+/// One member of a group being tried.
 #[derive(Debug, Clone)]
-enum Outcome {
-    Passed(BuildPlan),
-    Failed,
-    Error,
+pub(super) struct Member {
+    pub(super) module: Module,
+    pub(super) element: GroupElement,
 }
 
-impl Outcome {
-    fn of(run: &DetectRun, catalog: &Catalog) -> Self {
-        let element = GroupElement {
-            id: run.id.clone(),
-            version: run.version.clone(),
-            api: None,
-            homepage: None,
-            optional: false,
-        };
-        match run.exit {
-            100 => Self::Failed,
-            0 => match coracle_cnb::read_toml::<BuildPlan>("build plan", &run.plan_toml) {
-                Ok(plan) if catalog.get(&element).is_some_and(|toml| versions_agree(&plan, toml.api)) => {
-                    Self::Passed(plan)
-                }
-                Ok(_) | Err(_) => Self::Error,
-            },
-            _ => Self::Error,
-        }
+impl Member {
+    fn of(module: Module, element: &GroupElement, toml: &BuildpackToml) -> Self {
+        let homepage = toml.buildpack.homepage.clone().filter(|homepage| !homepage.is_empty());
+        let optional = element.optional || module.extension;
+        Self { module, element: GroupElement { api: Some(toml.api), homepage, optional, ..element.clone() } }
     }
-}
-
-/// A requirement may name its version at the top or in its metadata, not both; since Buildpack API 0.11 only there.
-fn versions_agree(plan: &BuildPlan, _api: ApiVersion) -> bool {
-    let sections = std::iter::once(&plan.sections).chain(&plan.or);
-    let mut requires = sections.flat_map(|section| &section.requires);
-    requires.all(|require| {
-        !(require.version.as_deref().is_some_and(|version| !version.is_empty())
-            && require.metadata.contains_key("version"))
-    })
 }
 
 enum Failed {
@@ -129,26 +138,36 @@ enum Failed {
     Stop(ResolveError),
 }
 
-struct Resolver<'input> {
-    catalog: &'input Catalog,
-    outcomes: BTreeMap<(BuildpackId, String), Outcome>,
-    target: Option<&'input RunImageTarget>,
-    build_distro: Option<&'input Distro>,
-    tried: RefCell<Vec<Tried>>,
+impl From<TooMany> for Failed {
+    fn from(_: TooMany) -> Self {
+        Self::Stop(ResolveError::TooMany)
+    }
 }
 
-impl Resolver<'_> {
+struct Resolver<'a> {
+    catalog: &'a Catalog,
+    given: Given<'a>,
+    reports: &'a mut dyn Reports,
+    outcomes: Outcomes,
+    /// Those that were needed and are not for the target: that is remembered, as the reference does, where they are
+    /// optional.
+    mismatched: BTreeSet<Module>,
+    steps: Steps,
+    tried: Vec<Tried>,
+}
+
+impl<'a> Resolver<'a> {
     fn order(
-        &self,
-        groups: &[OrderGroup],
-        done: &[GroupElement],
-        rest: &[GroupElement],
+        &mut self,
+        groups: &[Vec<Item<'a>>],
+        done: &[Member],
+        rest: &[Item<'a>],
         optional: bool,
         depth: usize,
     ) -> Result<Detected, Failed> {
         let mut any_errors = false;
         for group in groups {
-            let elements = [group.group.as_slice(), rest].concat();
+            let elements = [group.as_slice(), rest].concat();
             match self.group(&elements, done, depth) {
                 Err(Failed::Group { errors }) => any_errors |= errors,
                 settled => return settled,
@@ -157,67 +176,108 @@ impl Resolver<'_> {
         if optional { self.group(rest, done, depth) } else { Err(Failed::Group { errors: any_errors }) }
     }
 
-    fn group(
-        &self,
-        elements: &[GroupElement],
-        done: &[GroupElement],
-        depth: usize,
-    ) -> Result<Detected, Failed> {
+    fn group(&mut self, items: &[Item<'a>], done: &[Member], depth: usize) -> Result<Detected, Failed> {
+        self.steps.take(1 + items.len() + done.len())?;
         let mut done = done.to_vec();
-        for (index, element) in elements.iter().enumerate() {
-            if done.iter().any(|earlier| earlier.id == element.id) {
+        for (index, item) in items.iter().enumerate() {
+            let rest = &items[index + 1..];
+            let (element, module) = match *item {
+                Item::Extensions(orders) => {
+                    let groups: Vec<_> = orders.iter().map(|group| self::items(group, true)).collect();
+                    return self.order(&groups, &done, rest, true, depth);
+                }
+                Item::Element { element, extension: true } => (element, Module::extension(element)),
+                Item::Element { element, extension: false } => (element, Module::buildpack(element)),
+            };
+            let same = |earlier: &Member| {
+                earlier.module.id == module.id && earlier.module.extension == module.extension
+            };
+            self.steps.take(done.len())?;
+            if done.iter().any(same) {
                 continue;
             }
-            let Some(toml) = self.catalog.get(element) else {
-                return Err(Failed::Stop(ResolveError::Unknown(element.name())));
-            };
+            let toml = self.look_up(&module)?;
             if !toml.order.is_empty() {
                 if depth >= MAX_DEPTH {
-                    return Err(Failed::Stop(ResolveError::Cyclic(element.name())));
+                    return Err(Failed::Stop(ResolveError::Cyclic(module.to_string())));
                 }
-                return self.order(&toml.order, &done, &elements[index + 1..], element.optional, depth + 1);
+                let groups: Vec<_> = toml.order.iter().map(|group| self::items(group, false)).collect();
+                return self.order(&groups, &done, rest, element.optional, depth + 1);
             }
-            done.push(GroupElement {
-                api: Some(toml.api),
-                homepage: toml.buildpack.homepage.clone().filter(|homepage| !homepage.is_empty()),
-                ..element.clone()
-            });
+            let member = Member::of(module, element, toml);
+            let other = |target: &RunImageTarget| !targets::supports(toml, target);
+            if !member.element.optional && self.given.target.is_some_and(other) {
+                self.mismatched.insert(member.module.clone());
+            } else if !self.is_for_exec_env(toml) {
+                continue;
+            }
+            done.push(member);
         }
         self.settle(&done)
     }
 
-    fn settle(&self, done: &[GroupElement]) -> Result<Detected, Failed> {
+    fn look_up(&self, module: &Module) -> Result<&'a BuildpackToml, Failed> {
+        self.catalog.get(module).ok_or_else(|| {
+            Failed::Stop(match self.catalog.why_not(module) {
+                Some(unusable) => ResolveError::Unusable { why: unusable.why.clone(), exit: unusable.exit },
+                None => unknown(module),
+            })
+        })
+    }
+
+    /// Whether a module is for the execution environment (Buildpack API, "Execution Environments").
+    fn is_for_exec_env(&self, toml: &BuildpackToml) -> bool {
+        let offered = &toml.buildpack.exec_env;
+        let knows = toml.api >= crate::api::BUILDPACK_EXECUTION_ENVIRONMENTS && !offered.is_empty();
+        let fits = |wanted| offered.iter().any(|offered| offered == "*" || offered == wanted);
+        self.given.exec_env.is_none_or(|wanted| !knows || fits(wanted))
+    }
+
+    fn settle(&mut self, done: &[Member]) -> Result<Detected, Failed> {
+        self.ask(done)?;
         let (mut passes, mut errors, mut candidates) = (true, false, Vec::new());
         let mut tried = Tried::default();
-        for element in done {
-            let verdict = match self.outcome(element)? {
-                None => Verdict::OtherTarget,
+        for member in done {
+            let verdict = match self.outcomes.get(&member.module) {
+                _ if self.mismatched.contains(&member.module) => Verdict::OtherTarget,
                 Some(Outcome::Passed(plan)) => {
-                    candidates.push(Candidate { element, plan });
+                    candidates.push(Candidate { member, plan });
                     Verdict::Passed
                 }
                 Some(Outcome::Failed) => Verdict::Failed,
-                Some(Outcome::Error) => Verdict::Error,
+                Some(Outcome::Error(why)) => Verdict::Error(why.clone()),
+                None => return Err(Failed::Stop(unknown(&member.module))),
             };
-            if verdict != Verdict::Passed {
-                passes &= element.optional;
-                errors |= verdict != Verdict::Failed;
-            }
-            tried.results.push((element.name(), element.optional, verdict));
+            passes &= verdict == Verdict::Passed || member.element.optional;
+            errors |= matches!(verdict, Verdict::Error(_) | Verdict::OtherTarget);
+            tried.results.push((member.module.to_string(), member.element.optional, verdict));
         }
-        let detected = if passes { trial::first_that_fits(&candidates, &mut tried.obstacles) } else { None };
-        self.tried.borrow_mut().push(tried);
+        tried.no_buildpack = passes && candidates.iter().all(|candidate| candidate.member.module.extension);
+        let detected = if passes && !tried.no_buildpack {
+            trial::first_that_fits(&candidates, &mut tried.obstacles, &mut self.steps)?
+        } else {
+            None
+        };
+        if self.tried.len() < MAX_TOLD {
+            self.tried.push(tried);
+        }
         detected.ok_or(Failed::Group { errors: !passes && errors })
     }
 
-    /// What the program said; nothing where the buildpack is not for the run image's target.
-    fn outcome(&self, element: &GroupElement) -> Result<Option<&Outcome>, Failed> {
-        let unknown = || Failed::Stop(ResolveError::Unknown(element.name()));
-        let toml = self.catalog.get(element).ok_or_else(unknown)?;
-        let mismatch = self.target.is_some_and(|target| !catalog::supports(toml, target, self.build_distro));
-        if mismatch && !element.optional {
-            return Ok(None);
+    /// Asks for what is not known yet.
+    fn ask(&mut self, done: &[Member]) -> Result<(), Failed> {
+        self.steps.take(done.len())?;
+        let known = |module: &Module| self.outcomes.contains_key(module) || self.mismatched.contains(module);
+        let wanted: Vec<&Module> =
+            done.iter().map(|member| &member.module).filter(|module| !known(module)).collect();
+        if !wanted.is_empty() {
+            let runs = self.reports.of(&wanted);
+            self.outcomes.extend(runs.into_iter().map(|run| (run.module.clone(), Outcome::of(&run))));
         }
-        self.outcomes.get(&(element.id.clone(), element.version.clone())).map(Some).ok_or_else(unknown)
+        Ok(())
     }
+}
+
+fn unknown(module: &Module) -> ResolveError {
+    ResolveError::Unknown { kind: module.kind(), name: module.to_string() }
 }

@@ -4,32 +4,39 @@
 //! the same buildpack) and everything provided is required later. Optional buildpacks that stand in the way are left
 //! out and the trial is looked at again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coracle_cnb::{BuildPlan, Entry, Group, GroupElement, Plan, PlanSections, Provider, Require};
 
-use super::resolve::Detected;
+use super::resolve::{Detected, Member};
+use super::search::{self, Alternatives, Steps, TooMany};
 
-/// A buildpack that passed, with its plan.
+/// A module that passed, with its plan.
 pub(super) struct Candidate<'run> {
-    pub(super) element: &'run GroupElement,
+    pub(super) member: &'run Member,
     pub(super) plan: &'run BuildPlan,
 }
 
-/// One buildpack with the alternative that a trial took.
-#[derive(Clone)]
+impl<'run> Candidate<'run> {
+    fn alternatives(&self) -> Alternatives<'run> {
+        let sections = std::iter::once(&self.plan.sections).chain(&self.plan.or).collect();
+        Alternatives { sections, optional: self.member.element.optional }
+    }
+}
+
+/// One module with the alternative that a trial took.
 struct Choice<'run> {
-    element: &'run GroupElement,
+    member: &'run Member,
     sections: &'run PlanSections,
-    /// An optional buildpack can be left out only with its last alternative, when nothing better is left to try.
+    /// An optional module can be left out only with its last alternative, when nothing better is left to try.
     removable: bool,
 }
 
-/// A buildpack that a trial left out, or that ended it.
+/// A module that a trial left out, or that ended it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     /// `id@version`.
-    pub buildpack: String,
+    pub module: String,
     /// Whether the trial went on without it.
     pub left_out: bool,
     /// The name in its plan that nobody shares.
@@ -38,53 +45,51 @@ pub struct Obstacle {
     pub requires: bool,
 }
 
-/// The first combination of alternatives that fits; the first buildpack's alternative changes slowest. `obstacles` are those of
-/// the last that was tried.
+/// The first combination of alternatives that fits; the first module's alternative changes slowest. `obstacles` are those of
+/// that combination, or of the last where none fits.
 pub(super) fn first_that_fits(
     candidates: &[Candidate<'_>],
     obstacles: &mut Vec<Obstacle>,
-) -> Option<Detected> {
-    try_from(&mut Vec::new(), candidates, obstacles)
+    steps: &mut Steps,
+) -> Result<Option<Detected>, TooMany> {
+    let plans: Vec<Alternatives<'_>> = candidates.iter().map(Candidate::alternatives).collect();
+    let fitting = search::first_fitting(&plans, steps)?;
+    let last = || plans.iter().map(|plan| plan.sections.len() - 1).collect();
+    let trial =
+        candidates.iter().zip(&plans).zip(fitting.unwrap_or_else(last)).map(|((candidate, plan), number)| {
+            Choice {
+                member: candidate.member,
+                sections: plan.sections[number],
+                removable: plan.optional && number + 1 == plan.sections.len(),
+            }
+        });
+    settle(trial.collect(), obstacles, steps)
 }
 
-fn try_from<'run>(
-    prefix: &mut Vec<Choice<'run>>,
-    rest: &[Candidate<'run>],
+fn settle(
+    mut trial: Vec<Choice<'_>>,
     obstacles: &mut Vec<Obstacle>,
-) -> Option<Detected> {
-    let Some((first, rest)) = rest.split_first() else {
-        obstacles.clear();
-        return settle(prefix.clone(), obstacles);
-    };
-    let last = first.plan.or.len();
-    for (index, sections) in std::iter::once(&first.plan.sections).chain(&first.plan.or).enumerate() {
-        let removable = first.element.optional && index == last;
-        prefix.push(Choice { element: first.element, sections, removable });
-        let settled = try_from(prefix, rest, obstacles);
-        prefix.pop();
-        if settled.is_some() {
-            return settled;
-        }
-    }
-    None
-}
-
-fn settle(mut trial: Vec<Choice<'_>>, obstacles: &mut Vec<Obstacle>) -> Option<Detected> {
+    steps: &mut Steps,
+) -> Result<Option<Detected>, TooMany> {
     loop {
+        steps.take(
+            trial
+                .iter()
+                .map(|choice| 1 + choice.sections.provides.len() + choice.sections.requires.len())
+                .sum(),
+        )?;
         let dependencies = Dependencies::of(&trial);
         let in_the_way = dependencies.in_the_way();
         if in_the_way.is_empty() {
-            if trial.is_empty() {
-                return None;
-            }
-            return Some(Detected { group: group_of(&trial), plan: dependencies.plan() });
+            let detected = || Detected { group: group_of(&trial), plan: dependencies.plan() };
+            return Ok((!trial.is_empty()).then(detected));
         }
-        let in_the_way: Vec<usize> = in_the_way
+        let in_the_way: BTreeSet<usize> = in_the_way
             .into_iter()
             .map(|(index, entry, requires)| {
                 let choice = &trial[index];
                 obstacles.push(Obstacle {
-                    buildpack: choice.element.name(),
+                    module: choice.member.module.to_string(),
                     left_out: choice.removable,
                     entry: entry.to_owned(),
                     requires,
@@ -93,7 +98,7 @@ fn settle(mut trial: Vec<Choice<'_>>, obstacles: &mut Vec<Obstacle>) -> Option<D
             })
             .collect();
         if in_the_way.iter().any(|index| !trial[*index].removable) {
-            return None;
+            return Ok(None);
         }
         let mut index = 0;
         trial.retain(|_| {
@@ -104,16 +109,19 @@ fn settle(mut trial: Vec<Choice<'_>>, obstacles: &mut Vec<Obstacle>) -> Option<D
 }
 
 fn group_of(trial: &[Choice<'_>]) -> Group {
-    let element = |choice: &Choice<'_>| GroupElement { optional: false, ..choice.element.clone() };
-    Group { group: trial.iter().map(element).collect(), group_extensions: Vec::new() }
+    let of = |extension: bool| {
+        let chosen = trial.iter().filter(move |choice| choice.member.module.extension == extension);
+        chosen.map(|choice| GroupElement { optional: false, ..choice.member.element.clone() }).collect()
+    };
+    Group { group: of(false), group_extensions: of(true) }
 }
 
 #[derive(Default)]
 struct Dependency<'run> {
-    providers: Vec<(usize, &'run GroupElement)>,
+    providers: Vec<(usize, &'run Member)>,
     requires: Vec<&'run Require>,
     /// Provided, but not required since.
-    extra: Vec<(usize, &'run GroupElement)>,
+    extra: Vec<(usize, &'run Member)>,
     /// Required before anything provided it.
     early: Vec<usize>,
 }
@@ -125,7 +133,7 @@ impl<'run> Dependencies<'run> {
         let mut map: BTreeMap<&'run str, Dependency<'run>> = BTreeMap::new();
         for (index, choice) in trial.iter().enumerate() {
             for provide in &choice.sections.provides {
-                map.entry(&provide.name).or_default().extra.push((index, choice.element));
+                map.entry(&provide.name).or_default().extra.push((index, choice.member));
             }
             for require in &choice.sections.requires {
                 let dependency = map.entry(&require.name).or_default();
@@ -160,10 +168,10 @@ impl<'run> Dependencies<'run> {
             providers: dependency
                 .providers
                 .iter()
-                .map(|(_, element)| Provider {
-                    id: element.id.clone(),
-                    version: element.version.clone(),
-                    extension: false,
+                .map(|(_, Member { module, .. })| Provider {
+                    id: module.id.clone(),
+                    version: module.version.clone(),
+                    extension: module.extension,
                 })
                 .collect(),
             requires: dependency.requires.iter().map(|require| (*require).clone()).collect(),

@@ -9,7 +9,9 @@ use crate::file::{self, FileError};
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let os_release = Path::new("/etc/os-release");
-    let description = describe(&arguments.path("order"), &arguments.path("buildpacks"), os_release)?;
+    let [order, buildpacks, extensions] =
+        ["order", "buildpacks", "extensions"].map(|flag| arguments.path(flag));
+    let description = describe(&order, &buildpacks, &extensions, os_release)?;
     let path = arguments.path("description");
     let text = serde_json::to_vec(&description).map_err(|error| {
         DescribeError::File(FileError::Write { path: path.clone(), source: error.into() })

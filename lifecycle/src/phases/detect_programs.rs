@@ -4,7 +4,7 @@ use coracle_cnb::Order;
 
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
-use crate::detect::{Catalog, run_programs};
+use crate::detect::{Catalog, Programs, resolve};
 use crate::file;
 
 /// What `detect-programs` leaves at `-runs`: the reports on which the decision is made elsewhere.
@@ -17,11 +17,13 @@ pub struct DetectRuns {
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let order: Order = needed("order.toml", &arguments.path("order"))?;
-    let catalog = Catalog::read(&arguments.path("buildpacks"), &order)?;
-    let analyzed = analyzed(arguments)?;
+    let catalog = Catalog::read(&arguments.path("buildpacks"), &arguments.path("extensions"), &order)?;
+    let target = super::target(&analyzed(arguments)?)?;
     let scratch = Scratch::of(call)?;
-    let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
     let exec_env = call.exec_env();
-    let runs = run_programs(&catalog, &call.surroundings(&scratch, target, exec_env.as_deref()));
-    Ok(file::write_document(&arguments.path("runs"), &DetectRuns { runs })?)
+    let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
+    let mut programs = Programs::new(&catalog, &around);
+    // What is decided here is only which programs need not run: whoever was told otherwise lacks a report elsewhere.
+    let _ = resolve(&order, &catalog, call.given(&target, exec_env.as_deref()), &mut programs);
+    Ok(file::write_document(&arguments.path("runs"), &DetectRuns { runs: programs.runs })?)
 }

@@ -6,9 +6,7 @@ use coracle_cnb::{Analyzed, Group, GroupElement, Order, SystemToml};
 
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
-use crate::api::TARGETS;
-use crate::describe;
-use crate::detect::{self, Catalog, DetectRun, Detected};
+use crate::detect::{self, Catalog, DetectRun, Detected, Programs};
 use crate::file;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
@@ -27,19 +25,14 @@ pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detec
         let system: Option<SystemToml> = file::read_document("system.toml", &arguments.path("system"))?;
         surround(&mut order, &system.unwrap_or_default());
     }
-    let mut catalog = Catalog::read(&arguments.path("buildpacks"), &order)?;
-    if let Some(exec_env) = &exec_env {
-        catalog.leave_out_other_exec_envs(&mut order, exec_env);
-    }
-    // Before Platform API 0.12 there are stacks, which the platform compares, and no targets.
-    let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
-    let target = target.filter(|_| call.api >= TARGETS);
-    let told = super::target(analyzed)?;
-    let distro = describe::build_distro()?;
+    let catalog = Catalog::read(&arguments.path("buildpacks"), &arguments.path("extensions"), &order)?;
+    let target = super::target(analyzed)?;
     let scratch = Scratch::of(call)?;
-    let around = call.surroundings(&scratch, Some(&told), exec_env.as_deref());
-    let runs = detect::run_programs(&catalog, &around);
-    let (detected, tried) = detect::explain(&order, &catalog, &runs, target, distro.as_ref());
+    let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
+    let mut programs = Programs::new(&catalog, &around);
+    let given = call.given(&target, exec_env.as_deref());
+    let (detected, tried) = detect::resolve(&order, &catalog, given, &mut programs);
+    let runs = programs.runs;
     let explain = |text: &str| if detected.is_err() { call.say(text) } else { call.whisper(text) };
     runs.iter().filter_map(said).for_each(|text| explain(&text));
     tried.iter().for_each(|group| explain(&group.to_string()));
@@ -65,7 +58,7 @@ fn surround(order: &mut Order, system: &SystemToml) {
 
 /// What a program printed, and how it ended.
 fn said(run: &DetectRun) -> Option<String> {
-    let DetectRun { id, version, exit, output, .. } = run;
+    let DetectRun { module, exit, output, .. } = run;
     let end = match exit {
         0 | 100 if output.trim().is_empty() => return None,
         0 => String::new(),
@@ -73,7 +66,7 @@ fn said(run: &DetectRun) -> Option<String> {
         -1 => " (could not be run)".to_owned(),
         exit => format!(" (exit code {exit})"),
     };
-    Some(format!("======== Output: {id}@{version}{end} ========\n{}", output.trim_end()))
+    Some(format!("======== Output: {module}{end} ========\n{}", output.trim_end()))
 }
 
 fn announce(call: &Call<'_>, group: &Group) {
