@@ -29,7 +29,8 @@ const quoted = JSON.stringify(start).replaceAll("\x7f", "\\u007f");
 write("launch.toml", `[[processes]]\ntype = "web"\ncommand = ["bash", "-c"]\nargs = [${quoted}]\ndefault = true\n`);
 
 const locked = Object.entries(read("package-lock.json").packages ?? {});
-const installed = locked.filter(([key, entry]) => key !== "" && !entry.dev);
+// Not what is for development, or for other platforms.
+const installed = locked.filter(([key]) => key !== "" && fs.existsSync(path.join(layers, "modules", key)));
 write("modules.sbom.cdx.json", bill(installed.map(component)));
 const node = { type: "application", name: "node", version: nodeVersion, purl: `pkg:generic/node@${nodeVersion}` };
 write("node.sbom.cdx.json", bill([node]));
