@@ -8,6 +8,7 @@ mod build;
 mod builder;
 mod detect;
 mod features;
+mod generate;
 mod golden;
 mod harness;
 mod import;

@@ -58,7 +58,10 @@ impl Platform {
             ("CNB_APP_DIR", "app"),
             ("CNB_LAYERS_DIR", "layers"),
             ("CNB_BUILDPACKS_DIR", "buildpacks"),
+            ("CNB_EXTENSIONS_DIR", "extensions"),
             ("CNB_ORDER_PATH", "order.toml"),
+            ("CNB_RUN_PATH", "run.toml"),
+            ("CNB_SYSTEM_PATH", "system.toml"),
             ("CNB_PLATFORM_DIR", "platform"),
             ("CNB_BUILD_CONFIG_DIR", "no-build-config"),
         ] {

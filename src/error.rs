@@ -115,6 +115,9 @@ fn describe(outcome: Outcome) -> String {
             ": no group of buildpacks fits the application; see above what each said, or choose with --buildpack"
         }
         Outcome::Exited(21) => ": no group of buildpacks fits, and some failed with an error; see above",
+        Outcome::Exited(102) => {
+            ": image extensions take part, and images are not extended yet; see above which, and name the buildpacks with --buildpack"
+        }
         Outcome::Exited(51) => ": a buildpack failed; what it said is above",
         Outcome::Exited(_) => "; its messages are above",
     };

@@ -20,6 +20,10 @@ pub(crate) const COMMAND_LISTS: ApiVersion = ApiVersion::new(0, 10);
 /// Since this Platform API there are targets instead of stacks.
 pub(crate) const TARGETS: ApiVersion = ApiVersion::new(0, 12);
 
+/// Until this Platform API platforms had to say that they know that extensions are an experiment. Since then what extensions
+/// leave stays in a folder for each.
+pub(crate) const EXTENSIONS_KEEP_FOLDERS: ApiVersion = ApiVersion::new(0, 13);
+
 /// Since this Platform API layers come back that only the cache knows.
 pub(crate) const CACHE_ALONE: ApiVersion = ApiVersion::new(0, 14);
 

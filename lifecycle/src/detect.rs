@@ -16,7 +16,7 @@ mod targets;
 mod trial;
 
 pub use catalog::{Catalog, CatalogError, Unusable};
-pub(crate) use catalog::{buildpack_dir, read_one};
+pub(crate) use catalog::{buildpack_dir, module_dir, read_module, read_one};
 pub use explain::{Tried, Verdict};
 pub use module::Module;
 pub use programs::{DetectRun, Programs, Reports};

@@ -21,6 +21,8 @@ pub mod export;
 pub mod file;
 #[cfg(feature = "phases")]
 pub mod folder;
+#[cfg(feature = "phases")]
+pub mod generate;
 pub mod launcher;
 #[cfg(feature = "phases")]
 pub mod phases;

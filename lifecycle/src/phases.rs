@@ -38,6 +38,7 @@ use crate::describe::DescribeError;
 use crate::detect::{self, CatalogError, Given, ResolveError};
 use crate::env::Env;
 use crate::file::{self, FileError};
+use crate::generate::GenerateError;
 use crate::restore::RestoreError;
 use crate::surroundings::Surroundings;
 use crate::with_causes;
@@ -216,6 +217,14 @@ pub enum PhaseError {
     /// The buildpacks of the order could not be read.
     #[error("detect")]
     Detect(#[from] CatalogError),
+    /// Extensions are not wanted.
+    #[error(
+        "order.toml has [[order-extensions]], which Platform API {0} has as an experiment only: set CNB_EXPERIMENTAL_MODE=warn, or remove them"
+    )]
+    Experiment(ApiVersion),
+    /// Extensions take part, and did not say what images are to be extended with.
+    #[error("detect")]
+    Generate(#[from] GenerateError),
     /// No group of the order takes part.
     #[error("detect")]
     NotDetected(#[source] ResolveError),
@@ -247,7 +256,11 @@ impl PhaseError {
         match self {
             Self::Unnamed | Self::Unknown(_) | Self::Missing(_) | Self::Arguments(_) => 3,
             Self::PlatformApi { .. } => 11,
-            Self::NoFile { .. } | Self::File(_) | Self::Credentials(_) | Self::HideCredentials(_) => 1,
+            Self::NoFile { .. }
+            | Self::File(_)
+            | Self::Credentials(_)
+            | Self::HideCredentials(_)
+            | Self::Experiment(_) => 1,
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),
             Self::Restore(error) => error.exit_code(),
@@ -256,6 +269,7 @@ impl PhaseError {
             Self::Privileges(error) => error.exit_code(),
             Self::CreateExtensions | Self::Describe(_) => 22,
             Self::NotDetected(error) => error.exit_code(),
+            Self::Generate(error) => error.exit_code(),
             Self::Build(error) => error.exit_code(),
             Self::Compose(_) => 52,
             Self::Export(error) => error.exit_code(),

@@ -2,18 +2,69 @@
 //!
 //! `coracle build` runs the two halves apart, so that no program can reach the decision: see [`crate::detect`].
 
-use coracle_cnb::{Analyzed, Group, GroupElement, Order, SystemToml};
+use std::ffi::OsStr;
+
+use coracle_cnb::{Analyzed, Group, GroupElement, Order, Plan, RunToml, SystemToml};
 
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
+use crate::api::EXTENSIONS_KEEP_FOLDERS;
 use crate::detect::{self, Catalog, DetectRun, Detected, Programs};
 use crate::file;
+use crate::generate::{self, GenerateInput, Generated};
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
-    let detected = detect_group(call, &analyzed(arguments)?)?;
-    file::write_document(&arguments.path("group"), &detected.group)?;
-    Ok(file::write_document(&arguments.path("plan"), &detected.plan)?)
+    let analyzed = analyzed(arguments)?;
+    let Detected { group, plan } = detect_group(call, &analyzed)?;
+    file::write_document(&arguments.path("group"), &group)?;
+    file::write_document(&arguments.path("plan"), &plan)?;
+    if group.group_extensions.is_empty() {
+        return Ok(());
+    }
+    let Generated { analyzed, plan } = generate(call, &group, plan, analyzed)?;
+    file::write_document(&arguments.path("analyzed"), &analyzed)?;
+    Ok(file::write_document(&arguments.path("plan"), &plan)?)
+}
+
+/// Has the group's extensions say what they want images to be extended with.
+fn generate(call: &Call<'_>, group: &Group, plan: Plan, analyzed: Analyzed) -> Result<Generated, PhaseError> {
+    let scratch = Scratch::of(call)?;
+    let target = super::target(&analyzed)?;
+    let generated_dir = call.arguments.path("generated");
+    let around = call.surroundings(&scratch, Some(&target), None);
+    let input = GenerateInput {
+        extensions: &group.group_extensions,
+        plan,
+        analyzed,
+        generated_dir: &generated_dir,
+        around: &around,
+        platform_api: call.api,
+    };
+    let (generated, told) = generate::generate(input)?;
+    told.warnings.iter().for_each(|text| call.warn(text));
+    if let Some(base) = &told.new_base {
+        let is_known = |run: &RunToml| {
+            run.images.iter().any(|entry| entry.image == *base || entry.mirrors.contains(base))
+        };
+        if !is_known(&super::run_toml(call)?) {
+            call.warn(&format!("the run image `{base}`, which an extension asks for, is not in run.toml"));
+        }
+    }
+    Ok(generated)
+}
+
+/// Before Platform API 0.13 extensions are an experiment that platforms have to ask for.
+fn guard_experiment(call: &Call<'_>) -> Result<(), PhaseError> {
+    if call.api >= EXTENSIONS_KEEP_FOLDERS {
+        return Ok(());
+    }
+    match call.env.get(OsStr::new("CNB_EXPERIMENTAL_MODE")).and_then(|mode| mode.to_str()) {
+        Some("quiet") => {}
+        None | Some("" | "error") => return Err(PhaseError::Experiment(call.api)),
+        Some(_) => call.warn("image extensions are an experiment before Platform API 0.13"),
+    }
+    Ok(())
 }
 
 /// Runs the programs, and decides.
@@ -24,6 +75,9 @@ pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detec
     if exec_env.is_some() {
         let system: Option<SystemToml> = file::read_document("system.toml", &arguments.path("system"))?;
         surround(&mut order, &system.unwrap_or_default());
+    }
+    if !order.order_extensions.is_empty() {
+        guard_experiment(call)?;
     }
     let catalog = Catalog::read(&arguments.path("buildpacks"), &arguments.path("extensions"), &order)?;
     let target = super::target(analyzed)?;
