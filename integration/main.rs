@@ -8,6 +8,7 @@ mod build;
 mod builder;
 mod detect;
 mod features;
+mod foreign_platform;
 mod generate;
 mod golden;
 mod harness;

@@ -7,6 +7,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use coracle_lifecycle::env::Env;
 use coracle_lifecycle::phases::{self, CREDENTIALS_VARIABLE, Called, PhaseError};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -38,7 +39,9 @@ pub fn play_phase(words: &[OsString], report: fn(&dyn std::error::Error)) -> Opt
 }
 
 fn play(called: &Called) -> Result<(), PhaseError> {
-    let mut env: coracle_lifecycle::env::Env = std::env::vars_os().collect();
+    // What the platform left open is not for programs of buildpacks. Linux before 5.11 has no such call.
+    let _ = coracle_runtime::keep_inherited_descriptors();
+    let mut env: Env = std::env::vars_os().collect();
     if called.holds_credentials() {
         phases::close_process().map_err(PhaseError::from)?;
         let credentials = take_credentials().map_err(PhaseError::HideCredentials)?;

@@ -23,7 +23,8 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::{Gid, Uid, getgroups, getresgid, getresuid, setgroups, setuid};
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::{Gid, Pid, Uid, getgroups, getresgid, getresuid, setgroups, setuid};
 use serde_json::{Map, Value, json};
 
 use search::Search;
@@ -74,6 +75,7 @@ const ATTEMPTS: &[(&str, Attempt)] = &[
     ("read-keys", || read_from("/proc/keys")),
     ("read-process-1-environment", || read_from("/proc/1/environ")),
     ("read-process-1-memory", || read_from("/proc/1/mem")),
+    ("read-process-1-addresses", read_first_process),
     ("list-process-1-files", || fs::read_dir("/proc/1/fd")?.try_for_each(|entry| entry.map(drop))),
 ];
 
@@ -249,6 +251,16 @@ fn read_from(path: &str) -> io::Result<()> {
     let flags = nix::fcntl::OFlag::O_RDONLY | nix::fcntl::OFlag::O_NONBLOCK;
     nix::fcntl::open(path.as_c_str(), flags, Mode::empty())?;
     Ok(())
+}
+
+/// As ptrace(2) would be allowed (process_vm_readv(2)); that nothing lies at the address comes later.
+fn read_first_process() -> io::Result<()> {
+    let mut byte = [0];
+    let remote = RemoteIoVec { base: 1, len: 1 };
+    match process_vm_readv(Pid::from_raw(1), &mut [io::IoSliceMut::new(&mut byte)], &[remote]) {
+        Ok(_) | Err(Errno::EFAULT) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
 }
 
 fn environment() -> BTreeMap<String, String> {

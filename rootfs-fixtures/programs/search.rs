@@ -56,6 +56,8 @@ impl Search {
                 // One bit or number for each page of memory, for as long as somebody reads.
                 Ok(_) if in_proc && (name == "pagemap" || name == "kpageflags") => {}
                 Ok(kind) if kind.is_file() => self.file(&path, if in_proc { PROC_LIMIT } else { LIMIT }),
+                // A process's descriptors are links, also to files that have no other name.
+                Ok(kind) if kind.is_symlink() && in_proc && folder.ends_with("fd") => self.descriptor(&path),
                 _ => {}
             }
         }
@@ -79,6 +81,20 @@ impl Search {
             Ok(file) if file.metadata().is_ok_and(|found| found.is_file()) => {
                 self.files += 1;
                 self.stream(path, file.take(limit));
+            }
+            Ok(_) => {}
+            Err(_) => self.refused += 1,
+        }
+    }
+
+    fn descriptor(&mut self, path: &Path) {
+        match fs::metadata(path) {
+            Ok(found) if found.is_file() => {
+                // Some are open for writing only.
+                if let Ok(file) = File::open(path) {
+                    self.files += 1;
+                    self.stream(path, file.take(LIMIT));
+                }
             }
             Ok(_) => {}
             Err(_) => self.refused += 1,

@@ -36,7 +36,7 @@ pub(crate) fn adopt(fds: &[RawFd]) -> Vec<OwnedFd> {
 ///
 /// # Errors
 /// The errno of the call: `ENOSYS` or `EINVAL` before Linux 5.11.
-pub(crate) fn keep_inherited_descriptors() -> io::Result<()> {
+pub fn keep_inherited_descriptors() -> io::Result<()> {
     let flag = libc::CLOSE_RANGE_CLOEXEC as libc::c_int;
     // SAFETY: plain close_range(2), which with this flag closes nothing here.
     nix::errno::Errno::result(unsafe {
