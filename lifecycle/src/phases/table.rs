@@ -4,17 +4,15 @@ use coracle_cnb::ApiVersion;
 
 use super::{Call, PhaseError};
 use super::{
-    analyzer, builder, creator, describe_builder, detect_programs, detector, exporter, rebaser, restorer,
+    analyzer, builder, creator, demands, describe_builder, detect_programs, detector, exporter, rebaser,
+    restorer,
 };
-use crate::api::{PLATFORM_APIS, PlatformApis, REBASER_APIS};
 
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
 pub(super) struct Phase {
     pub(super) name: &'static str,
     pub(super) flags: &'static [Has],
     pub(super) images: Names,
-    /// The Platform APIs that it speaks.
-    pub(super) apis: PlatformApis,
     pub(super) holds: Holds,
     pub(super) run: fn(&Call<'_>) -> Result<(), PhaseError>,
 }
@@ -28,7 +26,7 @@ pub(super) enum Holds {
     Programs,
     /// Both, kept apart.
     Both,
-    /// Whatever `coracle build` has seen to, and no credentials.
+    /// No credentials, and whatever programs `coracle build` has seen to.
     Neither,
 }
 
@@ -92,7 +90,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::One,
-        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: analyzer::run,
     },
@@ -106,7 +103,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("order"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Neither,
         run: describe_builder::run,
     },
@@ -125,7 +121,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("scratch"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Neither,
         run: detect_programs::run,
     },
@@ -148,7 +143,6 @@ pub(super) const PHASES: &[Phase] = &[
             since(15, "system"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Programs,
         run: detector::run,
     },
@@ -156,7 +150,9 @@ pub(super) const PHASES: &[Phase] = &[
         name: "restorer",
         flags: &[
             always("analyzed"),
+            since(10, "build-image"),
             always("cache-dir"),
+            since(12, "generated"),
             always("gid"),
             always("group"),
             since(13, "insecure-registry"),
@@ -169,7 +165,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("verified"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: restorer::run,
     },
@@ -187,7 +182,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("scratch"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Programs,
         run: builder::run,
     },
@@ -197,9 +191,11 @@ pub(super) const PHASES: &[Phase] = &[
             always("analyzed"),
             always("app"),
             always("cache-dir"),
+            since(12, "extended"),
             always("gid"),
             always("group"),
             since(13, "insecure-registry"),
+            always("launcher"),
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
@@ -214,7 +210,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("verified"),
         ],
         images: Names::Some,
-        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: exporter::run,
     },
@@ -227,6 +222,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("cache-dir"),
             always("gid"),
             since(13, "insecure-registry"),
+            always("launcher"),
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
@@ -246,9 +242,29 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::One,
-        apis: PLATFORM_APIS,
         holds: Holds::Both,
         run: creator::run,
+    },
+    Phase {
+        name: "extender",
+        flags: &[
+            always("analyzed"),
+            always("app"),
+            always("buildpacks"),
+            since(12, "extended"),
+            always("generated"),
+            always("gid"),
+            always("group"),
+            always("kaniko-cache-ttl"),
+            since(12, "kind"),
+            always("layers"),
+            always("plan"),
+            always("platform"),
+            always("uid"),
+        ],
+        images: Names::None,
+        holds: Holds::Neither,
+        run: demands::extend,
     },
     Phase {
         name: "rebaser",
@@ -265,7 +281,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::Some,
-        apis: REBASER_APIS,
         holds: Holds::Credentials,
         run: rebaser::run,
     },
@@ -273,6 +288,3 @@ pub(super) const PHASES: &[Phase] = &[
 
 /// Phases that only `coracle build` knows.
 pub(super) const OF_OURS: &[&str] = &["describe-builder", "detect-programs"];
-
-/// Phases of the specification that are not here yet.
-pub(super) const MISSING: &[&str] = &["extender"];
