@@ -1,13 +1,12 @@
 //! How layers are compressed: told by their first bytes, not by what a manifest says.
 
-use std::io::{self, BufReader, Cursor, Read, Write};
+mod layer;
+
+use std::io::{self, BufReader, Cursor, Read};
 
 use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
-use flate2::{Compression as Level, GzBuilder};
 
-use crate::digest::{Digest, Hashing};
-use crate::document::{Descriptor, media};
+pub use layer::{GzipWriter, LayerWriter, WrittenLayer};
 
 /// Larger windows than 128 MiB are refused: memory is for the archive's reader, not for its writer to spend.
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -72,82 +71,12 @@ impl<R: Read> Read for Inflated<R> {
     }
 }
 
-/// The compressor is always given this much at once: what it makes of its input depends on how the input is cut.
-const BLOCK: usize = 1 << 16;
-
-/// A layer made in one pass: archive in, gzip out, both digests known at the end.
-///
-/// The gzip header carries neither time nor name, so equal archives give equal layers, however they are written.
-#[derive(Debug)]
-pub struct LayerWriter<W: Write> {
-    gzip: Hashing<GzEncoder<Hashing<W>>>,
-    block: Vec<u8>,
-}
-
-/// A finished layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WrittenLayer {
-    /// Digest of the archive.
-    pub diff_id: Digest,
-    /// Digest of the compressed archive.
-    pub digest: Digest,
-    /// Length of the compressed archive.
-    pub size: u64,
-}
-
-impl WrittenLayer {
-    /// The layer as an image lists it.
-    #[must_use]
-    pub fn layer(&self) -> crate::image::Layer {
-        crate::image::Layer {
-            descriptor: Descriptor::new(media::OCI_LAYER_GZIP, self.digest.clone(), self.size),
-            diff_id: self.diff_id.clone(),
-        }
-    }
-}
-
-impl<W: Write> LayerWriter<W> {
-    /// Writes the compressed layer to `out`.
-    pub fn new(out: W) -> Self {
-        // 255: "unknown" operating system; flate2 would say which one it ran on.
-        let gzip = GzBuilder::new().mtime(0).operating_system(255).write(Hashing::new(out), Level::fast());
-        Self { gzip: Hashing::new(gzip), block: Vec::with_capacity(BLOCK) }
-    }
-
-    /// Ends the layer.
-    ///
-    /// # Errors
-    ///
-    /// When the last bytes cannot be written.
-    pub fn finish(mut self) -> io::Result<(W, WrittenLayer)> {
-        self.gzip.write_all(&self.block)?;
-        let (gzip, diff_id, _) = self.gzip.finish();
-        let (mut out, digest, size) = gzip.finish()?.finish();
-        out.flush()?;
-        Ok((out, WrittenLayer { diff_id, digest, size }))
-    }
-}
-
-impl<W: Write> Write for LayerWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(BLOCK - self.block.len());
-        self.block.extend_from_slice(&bytes[..taken]);
-        if self.block.len() == BLOCK {
-            self.gzip.write_all(&self.block)?;
-            self.block.clear();
-        }
-        Ok(taken)
-    }
-
-    /// Nothing: a flush in the middle of a layer would show in its bytes.
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+    use crate::digest::Digest;
 
     fn round(compressed: &[u8]) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
@@ -184,26 +113,5 @@ mod tests {
         };
         assert_eq!(round(&with_window(ZSTD_WINDOW_LOG)).unwrap(), b"little");
         assert!(round(&with_window(ZSTD_WINDOW_LOG + 1)).is_err());
-    }
-
-    #[test]
-    fn equal_archives_equal_layers_however_they_are_written() {
-        let text: Vec<u8> = (0..400_000u32).flat_map(|n| (n.wrapping_mul(n) / 7).to_le_bytes()).collect();
-        let make = |size: usize| {
-            let mut writer = LayerWriter::new(Vec::new());
-            for part in text.chunks(size) {
-                writer.write_all(part).unwrap();
-                writer.flush().unwrap();
-            }
-            let (bytes, written) = writer.finish().unwrap();
-            assert_eq!(written.diff_id, Digest::of(&text));
-            assert_eq!(round(&bytes).unwrap(), text);
-            bytes
-        };
-        let whole = make(text.len());
-        assert_eq!(whole[3..10], [0, 0, 0, 0, 0, 4, 255]);
-        for size in [511, 8191, 65_536, 131_071] {
-            assert_eq!(make(size), whole, "in parts of {size}");
-        }
     }
 }

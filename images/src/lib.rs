@@ -16,7 +16,7 @@ mod store;
 pub mod unpack;
 
 pub use auth::{AuthError, AuthFile, Credentials};
-pub use compression::{LayerWriter, WrittenLayer, uncompressed};
+pub use compression::{GzipWriter, LayerWriter, WrittenLayer, uncompressed};
 pub use config::{Config, Empty, Execution, History, RootFs};
 pub use digest::{Digest, DigestError, Hashing};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};
