@@ -11,6 +11,7 @@ TITLES = {
     "pull": "Builder from the registry to a root filesystem, seconds",
     "cold": "Cold build, seconds",
     "rebuild": "Rebuild with nothing changed, seconds",
+    "export": "Export of a new layer, seconds",
     "overhead": "Rebuild in which there is nothing to do, milliseconds",
 }
 
