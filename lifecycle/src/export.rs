@@ -21,15 +21,17 @@ use coracle_cnb::{
 use coracle_images::pack::PackError;
 use coracle_images::{DigestError, Image, ImageError};
 
+use crate::cache::{CacheError, Saved};
 use crate::folder::FolderError;
 
+pub(crate) use outbox::{Staged, Staging};
 pub(crate) use pack::Layers;
 pub(crate) use write::without_digest;
 
 pub use found::{Found, FoundBuildpack, FoundLayer};
 pub use outbox::{Outbox, OutboxError};
 pub use plan::{ExportPlan, LayerSource, PlannedLayer};
-pub use publish::{PublishError, Source, publish};
+pub use publish::{PublishError, Publisher, Source};
 pub use slices::slice;
 pub use write::export;
 
@@ -90,6 +92,8 @@ pub struct Launcher<'a> {
 pub struct Exported {
     pub image: Image,
     pub metadata: LifecycleMetadata,
+    /// Where a cache is saved: what belongs into it, or why that is not to be had.
+    pub cache: Option<Result<Saved, CacheError>>,
 }
 
 /// What happens on the way to an image. The words about layers are those people look for in a build's log.

@@ -25,6 +25,8 @@ pub mod folder;
 pub mod generate;
 pub mod launcher;
 #[cfg(feature = "phases")]
+mod packing;
+#[cfg(feature = "phases")]
 pub mod phases;
 #[cfg(feature = "phases")]
 pub mod rebase;

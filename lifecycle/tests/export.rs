@@ -93,7 +93,8 @@ fn recorded_images() {
                     platform_api: platform_api(&wanted["config"]),
                     created: wanted["created"].as_str().unwrap(),
                 },
-                &mut Outbox::new(&dir.path().join("out")).unwrap(),
+                &Outbox::new(&dir.path().join("out")).unwrap(),
+                None,
                 &mut |_| {},
             )
             .unwrap();

@@ -3,7 +3,8 @@
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{Group, GroupElement, LayerToml, StoreToml};
+use coracle_cnb::{Group, GroupElement, LayerMetadata, LayerToml, StoreToml, json_of_toml};
+use coracle_images::Digest;
 
 use super::ExportError;
 use crate::folder::{self, FolderError};
@@ -36,6 +37,16 @@ pub struct FoundLayer {
     pub name: String,
     pub toml: LayerToml,
     pub has_folder: bool,
+}
+
+impl FoundLayer {
+    /// The layer as labels tell of it.
+    pub(crate) fn metadata(&self, diff_id: &Digest) -> LayerMetadata {
+        let data = self.toml.metadata.clone().map(|table| json_of_toml(&toml::Value::Table(table)));
+        let types = self.toml.types;
+        let (build, launch, cache) = (types.build, types.launch, types.cache);
+        LayerMetadata { sha: diff_id.to_string(), data: data.unwrap_or_default(), build, launch, cache }
+    }
 }
 
 impl Found {

@@ -1,12 +1,15 @@
 //! The folder an image leaves by: an OCI layout that holds only what the registry may not have yet.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use coracle_images::pack::PackError;
-use coracle_images::{Digest, Hashing, Image, Layer, LayerWriter, LayoutError, write_sparse_layout};
+use coracle_images::{
+    Descriptor, Digest, GzipWriter, Image, Layer, LayoutError, WrittenLayer, write_sparse_layout,
+};
 
 /// Why the outbox could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -23,72 +26,85 @@ pub enum OutboxError {
     Layout(#[from] LayoutError),
 }
 
-/// A layout folder being written, one image in it; `index.json` comes last.
+/// A layout folder being written, one image in it; `index.json` comes last. Several threads put layers in.
 #[derive(Debug)]
 pub struct Outbox {
     dir: PathBuf,
-    written: BTreeMap<Digest, PathBuf>,
+    staged: AtomicUsize,
+    kept: Mutex<Kept>,
 }
 
-/// Where a layer of the image is from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Origin {
-    Previous,
-    Written,
-}
-
-/// A layer could not be packed, or not be stored.
-pub(super) enum LayerError {
-    Pack(PackError),
-    Outbox(OutboxError),
+#[derive(Debug, Default)]
+struct Kept {
+    layers: Vec<Layer>,
+    told: Option<Sender<Descriptor>>,
 }
 
 impl Outbox {
     /// Makes the folder.
     pub fn new(dir: &Path) -> Result<Self, OutboxError> {
         let blobs = dir.join("blobs/sha256");
-        std::fs::create_dir_all(&blobs).map_err(|source| OutboxError::Write { path: blobs, source })?;
-        Ok(Self { dir: dir.to_owned(), written: BTreeMap::new() })
+        fs::create_dir_all(&blobs).map_err(|source| OutboxError::Write { path: blobs, source })?;
+        Ok(Self { dir: dir.to_owned(), ..Self::of_nothing() })
     }
 
     /// An outbox of an image none of whose layers is new.
     pub fn of_nothing() -> Self {
-        Self { dir: PathBuf::new(), written: BTreeMap::new() }
+        Self { dir: PathBuf::new(), staged: AtomicUsize::new(0), kept: Mutex::default() }
+    }
+
+    /// From now on, whoever listens hears of each layer that is there.
+    pub(super) fn tell(&self, told: Option<Sender<Descriptor>>) {
+        self.kept().told = told;
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn blob(&self, digest: &Digest) -> PathBuf {
         self.dir.join("blobs/sha256").join(digest.hex())
     }
 
-    /// Packs a layer, unless the previous image has it: that is found out before anything is compressed or written, because most
-    /// layers of most builds are those of the last one.
-    pub(super) fn layer(
-        &mut self,
-        pack: &dyn Fn(&mut dyn Write) -> Result<(), PackError>,
-        previous: Option<&Image>,
-    ) -> Result<(Layer, Origin), LayerError> {
-        if let Some(previous) = previous {
-            let mut archive = Hashing::new(io::sink());
-            pack(&mut archive).map_err(LayerError::Pack)?;
-            if let Some(layer) = layer_of(previous, &archive.digest()) {
-                return Ok((layer, Origin::Previous));
-            }
+    /// Begins a layer.
+    pub(crate) fn stage(&self) -> io::Result<Staging> {
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("blobs/layer-{number}.part"));
+        let file = File::create(&path)?;
+        Ok(Staging { part: Part(path), gzip: GzipWriter::new(file) })
+    }
+
+    /// Takes a finished layer over.
+    pub(crate) fn keep(&self, staged: Staged, diff_id: Digest) -> io::Result<Layer> {
+        let layer = WrittenLayer { diff_id, digest: staged.digest, size: staged.size }.layer();
+        fs::rename(&staged.part.0, self.blob(&layer.descriptor.digest))?;
+        let mut kept = self.kept();
+        if let Some(told) = &kept.told {
+            // Who does not listen any more has an error to tell.
+            let _ = told.send(layer.descriptor.clone());
         }
-        let staged = self.dir.join("blobs/layer.part");
-        let failed = |source| LayerError::Outbox(OutboxError::Write { path: staged.clone(), source });
-        let file = File::create(&staged).map_err(failed)?;
-        let mut writer = LayerWriter::new(BufWriter::with_capacity(1 << 17, file));
-        pack(&mut writer).map_err(LayerError::Pack)?;
-        let (_, written) = writer.finish().map_err(failed)?;
-        let path = self.blob(&written.digest);
-        std::fs::rename(&staged, &path).map_err(failed)?;
-        self.written.insert(written.digest.clone(), path);
-        Ok((written.layer(), Origin::Written))
+        kept.layers.push(layer.clone());
+        Ok(layer)
+    }
+
+    /// A layer with nothing in it.
+    pub(crate) fn empty(&self) -> Result<Layer, OutboxError> {
+        let nothing = [0; 1024];
+        let failed = |source| OutboxError::Write { path: self.dir.clone(), source };
+        let mut staging = self.stage().map_err(failed)?;
+        staging.write_all(&nothing).map_err(failed)?;
+        self.keep(staging.finish().map_err(failed)?, Digest::of(nothing)).map_err(failed)
+    }
+
+    /// The layer with this content, if it was written.
+    pub(crate) fn layer(&self, diff_id: &Digest) -> Option<Layer> {
+        self.kept().layers.iter().find(|layer| layer.diff_id == *diff_id).cloned()
     }
 
     /// The file of a layer, if it was written: all others lie below, or in the previous image.
-    pub fn written(&self, digest: &Digest) -> Option<&Path> {
-        self.written.get(digest).map(PathBuf::as_path)
+    pub fn written(&self, digest: &Digest) -> Option<PathBuf> {
+        let has = self.kept().layers.iter().any(|layer| layer.descriptor.digest == *digest);
+        has.then(|| self.blob(digest))
     }
 
     /// Writes the image's documents under a name, and the index that names them.
@@ -98,15 +114,16 @@ impl Outbox {
 
     /// Removes the folder: what was in it is in registries now.
     pub fn discard(self) -> Result<(), OutboxError> {
-        std::fs::remove_dir_all(&self.dir).map_err(|source| OutboxError::Write { path: self.dir, source })
+        fs::remove_dir_all(&self.dir).map_err(|source| OutboxError::Write { path: self.dir, source })
     }
 
     /// Writes the same image, with the same layers, into one more folder of this file system.
     pub fn finish_also(&self, dir: &Path, image: &Image, name: &str) -> Result<(), OutboxError> {
         let other = Self::new(dir)?;
-        for (digest, path) in &self.written {
+        for layer in &self.kept().layers {
+            let digest = &layer.descriptor.digest;
             let target = other.blob(digest);
-            match std::fs::hard_link(path, &target) {
+            match fs::hard_link(self.blob(digest), &target) {
                 Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(OutboxError::Write { path: target, source });
                 }
@@ -117,7 +134,44 @@ impl Outbox {
     }
 }
 
-/// The layer of an image that has this content.
-pub(super) fn layer_of(image: &Image, diff_id: &Digest) -> Option<Layer> {
-    image.layers().into_iter().find(|layer| layer.diff_id == *diff_id)
+/// A layer on its way into an outbox.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    part: Part,
+    gzip: GzipWriter<File>,
+}
+
+impl Staging {
+    pub(crate) fn finish(self) -> io::Result<Staged> {
+        let (_, digest, size) = self.gzip.finish()?;
+        Ok(Staged { part: self.part, digest, size })
+    }
+}
+
+impl Write for Staging {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.gzip.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A finished layer that no outbox has yet; gone with this value.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    part: Part,
+    digest: Digest,
+    size: u64,
+}
+
+/// A file that is removed, unless it has got another name. No other is ever called the same.
+#[derive(Debug)]
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Layers<'a> {
 }
 
 impl ExportInput<'_> {
-    fn layers(&self) -> Layers<'_> {
+    pub(super) fn layers(&self) -> Layers<'_> {
         Layers { dir: self.layers_dir, path: self.layers_path, owner: self.owner }
     }
 }

@@ -12,6 +12,7 @@ use super::slices::slice;
 use crate::api::{LEGACY_BOM_FILES, SBOM_FILES};
 
 use super::{ExportError, ExportInput, RESERVED_LABELS};
+use crate::cache::saving::Cached;
 
 /// Where the content of a layer comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +41,13 @@ pub struct PlannedLayer {
     pub name: String,
     /// `created_by` of its history.
     pub created_by: String,
+}
+
+impl PlannedLayer {
+    /// Whether this is a layer of the cache, too.
+    pub(crate) fn is(&self, cached: &Cached<'_>) -> bool {
+        matches!(&self.source, LayerSource::Buildpack { buildpack, layer } if cached.is(*buildpack, layer))
+    }
 }
 
 /// What the image gets on top of the run image.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, ScopedJoinHandle};
 
 use coracle_images::{Descriptor, Digest, Image, Reference, Registry, RegistryError};
@@ -35,34 +36,98 @@ pub enum PublishError {
     Nowhere { name: String, digest: Digest },
 }
 
-/// Sends an image under each of these names. A layer that the repository lacks is taken over from another repository of the
-/// registry where that is known to have it; else it comes from the outbox, or is copied from the image that has it.
-pub fn publish(
-    registry: &Registry,
-    image: &Image,
-    outbox: &Outbox,
-    sources: &[Source<'_>],
-    names: &[Reference],
-) -> Result<(), PublishError> {
-    let mut done: Vec<&Reference> = Vec::new();
-    for name in names {
-        let delivery = Delivery { registry, outbox, sources, done: &done, name };
-        if !done.iter().any(|other| other.name() == name.name()) {
-            delivery.layers(&image.manifest.layers)?;
-        }
-        registry.push_image(name, image).map_err(|source| delivery.failed(source))?;
-        done.push(name);
+/// Brings images into registries. A layer that a repository lacks is taken over from another repository of the registry where
+/// that is known to have it; else it comes from an outbox, or is copied from the image that has it.
+#[derive(Debug)]
+pub struct Publisher<'a> {
+    registry: &'a Registry,
+    outboxes: &'a [&'a Outbox],
+    /// Images that layers are copied from.
+    sources: &'a [Source<'a>],
+    /// Images that were sent just now, with layers of the outboxes.
+    made: &'a [Source<'a>],
+    /// What the first repository has.
+    delivered: Mutex<BTreeSet<Digest>>,
+}
+
+impl<'a> Publisher<'a> {
+    /// A publisher of images that are made of these.
+    pub fn new(
+        registry: &'a Registry,
+        outboxes: &'a [&'a Outbox],
+        sources: &'a [Source<'a>],
+        made: &'a [Source<'a>],
+    ) -> Self {
+        Self { registry, outboxes, sources, made, delivered: Mutex::default() }
     }
-    Ok(())
+
+    /// Makes an image for this name. Meanwhile the layers of `base` go to its repository, and each new one as soon as the outbox
+    /// has it.
+    pub fn while_made<T, E: From<PublishError>>(
+        &self,
+        name: &Reference,
+        base: &Image,
+        outbox: &Outbox,
+        make: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let (sender, receiver) = mpsc::channel();
+        base.manifest.layers.iter().for_each(|layer| drop(sender.send(layer.clone())));
+        outbox.tell(Some(sender));
+        let waiting = Mutex::new(receiver);
+        let delivery = Delivery { of: self, done: &[], name };
+        let work = || -> Result<(), PublishError> {
+            loop {
+                let layer = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                let Ok(layer) = layer else { return Ok(()) };
+                if self.delivered().insert(layer.digest.clone()) {
+                    delivery.layer(&layer)?;
+                }
+            }
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+            let made = make();
+            outbox.tell(None);
+            // All end before the first error is returned.
+            let ended: Vec<_> = workers.into_iter().map(joined).collect();
+            let made = made?;
+            ended.into_iter().collect::<Result<(), _>>()?;
+            Ok(made)
+        })
+    }
+
+    /// Sends an image under each of these names.
+    pub fn publish(&self, image: &Image, names: &[Reference]) -> Result<(), PublishError> {
+        let mut done: Vec<Source<'_>> = self.made.to_vec();
+        for name in names {
+            let delivery = Delivery { of: self, done: &done, name };
+            if !done.iter().any(|other| other.name.name() == name.name()) {
+                let mut seen =
+                    if Some(name) == names.first() { self.delivered().clone() } else { BTreeSet::new() };
+                let layers = image.manifest.layers.iter();
+                delivery
+                    .layers(&layers.filter(|layer| seen.insert(layer.digest.clone())).collect::<Vec<_>>())?;
+            }
+            self.registry.push_image(name, image).map_err(|source| delivery.failed(source))?;
+            done.push(Source { name, image });
+        }
+        Ok(())
+    }
+
+    fn delivered(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.delivered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn joined<T>(worker: ScopedJoinHandle<'_, T>) -> T {
+    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Layers on their way into one repository.
 struct Delivery<'a> {
-    registry: &'a Registry,
-    outbox: &'a Outbox,
-    sources: &'a [Source<'a>],
-    /// Where the image is already.
-    done: &'a [&'a Reference],
+    of: &'a Publisher<'a>,
+    /// Images that other repositories have already.
+    done: &'a [Source<'a>],
     name: &'a Reference,
 }
 
@@ -72,9 +137,7 @@ impl Delivery<'_> {
     }
 
     /// All layers, some at once: most of the time is spent waiting for answers.
-    fn layers(&self, layers: &[Descriptor]) -> Result<(), PublishError> {
-        let mut seen = BTreeSet::new();
-        let waiting: Vec<&Descriptor> = layers.iter().filter(|layer| seen.insert(&layer.digest)).collect();
+    fn layers(&self, waiting: &[&Descriptor]) -> Result<(), PublishError> {
         let next = AtomicUsize::new(0);
         let work = || -> Result<(), PublishError> {
             while let Some(layer) = waiting.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -85,40 +148,37 @@ impl Delivery<'_> {
         };
         thread::scope(|scope| {
             let workers: Vec<_> = (0..AT_ONCE.min(waiting.len())).map(|_| scope.spawn(work)).collect();
-            let join = |worker: ScopedJoinHandle<'_, _>| {
-                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
             // All end before the first error is returned.
-            let ended: Vec<_> = workers.into_iter().map(join).collect();
+            let ended: Vec<_> = workers.into_iter().map(joined).collect();
             ended.into_iter().collect()
         })
     }
 
     fn layer(&self, layer: &Descriptor) -> Result<(), PublishError> {
-        let digest = &layer.digest;
-        let written = self.outbox.written(digest);
-        let mut near = self.done.to_vec();
+        let (digest, registry) = (&layer.digest, self.of.registry);
+        let written = self.of.outboxes.iter().find_map(|outbox| outbox.written(digest));
+        let has =
+            |source: &&Source<'_>| source.image.manifest.layers.iter().any(|known| known.digest == *digest);
+        let mut near: Vec<&Reference> = self.done.iter().filter(has).map(|source| source.name).collect();
         if written.is_none() {
-            near.extend(self.sources.iter().map(|source| source.name));
+            near.extend(self.of.sources.iter().filter(has).map(|source| source.name));
         }
         near.retain(|from| from.registry == self.name.registry && from.name() != self.name.name());
         // Some registries refuse to be asked for what nobody has written yet; and whatever keeps one from taking content over
         // keeps it from nothing else. Where there is nothing to take over, whoever sends asks.
         let may_ask = written.is_none() || !near.is_empty();
-        if may_ask && self.registry.blob_exists(self.name, digest).unwrap_or(false)
-            || near.iter().any(|from| self.registry.mount_blob(self.name, from, digest).unwrap_or(false))
+        if may_ask && registry.blob_exists(self.name, digest).unwrap_or(false)
+            || near.iter().any(|from| registry.mount_blob(self.name, from, digest).unwrap_or(false))
         {
             return Ok(());
         }
         if let Some(path) = written {
-            return self.send(layer, &|| Ok(Box::new(File::open(path)?)));
+            return self.send(layer, &|| Ok(Box::new(File::open(&path)?)));
         }
-        let has =
-            |source: &&Source<'_>| source.image.manifest.layers.iter().any(|known| known.digest == *digest);
         let nowhere = || PublishError::Nowhere { name: self.name.to_string(), digest: digest.clone() };
-        let source = self.sources.iter().find(has).ok_or_else(nowhere)?;
+        let source = self.of.sources.iter().find(has).ok_or_else(nowhere)?;
         self.send(layer, &|| {
-            let (registry, name) = (self.registry.clone(), source.name.clone());
+            let (registry, name) = (registry.clone(), source.name.clone());
             Ok(Box::new(Copied { registry, name, layer: layer.clone(), content: None }))
         })
     }
@@ -128,7 +188,7 @@ impl Delivery<'_> {
         layer: &Descriptor,
         open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
     ) -> Result<(), PublishError> {
-        let sent = self.registry.push_blob(self.name, &layer.digest, layer.size, open);
+        let sent = self.of.registry.push_blob(self.name, &layer.digest, layer.size, open);
         sent.map(drop).map_err(|source| self.failed(source))
     }
 }

@@ -1,23 +1,27 @@
 //! The plan, carried out.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use coracle_cnb::{
-    BuildpackLayers, LayerMetadata, LifecycleMetadata, MetadataRunImage, MetadataStack, RunImage,
-    RunImageEntry, RunToml, Sha, StackRunImage, StoreMetadata, json_of_toml, write_json,
+    BuildpackLayers, LifecycleMetadata, MetadataRunImage, MetadataStack, RunImage, RunImageEntry, RunToml,
+    Sha, StackRunImage, StoreMetadata, json_of_toml, write_json,
 };
 use coracle_images::{Digest, History, Image, Layer, Reference};
 
 use crate::api::TARGETS;
 
-use super::outbox::{LayerError, Origin, layer_of};
 use super::pack::pack;
-use super::{ExportError, ExportInput, ExportPlan, Exported, Found, LayerSource, Outbox, Step};
+use super::{ExportError, ExportInput, ExportPlan, Exported, Found, LayerSource, Outbox, PlannedLayer, Step};
+use crate::cache::saving::{self, Cached, Saved, Saving};
+use crate::packing::{self, Blob, Job, Origin};
 
-/// Packs the image's layers into the outbox, and says what the image is. `tell` hears of every step.
+/// Packs the image's layers into the outbox and the cache's into theirs, each once for both, and says what the image is. `tell`
+/// hears of every step.
 pub fn export(
     input: &ExportInput<'_>,
-    outbox: &mut Outbox,
+    outbox: &Outbox,
+    cache: Option<&Saving<'_>>,
     tell: &mut dyn FnMut(Step),
 ) -> Result<Exported, ExportError> {
     if !input.group.group_extensions.is_empty() {
@@ -25,44 +29,124 @@ pub fn export(
     }
     let found = Found::read(input.group, input.layers_dir, input.app_dir)?;
     let plan = ExportPlan::new(input, &found)?;
-    let mut layers = input.base.layers();
-    let mut metadata = start(input, &found);
-    let mut app = (0, 0);
-    for planned in &plan.layers {
-        let (layer, origin) = match &planned.source {
-            LayerSource::Previous { diff_id, layer, buildpack } => {
-                let digest: Digest =
-                    diff_id.parse().map_err(|source| ExportError::Digest { layer: layer.clone(), source })?;
-                let name = found.buildpacks[*buildpack].element.name();
-                let known = input.previous.and_then(|image| layer_of(image, &digest));
-                (known.ok_or_else(|| ExportError::Unknown { name, layer: layer.clone() })?, Origin::Previous)
-            }
-            source => {
-                outbox.layer(&|out| pack(input, &found, source, out), input.previous).map_err(|error| {
-                    match error {
-                        LayerError::Pack(source) => {
-                            ExportError::Pack { layer: planned.created_by.clone(), source }
-                        }
-                        LayerError::Outbox(source) => source.into(),
-                    }
-                })?
-            }
-        };
-        if planned.source == LayerSource::Launcher {
-            tell(Step::App { reused: app.0, added: app.1 });
-        }
-        match (&planned.source, origin) {
-            (LayerSource::App(_), Origin::Previous) => app.0 += 1,
-            (LayerSource::App(_), Origin::Written) => app.1 += 1,
-            (_, Origin::Previous) => tell(Step::Reused(planned.name.clone())),
-            (_, Origin::Written) => tell(Step::Added(planned.name.clone())),
-        }
-        record(&mut metadata, &found, &planned.source, &layer.diff_id);
-        layers.push(layer);
+    let cached = cache.map(|_| saving::wanted(&found.buildpacks, input.layers())).transpose()?;
+    let cached = cached.unwrap_or_default();
+    let mut making = Making::new(input, &found, &plan, tell)?;
+    let mut jobs = Vec::new();
+    // For each job its layer in the plan, and its layer in the cache.
+    let mut roles: Vec<(Option<usize>, Option<&Cached<'_>>)> = Vec::new();
+    for (at, planned) in plan.layers.iter().enumerate().filter(|(at, _)| making.layers[*at].is_none()) {
+        let also = cached.iter().find(|cached| planned.is(cached));
+        let image = Blob { outbox, known: making.previous.clone(), likely: likely(input, &found, planned) };
+        let cache = cache.zip(also).map(|(cache, also)| cache.wants(also));
+        let pack = |out: &mut dyn Write| pack(input, &found, &planned.source, out);
+        jobs.push(Job { pack: Box::new(pack), image: Some(image), cache });
+        roles.push((Some(at), also));
     }
+    if let Some(cache) = cache {
+        let only = |cached: &&Cached<'_>| !plan.layers.iter().any(|planned| planned.is(cached));
+        for cached in cached.iter().filter(only) {
+            jobs.push(cache.job(cached));
+            roles.push((None, Some(cached)));
+        }
+    }
+    let mut saved = cache.map(|_| Ok(Saved::new(&found.buildpacks)));
+    packing::run(&jobs, |job, done| {
+        let (planned, cached) = roles[job];
+        let in_cache = match (planned, done) {
+            (Some(at), done) => {
+                let layer = plan.layers[at].created_by.clone();
+                let done = done.map_err(|source| ExportError::Pack { layer, source })?;
+                making.add(at, done.image);
+                done.cache
+            }
+            (None, done) => done.map(|done| done.cache).unwrap_or_else(|error| Some(Err(error))),
+        };
+        if let (Some(Ok(all)), Some(cached), Some(layer)) = (&mut saved, cached, in_cache)
+            && let Err(error) = all.add(cached, layer)
+        {
+            saved = Some(Err(error));
+        }
+        Ok::<_, ExportError>(())
+    })?;
+    let Making { layers, metadata, .. } = making;
     plan.refused_labels.iter().for_each(|label| tell(Step::RefusedLabel(label.clone())));
-    let image = assemble(input, &plan, &metadata, layers)?;
-    Ok(Exported { image, metadata })
+    let new = layers.into_iter().flatten().map(|(layer, _)| layer);
+    let image = assemble(input, &plan, &metadata, input.base.layers().into_iter().chain(new).collect())?;
+    Ok(Exported { image, metadata, cache: saved })
+}
+
+/// Whether a layer is probably one of the previous image's.
+fn likely(input: &ExportInput<'_>, found: &Found, planned: &PlannedLayer) -> bool {
+    let Some(previous) = input.previous else { return false };
+    let LayerSource::Buildpack { buildpack, layer } = &planned.source else { return true };
+    let id = found.buildpacks[*buildpack].element.id.as_str();
+    let known = input.analyzed.metadata.buildpacks.iter().flatten().find(|known| known.key == id);
+    let known = known.and_then(|known| known.layers.get(layer));
+    known.is_some_and(|known| previous.config.rootfs.diff_ids.iter().any(|id| id.as_str() == known.sha))
+}
+
+/// The image's own layers, as far as they are known.
+struct Making<'a> {
+    found: &'a Found,
+    plan: &'a ExportPlan,
+    previous: Vec<Layer>,
+    layers: Vec<Option<(Layer, Origin)>>,
+    told: usize,
+    tell: &'a mut dyn FnMut(Step),
+    metadata: LifecycleMetadata,
+    app: (usize, usize),
+}
+
+impl<'a> Making<'a> {
+    /// Starts with those that are the previous image's, because the build left nothing to pack.
+    fn new(
+        input: &ExportInput<'_>,
+        found: &'a Found,
+        plan: &'a ExportPlan,
+        tell: &'a mut dyn FnMut(Step),
+    ) -> Result<Self, ExportError> {
+        let previous = input.previous.map(Image::layers).unwrap_or_default();
+        let kept = |planned: &PlannedLayer| {
+            let LayerSource::Previous { diff_id, layer, buildpack } = &planned.source else {
+                return Ok(None);
+            };
+            let digest: Digest =
+                diff_id.parse().map_err(|source| ExportError::Digest { layer: layer.clone(), source })?;
+            let name = found.buildpacks[*buildpack].element.name();
+            let known = previous.iter().find(|layer| layer.diff_id == digest);
+            let known = known.ok_or_else(|| ExportError::Unknown { name, layer: layer.clone() })?;
+            Ok(Some((known.clone(), Origin::Known)))
+        };
+        let layers = plan.layers.iter().map(kept).collect::<Result<_, ExportError>>()?;
+        let metadata = start(input, found);
+        let mut making = Self { found, plan, previous, layers, told: 0, tell, metadata, app: (0, 0) };
+        making.tell_on();
+        Ok(making)
+    }
+
+    fn add(&mut self, at: usize, layer: Option<(Layer, Origin)>) {
+        self.layers[at] = layer;
+        self.tell_on();
+    }
+
+    /// Tells of all that is known up to the first that is not.
+    fn tell_on(&mut self) {
+        while let Some(Some((layer, origin))) = self.layers.get(self.told) {
+            let planned = &self.plan.layers[self.told];
+            if planned.source == LayerSource::Launcher {
+                (self.tell)(Step::App { reused: self.app.0, added: self.app.1 });
+            }
+            match (&planned.source, origin) {
+                (LayerSource::App(_), Origin::Known) => self.app.0 += 1,
+                (LayerSource::App(_), Origin::Written) => self.app.1 += 1,
+                (_, Origin::Known) => (self.tell)(Step::Reused(planned.name.clone())),
+                (_, Origin::Written) => (self.tell)(Step::Added(planned.name.clone())),
+            }
+            record(&mut self.metadata, self.found, &planned.source, &layer.diff_id);
+            self.told += 1;
+        }
+    }
 }
 
 fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {
@@ -114,14 +198,8 @@ fn record(metadata: &mut LifecycleMetadata, found: &Found, source: &LayerSource,
     match source {
         LayerSource::Buildpack { buildpack, layer } | LayerSource::Previous { buildpack, layer, .. } => {
             let known = found.buildpacks[*buildpack].layers.iter().find(|known| known.name == *layer);
-            let toml = known.map(|known| known.toml.clone()).unwrap_or_default();
-            let data =
-                toml.metadata.map(|table| json_of_toml(&toml::Value::Table(table))).unwrap_or_default();
-            let types = toml.types;
-            let (build, launch, cache) = (types.build, types.launch, types.cache);
-            if let Some(list) = &mut metadata.buildpacks {
-                let layer_metadata = LayerMetadata { sha: sha.sha, data, build, launch, cache };
-                list[*buildpack].layers.insert(layer.clone(), layer_metadata);
+            if let (Some(list), Some(known)) = (&mut metadata.buildpacks, known) {
+                list[*buildpack].layers.insert(layer.clone(), known.metadata(diff_id));
             }
         }
         LayerSource::Sbom => metadata.sbom = Some(sha),

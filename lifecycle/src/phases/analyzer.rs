@@ -5,6 +5,7 @@ use std::thread;
 use coracle_cnb::Analyzed;
 use coracle_images::{Digest, Image, LayoutError, Reference, RegistryError, uncompressed};
 
+use super::caching::CachePlace;
 use super::images::{Images, ImagesError};
 use super::outputs::{Outputs, reference};
 use super::restorer::Layers;
@@ -32,14 +33,18 @@ pub(super) fn analyze_images(
         Some(name) => reference(&name.to_string_lossy())?,
         None => outputs[0].clone(),
     };
+    let cache = CachePlace::of(call, Some(images))?;
     let run_name = run_name(call, images, &outputs[0])?;
     let run = reference(&run_name)?;
 
     // Nobody should wait for a build to hear that its result cannot be written, nor for one answer before the next question.
     let (previous_image, run_image) = thread::scope(|scope| {
         let run_image = scope.spawn(|| images.find(&run));
-        let writes: Vec<_> =
+        let mut writes: Vec<_> =
             outputs.iter().map(|output| scope.spawn(|| images.check_write(output))).collect();
+        if let CachePlace::Image(registry, name) = &cache {
+            writes.push(scope.spawn(|| Ok(registry.check_write(name)?)));
+        }
         let previous_image = previous_image(call, images.find(&previous), &previous)?;
         let run_image = joined(run_image).map_err(PhaseError::AnalyzeImages)?;
         writes.into_iter().try_for_each(joined).map_err(PhaseError::AnalyzeImages)?;

@@ -35,17 +35,20 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         return Err(PhaseError::CreateExtensions);
     }
 
+    let mut verified = Vec::new();
     if !call.skips_layers() || call.api >= STORE_COMES_BACK {
         call.say("===> RESTORING");
-        restore_layers(call, &group, &analyzed)?;
+        verified = restore_layers(call, &group, &analyzed)?;
     }
 
     call.say("===> BUILDING");
     let metadata = build_group(call, &group, &plan, &analyzed)?;
 
     call.say("===> EXPORTING");
-    // Whatever programs of buildpacks could write to is read again before it is believed: the cache too.
-    let verified = [];
+    if arguments.text("cache-image").is_none() {
+        // Whatever programs of buildpacks could write to is read again before it is believed: a cache's folder too.
+        verified.clear();
+    }
     export_image(call, &images, &outputs, Documents { group, metadata, analyzed, platform }, &verified)
 }
 

@@ -2,33 +2,34 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{
-    Analyzed, Group, LifecycleMetadata, Metadata, ProjectMetadata, Report, ReportBuild, ReportImage, RunToml,
-};
-use coracle_images::{Digest, Reference};
+use coracle_cnb::{Analyzed, Group, Metadata, ProjectMetadata, Report, ReportBuild, ReportImage, RunToml};
+use coracle_images::{Digest, Image, Reference};
 
+use super::caching::CachePlace;
 use super::images::{Images, ImagesError, layout_path};
 use super::outputs::Outputs;
 use super::restorer::Verified;
 use super::scratch::Scratch;
-use super::{Call, PhaseError, analyzed, check_apis, needed, run_toml};
+use super::{Call, PhaseError, analyzed, needed, run_toml};
 use crate::api;
 use crate::bom;
-use crate::cache::{self, CacheError, SaveInput};
+use crate::cache::{Nearby, Saving};
 use crate::env::Env;
 use crate::export::{
-    CREATED, ExportError, ExportInput, Exported, Launcher, Outbox, OutboxError, PublishError, Source, Step,
-    export, publish,
+    CREATED, ExportError, ExportInput, Exported, Outbox, OutboxError, PublishError, Publisher, Source, Step,
+    export,
 };
 use crate::file::{self, FileError};
 
 /// Why there is no image, or not under all of its names.
 #[derive(Debug, thiserror::Error)]
 pub enum ExporterError {
+    /// A buildpack of the group is for an API that is not spoken.
+    #[error("buildpack `{name}` is for Buildpack API {api}, which is not supported")]
+    Api { name: String, api: String },
     /// analyzed.toml names no run image, or it names one that was not there.
     #[error("analyzed.toml names no run image: analyze again with one that can be read")]
     NoRunImage,
@@ -38,22 +39,12 @@ pub enum ExporterError {
     /// A folder could not be opened.
     #[error("export")]
     Folder(#[from] FileError),
-    /// The launcher that was given could not be read.
-    #[error("read the launcher that -launcher (CNB_LAUNCHER_PATH) names: `{path}`")]
-    Launcher {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
     /// The image could not be made.
     #[error("export")]
     Export(#[from] ExportError),
     /// The outbox could not be written.
     #[error("export")]
     Outbox(#[from] OutboxError),
-    /// The cache could not be saved.
-    #[error(transparent)]
-    Cache(#[from] CacheError),
     /// The image could not be published.
     #[error("export")]
     Publish(#[from] PublishError),
@@ -63,6 +54,7 @@ impl ExporterError {
     /// The exit code of the exporter (Platform API, "exporter").
     pub fn exit_code(&self) -> u8 {
         match self {
+            Self::Api { .. } => 12,
             Self::NoRunImage => 3,
             _ => 62,
         }
@@ -90,19 +82,36 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
 }
 
 /// Makes the image and leaves it where its names say, then the report, then the cache. The archives of the cache that are `verified`
-/// are not read again.
+/// are known to be what they are called by.
 pub(super) fn export_image(
     call: &Call<'_>,
     images: &Images,
     outputs: &Outputs,
-    documents: Documents,
+    mut documents: Documents,
     verified: &[Digest],
 ) -> Result<(), PhaseError> {
-    let arguments = &call.arguments;
-    let group = documents.group.clone();
-    let Exported { image, metadata } = make(call, images, documents, outputs)?;
+    if call.arguments.text("launch-cache").is_some() {
+        call.warn("-launch-cache is for images of a daemon: nothing of it is read or written");
+    }
+    let below = Below::find(images, &mut documents.analyzed)?;
+    let place = CachePlace::of(call, Some(images))?;
+    let cache = place.open(call);
+    let scratch = Scratch::of(call)?;
+    let outbox_dir = match images {
+        Images::Registry(_) => scratch.path().join("outbox"),
+        Images::Layout(dir) => layout_path(dir, &outputs.names[0]),
+    };
+    let outbox = Outbox::new(&outbox_dir).map_err(ExporterError::from)?;
+    let cache_outbox = Outbox::new(&scratch.path().join("cache-outbox")).map_err(ExporterError::from)?;
+    // A layout folder need not hold what it names.
+    let near = below.previous.as_ref().filter(|_| matches!(images, Images::Registry(_)));
+    let near = near.map(|(_, image)| image);
+    let saving = place.begin(call, &cache, verified, &cache_outbox, near);
+
+    let exported = make(call, images, &documents, outputs, &below, &outbox, saving.as_ref())?;
+    let image = &exported.image;
     let report = Report {
-        build: report_build(call, &group)?,
+        build: report_build(call, &documents.group)?,
         image: ReportImage {
             tags: outputs.texts.clone(),
             image_id: String::new(),
@@ -110,13 +119,17 @@ pub(super) fn export_image(
             manifest_size: Some(image.manifest_bytes.len() as u64),
         },
     };
-    file::write_document(&arguments.path("report"), &report)?;
-    let cache_dir = arguments.path("cache-dir");
-    if !cache_dir.as_os_str().is_empty()
-        && let Err(error) = save_cache(call, &group, &metadata, &cache_dir, verified)
-    {
-        // The image is there: the next build is only slower.
-        call.warn_because("the cache is not saved", &error);
+    file::write_document(&call.arguments.path("report"), &report)?;
+    if let (Some(saving), Some(saved)) = (&saving, exported.cache) {
+        let made = matches!(images, Images::Registry(_)).then_some(Source { name: &outputs.names[0], image });
+        let previous = below.previous.as_ref().filter(|_| made.is_some());
+        let previous = previous.map(|(name, image)| Source { name, image });
+        place.commit(call, saving, saved, &Nearby { outbox: &outbox, previous, made });
+    }
+    drop(saving);
+    cache_outbox.discard().map_err(ExporterError::from)?;
+    if let Images::Registry(_) = images {
+        outbox.discard().map_err(ExporterError::from)?;
     }
     Ok(())
 }
@@ -129,31 +142,6 @@ fn report_build(call: &Call<'_>, group: &Group) -> Result<Option<ReportBuild>, E
     let layers_dir = open(&call.arguments.path("layers"))?;
     let bom = bom::of_build(layers_dir.as_fd(), group).map_err(ExportError::from)?;
     Ok((!bom.is_empty()).then_some(ReportBuild { bom }))
-}
-
-fn save_cache(
-    call: &Call<'_>,
-    group: &Group,
-    packed: &LifecycleMetadata,
-    dir: &Path,
-    verified: &[Digest],
-) -> Result<(), ExporterError> {
-    let arguments = &call.arguments;
-    let layers_path = arguments.path("layers");
-    let layers_dir = open(&layers_path)?;
-    let previous = call.cache();
-    let input = SaveInput {
-        group,
-        packed: Some(packed),
-        verified,
-        layers_dir: layers_dir.as_fd(),
-        layers_path: &layers_path.to_string_lossy(),
-        owner: call.owner(),
-    };
-    for step in cache::save(dir, &previous, &input)? {
-        call.say(&step.to_string());
-    }
-    Ok(())
 }
 
 /// What the image is made by.
@@ -178,94 +166,104 @@ impl PlatformDocuments {
     }
 }
 
+fn check_apis(group: &Group) -> Result<(), ExporterError> {
+    for element in &group.group {
+        match element.api {
+            Some(api) if !api::runs_buildpack_api(api) => {
+                return Err(ExporterError::Api { name: element.name(), api: api.to_string() });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The images that the new one has layers of.
+struct Below {
+    run_name: Reference,
+    run: Image,
+    previous: Option<(Reference, Image)>,
+}
+
+impl Below {
+    fn find(images: &Images, analyzed: &mut Analyzed) -> Result<Self, ExporterError> {
+        let run = analyzed.run_image.as_mut().filter(|run| !run.reference.is_empty());
+        let run = run.ok_or(ExporterError::NoRunImage)?;
+        let run_name = images.named(&run.reference)?;
+        if let Images::Layout(_) = images {
+            // A folder of this build means nothing to whoever reads the label: the image's name does.
+            run.reference = Reference { tag: None, ..run_name.clone() }.to_string();
+        }
+        let run = images.image(&run_name)?;
+        let previous = analyzed.image.as_ref().map(|image| image.reference.as_str());
+        let name = previous.filter(|reference| !reference.is_empty()).map(|name| images.named(name));
+        let name = name.transpose()?;
+        let previous = name.as_ref().map(|name| images.find(name)).transpose()?.flatten();
+        Ok(Self { run_name, run, previous: name.zip(previous) })
+    }
+}
+
 /// Makes the image, and leaves it where its names say.
 fn make(
     call: &Call<'_>,
     images: &Images,
-    documents: Documents,
+    documents: &Documents,
     Outputs { names, texts }: &Outputs,
+    below: &Below,
+    outbox: &Outbox,
+    cache: Option<&Saving<'_>>,
 ) -> Result<Exported, PhaseError> {
     let arguments = &call.arguments;
-    let Documents { group, metadata, mut analyzed, platform: PlatformDocuments { run: offered, project } } =
-        documents;
-    let run = analyzed.run_image.as_mut().filter(|run| !run.reference.is_empty());
-    let run = run.ok_or(ExporterError::NoRunImage)?;
-    let run_name = images.named(&run.reference).map_err(ExporterError::from)?;
-    if let Images::Layout(_) = images {
-        // A folder of this build means nothing to whoever reads the label: the image's name does.
-        run.reference = Reference { tag: None, ..run_name.clone() }.to_string();
-    }
-    let base = images.image(&run_name).map_err(ExporterError::from)?;
-    let previous = analyzed.image.as_ref().map(|image| image.reference.as_str());
-    let previous =
-        previous.filter(|reference| !reference.is_empty()).map(|reference| images.named(reference));
-    let previous_name = previous.transpose().map_err(ExporterError::from)?;
-    let previous = previous_name.as_ref().map(|name| images.find(name)).transpose();
-    let previous = previous.map_err(ExporterError::from)?.flatten();
-
-    let (layers_path, app_path) = (arguments.path("layers"), arguments.path("app"));
+    let (layers_path, app_path) = (absolute(arguments.path("layers"))?, absolute(arguments.path("app"))?);
     let (layers_dir, app_dir) = (open(&layers_path)?, open(&app_path)?);
     let process_type = arguments.text("process-type").map(OsStr::to_string_lossy);
     let exec_env = call.exec_env();
-    let program = given_launcher(&arguments.path("launcher"))?;
-    let metadata_of = |program| Launcher { program, metadata: call.launcher.metadata.clone() };
-    let given_launcher = program.as_deref().map(metadata_of);
     let input = ExportInput {
-        group: &group,
-        metadata: &metadata,
-        analyzed: &analyzed,
-        run: &offered,
-        project: &project,
-        base: &base,
-        previous: previous.as_ref(),
+        group: &documents.group,
+        metadata: &documents.metadata,
+        analyzed: &documents.analyzed,
+        run: &documents.platform.run,
+        project: &documents.platform.project,
+        base: &below.run,
+        previous: below.previous.as_ref().map(|(_, image)| image),
         layers_dir: layers_dir.as_fd(),
         layers_path: &layers_path.to_string_lossy(),
         app_dir: app_dir.as_fd(),
         app_path: &app_path.to_string_lossy(),
-        launcher: given_launcher.as_ref().unwrap_or(call.launcher),
+        launcher: call.launcher,
         owner: call.owner(),
         process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
         exec_env: exec_env.as_deref(),
         platform_api: call.api,
         created: &created(call),
     };
-    let scratch = Scratch::of(call)?;
-    let outbox_dir = match images {
-        Images::Registry(_) => scratch.path().join("outbox"),
-        Images::Layout(dir) => layout_path(dir, &names[0]),
-    };
-    let mut outbox = Outbox::new(&outbox_dir).map_err(ExporterError::from)?;
-    let exported = export(&input, &mut outbox, &mut |step| tell(call, &step)).map_err(ExporterError::from)?;
-    let image = &exported.image;
-    match images {
+    let make = || export(&input, outbox, cache, &mut |step| tell(call, &step)).map_err(ExporterError::from);
+    let exported = match images {
         Images::Registry(registry) => {
-            let mut sources = vec![Source { name: &run_name, image: &base }];
-            sources.extend(previous_name.iter().zip(&previous).map(|(name, image)| Source { name, image }));
+            let mut sources = vec![Source { name: &below.run_name, image: &below.run }];
+            sources.extend(below.previous.as_ref().map(|(name, image)| Source { name, image }));
+            let outboxes = [outbox];
+            let publisher = Publisher::new(registry, &outboxes, &sources, &[]);
+            let exported = publisher.while_made(&names[0], &below.run, outbox, make)?;
             for name in texts {
                 call.say(&format!("Saving {name}..."));
             }
-            publish(registry, image, &outbox, &sources, names).map_err(ExporterError::from)?;
-            outbox.discard().map_err(ExporterError::from)?;
+            publisher.publish(&exported.image, names).map_err(ExporterError::from)?;
+            exported
         }
         Images::Layout(dir) => {
+            let exported = make()?;
+            let image = &exported.image;
             outbox.finish(image, &texts[0]).map_err(ExporterError::from)?;
             for (name, text) in names.iter().zip(texts).skip(1) {
                 outbox.finish_also(&layout_path(dir, name), image, text).map_err(ExporterError::from)?;
             }
+            exported
         }
-    }
-    call.say(&format!("*** Images ({}):", image.digest));
+    };
+    call.say(&format!("*** Images ({}):", exported.image.digest));
     texts.iter().for_each(|name| call.say(&format!("      {name}")));
     Ok(exported)
-}
-
-/// The program that `-launcher` names, if it names one.
-fn given_launcher(path: &Path) -> Result<Option<Vec<u8>>, ExporterError> {
-    if path.as_os_str().is_empty() {
-        return Ok(None);
-    }
-    let failed = |source| ExporterError::Launcher { path: path.to_owned(), source };
-    std::fs::read(path).map(Some).map_err(failed)
 }
 
 fn tell(call: &Call<'_>, step: &Step) {
@@ -273,6 +271,11 @@ fn tell(call: &Call<'_>, step: &Step) {
         Step::RefusedLabel(_) => call.warn(&step.to_string()),
         step => call.say(&step.to_string()),
     }
+}
+
+/// Archives name their files by whole paths.
+fn absolute(path: PathBuf) -> Result<PathBuf, ExporterError> {
+    std::path::absolute(&path).map_err(|source| FileError::Read { path, source }.into())
 }
 
 fn open(path: &Path) -> Result<File, ExporterError> {

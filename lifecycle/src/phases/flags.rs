@@ -32,12 +32,10 @@ pub(super) const FLAGS: &[Flag] = &[
     ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
     ("app", "CNB_APP_DIR", P("/workspace")),
     ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
-    ("build-image", "CNB_BUILD_IMAGE", Text),
     ("buildpacks", "CNB_BUILDPACKS_DIR", P("/cnb/buildpacks")),
     ("cache-dir", "CNB_CACHE_DIR", P("")),
-    ("daemon", "CNB_USE_DAEMON", Switch),
+    ("cache-image", "CNB_CACHE_IMAGE", Text),
     ("description", "", P("<layers>/builder.json")),
-    ("extended", "CNB_EXTENDED_DIR", P("<layers>/extended")),
     ("extensions", "CNB_EXTENSIONS_DIR", P("/cnb/extensions")),
     ("force", "CNB_FORCE_REBASE", Switch),
     ("generated", "CNB_GENERATED_DIR", P("<layers>/generated")),
@@ -45,9 +43,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("group", "CNB_GROUP_PATH", P("<layers>/group.toml")),
     ("image", "", Text),
     ("insecure-registry", "CNB_INSECURE_REGISTRIES", Texts),
-    ("kaniko-cache-ttl", "CNB_KANIKO_CACHE_TTL", Text),
-    ("kind", "CNB_EXTEND_KIND", Text),
-    ("launcher", "CNB_LAUNCHER_PATH", P("")),
+    ("launch-cache", "CNB_LAUNCH_CACHE_DIR", P("")),
     ("layers", "CNB_LAYERS_DIR", P("/layers")),
     ("layout", "CNB_USE_LAYOUT", Switch),
     ("layout-dir", "CNB_LAYOUT_DIR", P("")),
@@ -72,11 +68,10 @@ pub(super) const FLAGS: &[Flag] = &[
     ("tag", "", Texts),
     ("uid", "CNB_USER_ID", Id),
     ("verified", "", P("")),
-    ("version", "", Switch),
 ];
 
 /// Every phase understands these.
-pub(super) const COMMON: [&str; 4] = ["daemon", "log-level", "no-color", "version"];
+pub(super) const COMMON: [&str; 2] = ["log-level", "no-color"];
 
 /// The values in a variable.
 pub(super) fn of_variable(takes: Takes, value: &OsStr) -> Vec<OsString> {

@@ -73,10 +73,14 @@ impl Images {
             }
             return Ok(Self::Layout(dir));
         }
-        let insecure = arguments.texts("insecure-registry");
-        let auth = call.auth.clone();
-        let registry = Registry::new(RegistryOptions { insecure, auth, ca_bundle: None });
-        Ok(Self::Registry(registry.map_err(|source| super::PhaseError::Credentials(source.into()))?))
+        Ok(Self::Registry(Self::registry(call)?))
+    }
+
+    /// All registries, as `-insecure-registry` says, with the credentials of the call.
+    pub(crate) fn registry(call: &super::Call<'_>) -> Result<Registry, super::PhaseError> {
+        let insecure = call.arguments.texts("insecure-registry");
+        let options = RegistryOptions { insecure, auth: call.auth.clone(), ca_bundle: None };
+        Registry::new(options).map_err(|source| super::PhaseError::Credentials(source.into()))
     }
 
     /// The image of this name for this machine; nothing where there is none. Fails where it may not be read.

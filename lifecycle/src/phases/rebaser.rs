@@ -8,7 +8,7 @@ use super::images::{Images, ImagesError, layout_path};
 use super::outputs::{Outputs, reference};
 use super::{Call, PhaseError};
 use crate::analyze::{AnalyzeError, choose_run_image};
-use crate::export::{Outbox, OutboxError, PublishError, Source, publish};
+use crate::export::{Outbox, OutboxError, PublishError, Publisher, Source};
 use crate::file::{self, FileError};
 use crate::rebase::{RebaseError, RebaseInput, known_run_image, metadata_of, rebase};
 
@@ -96,7 +96,7 @@ fn move_image(
         Images::Registry(registry) => {
             let sources =
                 [Source { name: &run_reference, image: &run }, Source { name: source, image: &old }];
-            publish(registry, image, &Outbox::of_nothing(), &sources, names)?;
+            Publisher::new(registry, &[], &sources, &[]).publish(image, names)?;
         }
         Images::Layout(dir) => {
             for (name, text) in names.iter().zip(texts) {

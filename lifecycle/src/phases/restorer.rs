@@ -9,7 +9,8 @@ use coracle_images::Digest;
 use coracle_images::unpack::SingleOwner;
 use serde::{Deserialize, Serialize};
 
-use super::{Call, PhaseError, analyzed, check_apis, needed};
+use super::caching::CachePlace;
+use super::{Call, PhaseError, analyzed, needed};
 use crate::file::{self, FileError};
 use crate::restore::{Destination, RestoreInput, RestoreStep, restore};
 
@@ -23,7 +24,6 @@ pub(super) struct Verified {
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let group: Group = needed("group.toml", &arguments.path("group"))?;
-    check_apis(&group)?;
     let archives = restore_layers(call, &group, &analyzed(arguments)?)?;
     let verified = arguments.path("verified");
     if !verified.as_os_str().is_empty() {
@@ -38,12 +38,12 @@ pub(super) fn restore_layers(
     group: &Group,
     analyzed: &Analyzed,
 ) -> Result<Vec<Digest>, PhaseError> {
-    let arguments = &call.arguments;
     let layers = Layers::open(call)?;
-    if arguments.text("cache-dir").is_none() {
+    let place = CachePlace::of(call, None)?;
+    if place.is_nowhere() {
         call.warn("no cached data will be used, no cache specified");
     }
-    let cache = call.cache();
+    let cache = place.open(call);
     let steps = restore(&RestoreInput {
         group,
         metadata: &analyzed.metadata,

@@ -4,15 +4,17 @@ use coracle_cnb::ApiVersion;
 
 use super::{Call, PhaseError};
 use super::{
-    analyzer, builder, creator, demands, describe_builder, detect_programs, detector, exporter, rebaser,
-    restorer,
+    analyzer, builder, creator, describe_builder, detect_programs, detector, exporter, rebaser, restorer,
 };
+use crate::api::{PLATFORM_APIS, PlatformApis, REBASER_APIS};
 
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
 pub(super) struct Phase {
     pub(super) name: &'static str,
     pub(super) flags: &'static [Has],
     pub(super) images: Names,
+    /// The Platform APIs that it speaks.
+    pub(super) apis: PlatformApis,
     pub(super) holds: Holds,
     pub(super) run: fn(&Call<'_>) -> Result<(), PhaseError>,
 }
@@ -26,7 +28,7 @@ pub(super) enum Holds {
     Programs,
     /// Both, kept apart.
     Both,
-    /// No credentials, and whatever programs `coracle build` has seen to.
+    /// Whatever `coracle build` has seen to, and no credentials.
     Neither,
 }
 
@@ -76,8 +78,10 @@ pub(super) const PHASES: &[Phase] = &[
         name: "analyzer",
         flags: &[
             always("analyzed"),
+            always("cache-image"),
             always("gid"),
             since(13, "insecure-registry"),
+            since(9, "launch-cache"),
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
@@ -90,6 +94,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::One,
+        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: analyzer::run,
     },
@@ -103,6 +108,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("order"),
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         holds: Holds::Neither,
         run: describe_builder::run,
     },
@@ -121,6 +127,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("scratch"),
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         holds: Holds::Neither,
         run: detect_programs::run,
     },
@@ -143,6 +150,7 @@ pub(super) const PHASES: &[Phase] = &[
             since(15, "system"),
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         holds: Holds::Programs,
         run: detector::run,
     },
@@ -150,9 +158,8 @@ pub(super) const PHASES: &[Phase] = &[
         name: "restorer",
         flags: &[
             always("analyzed"),
-            since(10, "build-image"),
             always("cache-dir"),
-            since(12, "generated"),
+            always("cache-image"),
             always("gid"),
             always("group"),
             since(13, "insecure-registry"),
@@ -165,6 +172,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("verified"),
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: restorer::run,
     },
@@ -182,6 +190,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("scratch"),
         ],
         images: Names::None,
+        apis: PLATFORM_APIS,
         holds: Holds::Programs,
         run: builder::run,
     },
@@ -191,11 +200,11 @@ pub(super) const PHASES: &[Phase] = &[
             always("analyzed"),
             always("app"),
             always("cache-dir"),
-            since(12, "extended"),
+            always("cache-image"),
             always("gid"),
             always("group"),
             since(13, "insecure-registry"),
-            always("launcher"),
+            always("launch-cache"),
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
@@ -210,6 +219,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("verified"),
         ],
         images: Names::Some,
+        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: exporter::run,
     },
@@ -220,9 +230,10 @@ pub(super) const PHASES: &[Phase] = &[
             since(11, "build-config"),
             always("buildpacks"),
             always("cache-dir"),
+            always("cache-image"),
             always("gid"),
             since(13, "insecure-registry"),
-            always("launcher"),
+            always("launch-cache"),
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
@@ -242,29 +253,9 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::One,
+        apis: PLATFORM_APIS,
         holds: Holds::Both,
         run: creator::run,
-    },
-    Phase {
-        name: "extender",
-        flags: &[
-            always("analyzed"),
-            always("app"),
-            always("buildpacks"),
-            since(12, "extended"),
-            always("generated"),
-            always("gid"),
-            always("group"),
-            always("kaniko-cache-ttl"),
-            since(12, "kind"),
-            always("layers"),
-            always("plan"),
-            always("platform"),
-            always("uid"),
-        ],
-        images: Names::None,
-        holds: Holds::Neither,
-        run: demands::extend,
     },
     Phase {
         name: "rebaser",
@@ -281,6 +272,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::Some,
+        apis: REBASER_APIS,
         holds: Holds::Credentials,
         run: rebaser::run,
     },
@@ -288,3 +280,6 @@ pub(super) const PHASES: &[Phase] = &[
 
 /// Phases that only `coracle build` knows.
 pub(super) const OF_OURS: &[&str] = &["describe-builder", "detect-programs"];
+
+/// Phases of the specification that are not here yet.
+pub(super) const MISSING: &[&str] = &["extender"];

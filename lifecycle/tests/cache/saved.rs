@@ -1,49 +1,35 @@
-//! Caches: written as the reference writes them, reused, and what is left of them when something goes wrong.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+//! Caches in folders: written as the reference writes them, reused, and what is left of them when something goes wrong.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use coracle_cnb::{Analyzed, Group, LifecycleMetadata};
+use coracle_cnb::{Analyzed, Group};
 use coracle_images::Digest;
 use coracle_images::unpack::SingleOwner;
-use coracle_lifecycle::cache::{Cache, CacheError, CacheStep, SaveInput, save};
+use coracle_lifecycle::cache::{Cache, CacheError, CacheStep};
 use coracle_lifecycle::restore::{Destination, RestoreInput, restore};
 
-const METADATA: &str = "committed/io.buildpacks.lifecycle.cache.metadata";
+use super::{Folders, METADATA, recorded};
+
 const FLAGS: &str =
     "key = \"NAME\"\nlist = [\"q\", \"r\"]\n[metadata.sub]\nint = 42\nfloat = 1.5\nbool = true\n";
 
-struct Build {
-    dir: tempfile::TempDir,
+const GROUP: &str = "[[group]]\nid = \"a/one\"\nversion = \"1.2.3\"\napi = \"0.10\"\n[[group]]\nid = \"b/two\"\nversion = \"0.0.1\"\napi = \"0.10\"\n";
+
+struct Build(Folders);
+
+impl std::ops::Deref for Build {
+    type Target = Folders;
+
+    fn deref(&self) -> &Folders {
+        &self.0
+    }
 }
 
 impl Build {
-    fn new() -> Self {
-        let build = Self { dir: tempfile::tempdir().unwrap() };
-        fs::create_dir(build.layers()).unwrap();
-        fs::set_permissions(build.layers(), fs::Permissions::from_mode(0o755)).unwrap();
-        build
-    }
-
-    fn layers(&self) -> PathBuf {
-        self.dir.path().join("layers")
-    }
-
-    fn cache(&self) -> PathBuf {
-        self.dir.path().join("cache")
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.layers().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-
     fn types(&self, layer: &str, launch: bool, build: bool, cache: bool) {
         let name = layer.rsplit('/').next().unwrap();
         let text = format!(
@@ -66,49 +52,17 @@ impl Build {
     }
 
     fn try_save(&self, previous: &Cache) -> Result<Vec<CacheStep>, CacheError> {
-        self.save_knowing(previous, None, &[])
+        self.save_knowing(previous, &[])
     }
 
-    fn save_knowing(
-        &self,
-        previous: &Cache,
-        packed: Option<&LifecycleMetadata>,
-        verified: &[Digest],
-    ) -> Result<Vec<CacheStep>, CacheError> {
-        let group: Group = toml::from_str(
-            "[[group]]\nid = \"a/one\"\nversion = \"1.2.3\"\napi = \"0.10\"\n[[group]]\nid = \"b/two\"\nversion = \"0.0.1\"\napi = \"0.10\"\n",
-        )
-        .unwrap();
-        let layers = File::open(self.layers()).unwrap();
-        let input = SaveInput {
-            group: &group,
-            layers_dir: layers.as_fd(),
-            layers_path: "/layers",
-            owner: (1001, 1002),
-            packed,
-            verified,
-        };
-        save(&self.cache(), previous, &input)
-    }
-
-    fn archives(&self) -> Vec<(String, u64)> {
-        let entries = fs::read_dir(self.cache().join("committed")).unwrap().map(Result::unwrap);
-        let mut archives: Vec<_> = entries
-            .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().ino()))
-            .filter(|(name, _)| Path::new(name).extension().is_some_and(|extension| extension == "tar"))
-            .collect();
-        archives.sort();
-        archives
-    }
-
-    fn metadata(&self) -> String {
-        fs::read_to_string(self.cache().join(METADATA)).unwrap()
+    fn save_knowing(&self, previous: &Cache, verified: &[Digest]) -> Result<Vec<CacheStep>, CacheError> {
+        self.save_as("/layers", previous, verified)
     }
 }
 
 /// The layers of the case `sink-platform-0.13`.
 fn sink() -> Build {
-    let build = Build::new();
+    let build = Build(Folders::new(GROUP));
     for (path, text) in [
         ("a_one/tools/bin/tool", "#!/bin/sh\necho tool\n"),
         ("a_one/tools/env/VAR", "v1"),
@@ -133,8 +87,8 @@ fn sink() -> Build {
     build
 }
 
-fn recorded() -> serde_json::Value {
-    let data: serde_json::Value = serde_json::from_str(include_str!("data/restore.json")).unwrap();
+fn case() -> serde_json::Value {
+    let data = recorded();
     let mut cases = data["cases"].as_array().unwrap().iter();
     cases.find(|case| case["name"] == "sink-platform-0.13").unwrap().clone()
 }
@@ -142,7 +96,7 @@ fn recorded() -> serde_json::Value {
 #[test]
 fn writes_what_the_reference_wrote() {
     let build = sink();
-    let case = recorded();
+    let case = case();
     let first = ["Adding cache layer 'a/one:cached'", "Adding cache layer 'a/one:tools'"];
     assert_eq!(build.save(), first);
     assert_eq!(build.metadata(), case["rounds"][1]["cache"].as_str().unwrap());
@@ -154,7 +108,7 @@ fn comes_back_as_the_reference_restored_it() {
     let build = sink();
     build.save();
     fs::remove_dir_all(build.layers().join("a_one")).unwrap();
-    let case = recorded();
+    let case = case();
     let round = &case["rounds"][1];
     let analyzed: Analyzed = toml::from_str(round["analyzed"].as_str().unwrap()).unwrap();
     let group: Group = toml::from_str(round["group"].as_str().unwrap()).unwrap();
@@ -217,32 +171,35 @@ fn writes_only_what_changed() {
 }
 
 #[test]
-fn what_was_packed_and_verified_is_not_read_again() {
+fn a_verified_archive_is_linked_while_the_layer_is_the_same() {
     let build = sink();
+    // Larger than any buffer, and another at its end or shorter: what came before is not lost.
+    let large = "0123456789abcdef".repeat(40_000);
+    build.write("a_one/cached/c", &large);
     build.save();
     let archives = build.archives();
     let layers = Cache::open(&build.cache()).unwrap().metadata().buildpacks.clone();
     let verified: Vec<Digest> = layers[0].layers.values().map(|layer| layer.sha.parse().unwrap()).collect();
-    let known = LifecycleMetadata { buildpacks: Some(layers), ..LifecycleMetadata::default() };
-    let mut other = known.clone();
-    for layer in other.buildpacks.as_mut().unwrap()[0].layers.values_mut() {
-        layer.sha = Digest::of("another layer").to_string();
-    }
-    // Whoever would read these would find that they changed, or that they cannot be read.
-    build.write("a_one/cached/c", "d\n");
-    build.write("a_one/tools/bin/tool", "d\n");
-    let save = |packed, verified: &[Digest]| {
+    let save = |verified: &[Digest]| {
         let previous = Cache::open(&build.cache()).unwrap();
-        let steps = build.save_knowing(&previous, packed, verified).unwrap();
+        let steps = build.save_knowing(&previous, verified).unwrap();
         steps.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
-    assert!(save(Some(&known), &verified).iter().all(|step| step.starts_with("Reusing")));
+    assert!(save(&verified).iter().all(|step| step.starts_with("Reusing")));
     assert_eq!(build.archives(), archives);
-    assert!(save(Some(&known), &verified[..1])[1].starts_with("Adding"), "it was not verified");
-    build.write("a_one/cached/c", "c\n");
-    build.save();
-    build.write("a_one/cached/c", "d\n");
-    assert!(save(Some(&other), &verified)[0].starts_with("Adding"), "another layer was packed");
+    for change in [format!("{large}x"), large[1..].to_owned(), format!("{}x", &large[1..]), String::new()] {
+        for known in [&verified[..], &[]] {
+            build.write("a_one/cached/c", &change);
+            assert!(save(known)[0].starts_with("Adding"));
+            for (name, _) in build.archives() {
+                let archive = fs::read(build.archive(&name)).unwrap();
+                assert_eq!(format!("{}.tar", Digest::of(archive)), name);
+            }
+            build.write("a_one/cached/c", &large);
+            assert!(save(&[])[0].starts_with("Adding"));
+            assert!(build.archives().iter().zip(&archives).all(|(now, before)| now.0 == before.0));
+        }
+    }
 }
 
 #[test]
@@ -250,7 +207,7 @@ fn a_damaged_archive_is_written_again() {
     let build = sink();
     build.save();
     let (name, _) = build.archives().remove(0);
-    let path = build.cache().join("committed").join(&name);
+    let path = build.archive(&name);
     let good = fs::read(&path).unwrap();
     let mut turned = good.clone();
     turned[600] ^= 1;

@@ -1,81 +1,40 @@
 //! What comes back of a cache and a previous image: as the reference recorded it, and when somebody tampered with it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::os::fd::AsFd as _;
+use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use coracle_cnb::Group;
 use coracle_fixtures::{Entry, Layer};
-use coracle_lifecycle::cache::{Cache, SaveInput, save};
+use coracle_lifecycle::cache::Cache;
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::phases::{Launcher, PhaseError, main};
 
-const METADATA: &str = "committed/io.buildpacks.lifecycle.cache.metadata";
-const GROUP: &str = "[[group]]\nid = \"a/one\"\nversion = \"1\"\napi = \"0.10\"\n";
+use super::{Folders, METADATA, open_folders, recorded};
+
+pub(super) const GROUP: &str = "[[group]]\nid = \"a/one\"\nversion = \"1\"\napi = \"0.10\"\n";
 const LAUNCHER: Launcher<'_> = Launcher { program: b"", metadata: serde_json::Value::Null };
 
-/// The folders of one build after another.
-struct Builds {
-    dir: tempfile::TempDir,
+pub(super) struct Builds(Folders);
+
+impl std::ops::Deref for Builds {
+    type Target = Folders;
+
+    fn deref(&self) -> &Folders {
+        &self.0
+    }
 }
 
 impl Builds {
-    fn new(group: &str) -> Self {
-        let builds = Self { dir: tempfile::tempdir().unwrap() };
-        fs::create_dir(builds.layers()).unwrap();
-        fs::write(builds.dir.path().join("group.toml"), group).unwrap();
-        builds
-    }
-
-    fn layers(&self) -> PathBuf {
-        self.dir.path().join("layers")
-    }
-
-    fn cache(&self) -> PathBuf {
-        self.dir.path().join("cache")
-    }
-
-    fn write(&self, path: &str, text: &str) {
-        let path = self.layers().join(path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+    pub(super) fn new(group: &str) -> Self {
+        Self(Folders::new(group))
     }
 
     /// Ends a build: its cached layers are saved, and all of them go.
     fn end(&self) {
-        let group = fs::read_to_string(self.dir.path().join("group.toml")).unwrap();
-        let group: Group = toml::from_str(&group).unwrap();
-        let layers = File::open(self.layers()).unwrap();
-        let layers_path = self.layers().display().to_string();
-        let owner = (1001, 1002);
-        let (packed, verified) = (None, &[][..]);
-        let input = SaveInput {
-            group: &group,
-            layers_dir: layers.as_fd(),
-            layers_path: &layers_path,
-            owner,
-            packed,
-            verified,
-        };
-        save(&self.cache(), &Cache::default(), &input).unwrap();
+        self.save_as(&self.layers().display().to_string(), &Cache::default(), &[]).unwrap();
         self.empty();
-    }
-
-    fn empty(&self) {
-        open_folders(&self.layers());
-        fs::remove_dir_all(self.layers()).unwrap();
-        fs::create_dir(self.layers()).unwrap();
-    }
-
-    fn archives(&self) -> Vec<PathBuf> {
-        let entries =
-            fs::read_dir(self.cache().join("committed")).unwrap().map(|entry| entry.unwrap().path());
-        entries.filter(|path| path.extension().is_some_and(|extension| extension == "tar")).collect()
     }
 
     /// A cache of one archive, whatever its list says.
@@ -90,7 +49,7 @@ impl Builds {
         self.restore_after("", &[])
     }
 
-    fn restore_after(&self, analyzed: &str, more: &[&str]) -> Result<(), PhaseError> {
+    pub(super) fn restore_after(&self, analyzed: &str, more: &[&str]) -> Result<(), PhaseError> {
         fs::write(self.dir.path().join("analyzed.toml"), analyzed).unwrap();
         let path = |name: &str| self.dir.path().join(name).into_os_string();
         let mut args: Vec<OsString> =
@@ -106,7 +65,7 @@ impl Builds {
     }
 
     /// All paths below the layers' folder, with modes, and contents or targets.
-    fn tree(&self) -> BTreeSet<String> {
+    pub(super) fn tree(&self) -> BTreeSet<String> {
         let mut tree = BTreeSet::new();
         walk(&self.layers(), &self.layers(), &mut tree);
         tree
@@ -130,20 +89,9 @@ fn walk(root: &Path, dir: &Path, tree: &mut BTreeSet<String>) {
     }
 }
 
-/// Read-only folders cannot be emptied.
-fn open_folders(dir: &Path) {
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.symlink_metadata().unwrap().is_dir() {
-            open_folders(&path);
-        }
-    }
-}
-
 #[test]
 fn restores_what_the_reference_restored() {
-    let data: serde_json::Value = serde_json::from_str(include_str!("data/restore.json")).unwrap();
+    let data = recorded();
     let mut compared = 0;
     for case in data["cases"].as_array().unwrap() {
         for round in case["rounds"].as_array().unwrap().iter().filter(|round| round["group"].is_string()) {
@@ -269,7 +217,7 @@ fn what_is_damaged_is_left_out_and_the_rest_comes_back() {
         builds.write(&format!("a_one/{layer}.toml"), "[types]\ncache = true\n");
     }
     builds.end();
-    let archive = builds.archives().remove(0);
+    let archive = builds.archive(&builds.archives().remove(0).0);
     let good = fs::read(&archive).unwrap();
     let other = if good.windows(4).any(|bytes| bytes == b"xxxx") { "y" } else { "x" };
     let mut turned = good.clone();
@@ -301,7 +249,7 @@ fn what_is_damaged_is_left_out_and_the_rest_comes_back() {
     assert!(builds.tree().is_empty());
 }
 
-const LIST: &str = r#"{"sbom":{"sha":""},"buildpacks":[{"key":"a/one","version":"1","layers":{"x":{"sha":"SHA","data":null,"build":false,"launch":false,"cache":true}}}]}"#;
+pub(super) const LIST: &str = r#"{"sbom":{"sha":""},"buildpacks":[{"key":"a/one","version":"1","layers":{"x":{"sha":"SHA","data":null,"build":false,"launch":false,"cache":true}}}]}"#;
 
 #[test]
 fn an_archive_cannot_reach_beyond_its_layer() {
@@ -387,11 +335,11 @@ fn only_stores_come_back_without_layers_and_failures_have_exit_codes() {
     assert_eq!(tree, ["a_one/ 755", "a_one/store.toml 644 \"[metadata]\\n  k = \\\"v\\\"\\n\""]);
     builds.restore_after(analyzed, &[]).unwrap();
     assert!(builds.layers().join("a_one/l.toml").exists());
+    assert_eq!(builds.restore_after("", &["-cache-image", "A"]).unwrap_err().exit_code(), 3);
     let exit = |group: &str| {
         fs::write(builds.dir.path().join("group.toml"), group).unwrap();
         builds.restore().map_err(|error| error.exit_code())
     };
     assert_eq!(exit(&GROUP.replace("0.10", "9.9")), Err(12));
     assert_eq!(exit("group"), Err(1));
-    assert_eq!(builds.restore_after("", &["-cache-image", "x"]).unwrap_err().exit_code(), 3);
 }
