@@ -133,8 +133,9 @@ pub struct Require {
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
-    pub metadata: toml::Table,
+    /// One without entries is not none: who wrote it finds it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<toml::Table>,
 }
 
 /// `buildpack.toml` (Buildpack API, "buildpack.toml").

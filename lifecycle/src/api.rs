@@ -2,11 +2,8 @@
 
 use coracle_cnb::ApiVersion;
 
-/// The first and the last Platform API of something, and all between.
-pub(crate) type PlatformApis = (ApiVersion, ApiVersion);
-
-/// The Platform APIs of the phases of a build.
-pub(crate) const PLATFORM_APIS: PlatformApis = (ApiVersion::new(0, 7), ApiVersion::new(0, 15));
+/// The first and the last Platform API that is spoken, and all between.
+pub(crate) const PLATFORM_APIS: (ApiVersion, ApiVersion) = (ApiVersion::new(0, 7), ApiVersion::new(0, 15));
 
 /// Since this Platform API bills of materials are files in known formats.
 pub(crate) const SBOM_FILES: ApiVersion = ApiVersion::new(0, 8);
@@ -32,9 +29,6 @@ pub(crate) const EXECUTION_ENVIRONMENTS: ApiVersion = ApiVersion::new(0, 15);
 
 /// Since this Buildpack API buildpacks know of execution environments.
 pub(crate) const BUILDPACK_EXECUTION_ENVIRONMENTS: ApiVersion = ApiVersion::new(0, 12);
-
-/// The Platform APIs of the rebaser, which has to do with images of all of them.
-pub(crate) const REBASER_APIS: PlatformApis = (ApiVersion::new(0, 7), ApiVersion::new(0, 15));
 
 /// The Buildpack APIs of the buildpacks that can be run.
 pub const BUILDPACK_APIS: [ApiVersion; 6] = [

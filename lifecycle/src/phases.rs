@@ -1,7 +1,6 @@
 //! The phases as programs: one binary, told by the name it is called by (Platform API, "Lifecycle Interface").
 //!
-//! Speaks Platform API 0.7 to 0.15. Of their phases and flags only some are here; what is not is refused by name, with exit
-//! code 3, and never ignored.
+//! Speaks Platform API 0.7 to 0.15. What of it is not here is refused by name, and never ignored.
 
 mod analyzer;
 mod arguments;
@@ -9,6 +8,7 @@ mod builder;
 mod caching;
 mod called;
 mod creator;
+mod demands;
 mod describe_builder;
 mod detect_programs;
 mod detector;
@@ -28,11 +28,11 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::Path;
 
-use coracle_cnb::{Analyzed, ApiVersion, RunImageTarget, RunToml, StackToml};
+use coracle_cnb::{Analyzed, ApiVersion, Group, RunImageTarget, RunToml, StackToml};
 use coracle_images::AuthFile;
 
 use crate::analyze::AnalyzeError;
-use crate::api::{EXECUTION_ENVIRONMENTS, TARGETS};
+use crate::api::{BUILDPACK_APIS, EXECUTION_ENVIRONMENTS, PLATFORM_APIS, TARGETS, runs_buildpack_api};
 use crate::build::{BuildError, ComposeError};
 use crate::describe::DescribeError;
 use crate::detect::{self, CatalogError, Given, ResolveError};
@@ -48,6 +48,7 @@ use self::scratch::Scratch;
 pub use crate::export::Launcher;
 pub use arguments::{ArgumentError, Arguments};
 pub use called::Called;
+pub use demands::DemandError;
 pub use detect_programs::DetectRuns;
 pub use exporter::ExporterError;
 pub use images::{ImagesError, layout_path};
@@ -55,7 +56,7 @@ pub use owner::OwnerError;
 pub use privileges::{PrivilegesError, User, close_process};
 pub use rebaser::RebaserError;
 
-use table::{Holds, MISSING, Names, OF_OURS, PHASES, Phase};
+use table::{Holds, Names, OF_OURS, PHASES, Phase};
 
 /// The variable in which platforms hand credentials over (Platform API, "Registry Authentication").
 pub const CREDENTIALS_VARIABLE: &str = "CNB_REGISTRY_AUTH";
@@ -169,18 +170,28 @@ pub enum PhaseError {
     /// The name is no phase.
     #[error("`{0}` is not a phase (phases: {names})", names = phase_names())]
     Unknown(String),
-    /// The phase is not here yet.
-    #[error("phase `{0}` is not implemented: use the builder's own lifecycle for it")]
-    Missing(String),
     /// Foreign programs would see the credentials.
     #[error("remove the credentials in CNB_REGISTRY_AUTH from this process")]
     HideCredentials(#[source] std::io::Error),
     /// An argument is wrong.
     #[error("read arguments")]
     Arguments(#[from] ArgumentError),
+    /// The Platform API is not known.
+    #[error("CNB_PLATFORM_API is not set: it says which Platform API is meant ({first} to {last})")]
+    NoPlatformApi { first: ApiVersion, last: ApiVersion },
     /// The Platform API is not spoken.
-    #[error("Platform API `{text}` is not supported (supported: {first} to {last}): set CNB_PLATFORM_API")]
+    #[error(
+        "Platform API `{text}` is not supported: set CNB_PLATFORM_API to one from {first} to {last}, or for a builder of another age take its own lifecycle (--lifecycle builder)"
+    )]
     PlatformApi { text: String, first: ApiVersion, last: ApiVersion },
+    /// A buildpack of the group is for an API that is not spoken.
+    #[error(
+        "buildpack `{name}` is for Buildpack API {api}, which is not supported (supported: {first} to {last}): take the builder's own lifecycle (--lifecycle builder)", first = BUILDPACK_APIS[0], last = BUILDPACK_APIS[BUILDPACK_APIS.len() - 1]
+    )]
+    BuildpackApi { name: String, api: ApiVersion },
+    /// What the platform asks for is not to be had.
+    #[error(transparent)]
+    Demand(#[from] DemandError),
     /// A file that the phase needs is not there.
     #[error("read {document}: there is no `{path}`")]
     NoFile { document: &'static str, path: std::path::PathBuf },
@@ -242,8 +253,10 @@ impl PhaseError {
     /// The exit code of the phase (Platform API, "Exit Codes").
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unnamed | Self::Unknown(_) | Self::Missing(_) | Self::Arguments(_) => 3,
-            Self::PlatformApi { .. } => 11,
+            Self::Unnamed | Self::Unknown(_) | Self::Arguments(_) => 3,
+            Self::NoPlatformApi { .. } | Self::PlatformApi { .. } => 11,
+            Self::BuildpackApi { .. } => 12,
+            Self::Demand(error) => error.exit_code(),
             Self::NoFile { .. }
             | Self::File(_)
             | Self::Credentials(_)
@@ -290,22 +303,22 @@ fn start(
     settle: fn(&Phase, &Arguments, Option<User>) -> Result<(), PrivilegesError>,
 ) -> Result<(), PhaseError> {
     let name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // Nobody is asked for a Platform API who only asks for the version.
     if args.first().is_some_and(|word| called::is_version(word)) {
-        let version =
-            launcher.metadata.get("version").and_then(serde_json::Value::as_str).unwrap_or_default();
-        // Nobody is left to tell that standard output is closed.
-        let _ = writeln!(std::io::stdout(), "{version}");
-        return Ok(());
+        return say_version(launcher);
     }
     let Some(phase) = PHASES.iter().find(|phase| phase.name == name) else {
         return Err(match name.as_str() {
             "lifecycle" => PhaseError::Unnamed,
-            missing if MISSING.contains(&missing) => PhaseError::Missing(name),
             _ => PhaseError::Unknown(name),
         });
     };
-    let api = platform_api(phase, env)?;
+    let api = platform_api(env)?;
     let arguments = Arguments::read(phase, api, args, env)?;
+    if arguments.on("version") {
+        return say_version(launcher);
+    }
+    demands::refuse(&arguments, env)?;
     let asked = (arguments.id("uid"), arguments.id("gid"));
     let user = privileges::decide(phase, User::of_process(), asked)?;
     // While this is still whoever may read them.
@@ -318,7 +331,16 @@ fn start(
         let passwd = file::read_text(Path::new("/etc/passwd"))?.unwrap_or_default();
         privileges::add_home(&mut env, &passwd, User::of_process(), user.is_some());
     }
-    (phase.run)(&Call { arguments, api, env: &env, launcher, auth })
+    let call = Call { arguments, api, env: &env, launcher, auth };
+    demands::warn(&call);
+    (phase.run)(&call)
+}
+
+fn say_version(launcher: &Launcher<'_>) -> Result<(), PhaseError> {
+    let version = launcher.metadata.get("version").and_then(serde_json::Value::as_str).unwrap_or_default();
+    // Nobody is left to tell that standard output is closed.
+    let _ = writeln!(std::io::stdout(), "{version}");
+    Ok(())
 }
 
 /// Where images lie in folders, nobody has any use of credentials.
@@ -331,13 +353,26 @@ fn phase_names() -> String {
     PHASES.iter().map(|phase| phase.name).collect::<Vec<_>>().join(", ")
 }
 
-fn platform_api(phase: &Phase, env: &Env) -> Result<ApiVersion, PhaseError> {
+fn platform_api(env: &Env) -> Result<ApiVersion, PhaseError> {
     let text = env.get(OsStr::new("CNB_PLATFORM_API")).map(|value| value.to_string_lossy().into_owned());
     let text = text.unwrap_or_default();
-    match text.parse::<ApiVersion>() {
-        Ok(version) if phase.apis.0 <= version && version <= phase.apis.1 => Ok(version),
-        _ => Err(PhaseError::PlatformApi { text, first: phase.apis.0, last: phase.apis.1 }),
+    let (first, last) = PLATFORM_APIS;
+    if text.trim().is_empty() {
+        return Err(PhaseError::NoPlatformApi { first, last });
     }
+    match text.parse::<ApiVersion>() {
+        Ok(version) if first <= version && version <= last => Ok(version),
+        _ => Err(PhaseError::PlatformApi { text, first, last }),
+    }
+}
+
+fn check_apis(group: &Group) -> Result<(), PhaseError> {
+    for element in &group.group {
+        if let Some(api) = element.api.filter(|api| !runs_buildpack_api(*api)) {
+            return Err(PhaseError::BuildpackApi { name: element.name(), api });
+        }
+    }
+    Ok(())
 }
 
 fn analyzed(arguments: &Arguments) -> Result<Analyzed, FileError> {

@@ -66,6 +66,20 @@ fn group(api: &str, ids: &[&str]) -> Group {
 
 const PLAN: &str = "[[entries]]\n[[entries.providers]]\nid = \"one\"\nversion = \"1\"\n[[entries.providers]]\nid = \"two\"\nversion = \"1\"\n[[entries.requires]]\nname = \"n\"\n";
 
+/// Recorded: frameworks write the table always, and may read it so.
+#[test]
+fn a_requirements_empty_metadata_stays_in_the_plan() {
+    let _alone = PROGRAMS.lock();
+    let dir = tempfile::tempdir().unwrap();
+    program(dir.path(), "one", "0.10", "cat $CNB_BP_PLAN_PATH > plan");
+    let plan = format!(
+        "{PLAN}[entries.requires.metadata]\n[[entries.requires]]\nname = \"n\"\n[entries.requires.metadata]\nx = 1\n"
+    );
+    run(dir.path(), &group("0.10", &["one"]), &plan).unwrap();
+    let expected = "[[entries]]\n  name = \"n\"\n  [entries.metadata]\n\n[[entries]]\n  name = \"n\"\n  [entries.metadata]\n    x = 1\n";
+    assert_eq!(std::fs::read_to_string(dir.path().join("app/plan")).unwrap(), expected);
+}
+
 #[test]
 fn later_buildpacks_see_build_layers_and_what_is_unmet() {
     let _alone = PROGRAMS.lock();

@@ -35,7 +35,7 @@ fn phase(name: &str, api: &str, args: &[&str]) -> Result<(), PhaseError> {
 }
 
 /// Analyzes and exports; returns the image and the report.
-fn export(registry: &DockerRegistry, api: &str) -> (Image, toml::Table) {
+fn export(registry: &DockerRegistry, api: &str, flags: &[&str]) -> Result<(Image, toml::Table), PhaseError> {
     let dir = tempfile::tempdir().unwrap();
     let run = registry.reference("team/run:latest");
     for (path, text) in [
@@ -55,19 +55,28 @@ fn export(registry: &DockerRegistry, api: &str) -> (Image, toml::Table) {
     let name = registry.reference(&format!("team/app:{api}"));
     let stack = ["-layers", layers, "-stack", &at("stack.toml")];
     phase("analyzer", api, &[&stack[..], &[&name]].concat()).unwrap();
-    phase("exporter", api, &[&stack[..], &["-app", &at("app"), "-scratch", &at("scratch"), &name]].concat())
-        .unwrap();
+    let own = ["-app", &at("app"), "-scratch", &at("scratch")];
+    phase("exporter", api, &[&stack[..], &own, flags, &[&name]].concat())?;
     let auth = AuthFile::parse(b"{}").unwrap();
     let client = Registry::new(RegistryOptions { insecure: Vec::new(), auth, ca_bundle: None }).unwrap();
     let image = client.image(&name.parse().unwrap(), &Platform::host()).unwrap();
-    (image, fs::read_to_string(at("report.toml")).unwrap().parse().unwrap())
+    Ok((image, fs::read_to_string(at("report.toml")).unwrap().parse().unwrap()))
+}
+
+fn registry() -> DockerRegistry {
+    let registry = DockerRegistry::open();
+    let layer = Layer::new(&[Entry::dir("etc"), Entry::file("etc/os", "run")]);
+    registry.push(&Fixture::new(vec![layer]).env("PATH", "/bin"), "team/run", "latest");
+    registry
+}
+
+fn lifecycle_metadata(image: &Image) -> Value {
+    serde_json::from_str(image.config.label("io.buildpacks.lifecycle.metadata").unwrap()).unwrap()
 }
 
 #[test]
 fn bills_of_materials_and_dates_by_platform_api() {
-    let registry = DockerRegistry::open();
-    let layer = Layer::new(&[Entry::dir("etc"), Entry::file("etc/os", "run")]);
-    registry.push(&Fixture::new(vec![layer]).env("PATH", "/bin"), "team/run", "latest");
+    let registry = registry();
     let bom = r#"[{"name":"l","metadata":{"whole":2},"buildpack":{"id":"a/one","version":"1"}}]"#;
     let report = "[[build.bom]]\nname = \"b\"\nmetadata.key = \"k\"\nbuildpack = { id = \"a/one\", version = \"1\" }\n";
     let reported: toml::Table = report.parse().unwrap();
@@ -76,13 +85,34 @@ fn bills_of_materials_and_dates_by_platform_api() {
         ("0.8", true, true, "1980-01-01T00:00:01Z"),
         ("0.9", false, true, "1970-01-01T00:00:00Z"),
     ] {
-        let (image, report) = export(&registry, api);
+        let (image, report) = export(&registry, api, &[]).unwrap();
         let label = image.config.label("io.buildpacks.build.metadata").unwrap();
         assert_eq!(label.contains(&format!(r#"{{"bom":{bom},"#)), has_bom, "{api}: {label}");
         assert_eq!(report.get("build"), reported.get("build").filter(|_| has_bom), "{api}");
-        let metadata = image.config.label("io.buildpacks.lifecycle.metadata").unwrap();
-        let metadata: Value = serde_json::from_str(metadata).unwrap();
+        let metadata = lifecycle_metadata(&image);
         assert_eq!(metadata.get("sbom").is_some(), has_layer, "{api}: {metadata}");
         assert_eq!(image.config.created.as_deref(), Some(created), "{api}");
     }
+}
+
+#[test]
+fn a_launcher_that_the_caller_names_is_the_image_s() {
+    let registry = registry();
+    let dir = tempfile::tempdir().unwrap();
+    let given = dir.path().join("launcher");
+    let mut layers = Vec::new();
+    for content in ["launcher", "another"] {
+        fs::write(&given, content).unwrap();
+        let (image, _) = export(&registry, "0.11", &["-launcher", given.to_str().unwrap()]).unwrap();
+        layers.push(lifecycle_metadata(&image)["launcher"]["sha"].clone());
+    }
+    let (image, _) = export(&registry, "0.11", &[]).unwrap();
+    assert_eq!(lifecycle_metadata(&image)["launcher"]["sha"], layers[0]);
+    assert_ne!(layers[0], layers[1]);
+    let error = export(&registry, "0.11", &["-launcher", "/nowhere/launcher"]).unwrap_err();
+    assert_eq!(error.exit_code(), 62);
+    assert_eq!(
+        coracle_lifecycle::with_causes(&error),
+        "read the launcher that -launcher (CNB_LAUNCHER_PATH) names: `/nowhere/launcher`: No such file or directory (os error 2)"
+    );
 }

@@ -34,7 +34,9 @@ pub enum CatalogError {
     #[error("look up {kind} `{name}`: there is no `{path}`")]
     Missing { kind: &'static str, name: String, path: PathBuf },
     /// Its API is not spoken here.
-    #[error("look up {kind} `{name}`: Buildpack API {api} is not supported (supported: 0.7 to 0.12)")]
+    #[error(
+        "look up {kind} `{name}`: Buildpack API {api} is not supported (supported: 0.7 to 0.12): take the builder's own lifecycle (--lifecycle builder)"
+    )]
     Api { kind: &'static str, name: String, api: ApiVersion },
     /// What it says of itself could not be read.
     #[error("look up {kind} `{name}`")]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use coracle_cnb::ApiVersion;
 use coracle_images::ReferenceError;
@@ -78,7 +78,7 @@ impl Arguments {
         }
         let mut given: BTreeMap<&'static str, Vec<OsString>> = BTreeMap::new();
         let mut args = args.iter();
-        let mut images = Vec::new();
+        let mut images: Vec<String> = Vec::new();
         while let Some(argument) = args.next() {
             let text = argument.to_string_lossy().into_owned();
             let Some(flag) = argument.as_bytes().strip_prefix(b"-").filter(|flag| !flag.is_empty()) else {
@@ -109,6 +109,11 @@ impl Arguments {
         for (name, _, takes) in flags {
             values.get(name).into_iter().flatten().try_for_each(|value| check(name, *takes, value))?;
         }
+        let arguments = Self { values, images };
+        if arguments.on("version") {
+            return Ok(arguments);
+        }
+        let Self { values, mut images } = arguments;
         match phase.images {
             Names::None if !images.is_empty() => Err(ArgumentError::Unexpected(images.swap_remove(0))),
             Names::One if images.len() > 1 => Err(ArgumentError::Unexpected(images.swap_remove(1))),
@@ -117,10 +122,10 @@ impl Arguments {
         }
     }
 
-    /// The path that a flag names, or its default.
+    /// The path that a flag names, or its default. Folders are absolute: images and buildpacks are told of them.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         if let Some(value) = self.text(name) {
-            return value.into();
+            return if FOLDERS.contains(&name) { absolute(Path::new(value)) } else { value.into() };
         }
         let default = FLAGS.iter().find_map(|(known, _, takes)| match takes {
             Takes::Path(default) if *known == name => Some(*default),
@@ -164,6 +169,29 @@ impl Arguments {
     }
 }
 
+/// Flags that name folders by whose names others find something.
+const FOLDERS: [&str; 7] =
+    ["app", "build-config", "buildpacks", "cache-dir", "generated", "layers", "platform"];
+
+/// From the root, without `.`, `..` and a `/` at the end; no link is followed.
+fn absolute(path: &Path) -> PathBuf {
+    if path.as_os_str().is_empty() {
+        return path.to_owned();
+    }
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut clean = PathBuf::new();
+    for component in whole.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                clean.pop();
+            }
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
 /// Why a flag is not one of the phase's.
 fn unknown(phase: &Phase, api: ApiVersion, name: &[u8], text: &str) -> ArgumentError {
     let Some(has) = phase.flags.iter().find(|has| has.flag.as_bytes() == name) else {
@@ -179,9 +207,7 @@ fn unknown(phase: &Phase, api: ApiVersion, name: &[u8], text: &str) -> ArgumentE
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::phases::{Launcher, PHASES, PhaseError, main};
-
-    const LAUNCHER: Launcher<'_> = Launcher { program: b"", metadata: serde_json::Value::Null };
+    use crate::phases::PHASES;
 
     fn words(words: &[&str]) -> Vec<OsString> {
         words.iter().map(OsString::from).collect()
@@ -292,17 +318,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_refused_by_name() {
-        let exit = |name: &str, api: &str, args: &[&str]| {
-            let env: Env = [("CNB_PLATFORM_API".into(), api.into())].into();
-            main(OsStr::new(name), &words(args), &env, &LAUNCHER).map_err(|error| error.exit_code())
-        };
-        assert_eq!(exit("/cnb/lifecycle/exporter", "0.13", &[]), Err(3));
-        assert_eq!(exit("nonsense", "0.13", &[]), Err(3));
-        assert_eq!(exit("builder", "0.13", &["-daemon"]), Err(3));
-        assert_eq!(exit("builder", "0.99", &[]), Err(11));
-        assert_eq!(exit("builder", "0.13", &["-layers", "/nowhere", "-no-color"]), Err(1));
-        let extender = main(OsStr::new("extender"), &[], &Env::new(), &LAUNCHER);
-        assert!(matches!(extender, Err(PhaseError::Missing(_))));
+    fn folders_are_absolute_and_clean() {
+        let args = ["-app=.", "-layers", "/a/./b/../c/", "-group", "g.toml"];
+        let arguments = read(builder(), &args, &[]).unwrap();
+        assert_eq!(arguments.path("app"), std::env::current_dir().unwrap());
+        assert_eq!(arguments.path("layers").to_str(), Some("/a/c"));
+        assert_eq!(arguments.path("plan").to_str(), Some("/a/c/plan.toml"));
+        assert_eq!(arguments.path("group"), Path::new("g.toml"));
     }
 }

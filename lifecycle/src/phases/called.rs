@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::table::{Holds, Phase};
-use super::{MISSING, OF_OURS, PHASES};
+use super::{OF_OURS, PHASES};
 
 /// Where containers have the phases, each at a path of its own.
 const FOLDER: &str = "/cnb/lifecycle";
@@ -40,8 +40,7 @@ impl Called {
             return Some(Self::after_lifecycle(args));
         }
         let spoken = |known: &str| name == known;
-        let linked = PHASES.iter().any(|phase| spoken(phase.name) && !OF_OURS.contains(&phase.name))
-            || MISSING.iter().any(|missing| spoken(missing));
+        let linked = PHASES.iter().any(|phase| spoken(phase.name) && !OF_OURS.contains(&phase.name));
         if linked || program.starts_with(FOLDER) {
             return Some(Self { name: name.to_owned(), args: args.to_vec() });
         }

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
@@ -13,23 +14,20 @@ use super::images::{Images, ImagesError, layout_path};
 use super::outputs::Outputs;
 use super::restorer::Verified;
 use super::scratch::Scratch;
-use super::{Call, PhaseError, analyzed, needed, run_toml};
+use super::{Call, PhaseError, analyzed, check_apis, needed, run_toml};
 use crate::api;
 use crate::bom;
 use crate::cache::{Nearby, Saving};
 use crate::env::Env;
 use crate::export::{
-    CREATED, ExportError, ExportInput, Exported, Outbox, OutboxError, PublishError, Publisher, Source, Step,
-    export,
+    CREATED, ExportError, ExportInput, Exported, Launcher, Outbox, OutboxError, PublishError, Publisher,
+    Source, Step, export,
 };
 use crate::file::{self, FileError};
 
 /// Why there is no image, or not under all of its names.
 #[derive(Debug, thiserror::Error)]
 pub enum ExporterError {
-    /// A buildpack of the group is for an API that is not spoken.
-    #[error("buildpack `{name}` is for Buildpack API {api}, which is not supported")]
-    Api { name: String, api: String },
     /// analyzed.toml names no run image, or it names one that was not there.
     #[error("analyzed.toml names no run image: analyze again with one that can be read")]
     NoRunImage,
@@ -39,6 +37,13 @@ pub enum ExporterError {
     /// A folder could not be opened.
     #[error("export")]
     Folder(#[from] FileError),
+    /// The launcher that was given could not be read.
+    #[error("read the launcher that -launcher (CNB_LAUNCHER_PATH) names: `{path}`")]
+    Launcher {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     /// The image could not be made.
     #[error("export")]
     Export(#[from] ExportError),
@@ -54,7 +59,6 @@ impl ExporterError {
     /// The exit code of the exporter (Platform API, "exporter").
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Api { .. } => 12,
             Self::NoRunImage => 3,
             _ => 62,
         }
@@ -166,18 +170,6 @@ impl PlatformDocuments {
     }
 }
 
-fn check_apis(group: &Group) -> Result<(), ExporterError> {
-    for element in &group.group {
-        match element.api {
-            Some(api) if !api::runs_buildpack_api(api) => {
-                return Err(ExporterError::Api { name: element.name(), api: api.to_string() });
-            }
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
 /// The images that the new one has layers of.
 struct Below {
     run_name: Reference,
@@ -218,6 +210,9 @@ fn make(
     let (layers_dir, app_dir) = (open(&layers_path)?, open(&app_path)?);
     let process_type = arguments.text("process-type").map(OsStr::to_string_lossy);
     let exec_env = call.exec_env();
+    let program = given_launcher(&arguments.path("launcher"))?;
+    let metadata_of = |program| Launcher { program, metadata: call.launcher.metadata.clone() };
+    let given_launcher = program.as_deref().map(metadata_of);
     let input = ExportInput {
         group: &documents.group,
         metadata: &documents.metadata,
@@ -230,7 +225,7 @@ fn make(
         layers_path: &layers_path.to_string_lossy(),
         app_dir: app_dir.as_fd(),
         app_path: &app_path.to_string_lossy(),
-        launcher: call.launcher,
+        launcher: given_launcher.as_ref().unwrap_or(call.launcher),
         owner: call.owner(),
         process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
         exec_env: exec_env.as_deref(),
@@ -264,6 +259,15 @@ fn make(
     call.say(&format!("*** Images ({}):", exported.image.digest));
     texts.iter().for_each(|name| call.say(&format!("      {name}")));
     Ok(exported)
+}
+
+/// The program that `-launcher` names, if it names one.
+fn given_launcher(path: &Path) -> Result<Option<Vec<u8>>, ExporterError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let failed = |source| ExporterError::Launcher { path: path.to_owned(), source };
+    std::fs::read(path).map(Some).map_err(failed)
 }
 
 fn tell(call: &Call<'_>, step: &Step) {

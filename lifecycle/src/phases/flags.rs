@@ -32,10 +32,13 @@ pub(super) const FLAGS: &[Flag] = &[
     ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
     ("app", "CNB_APP_DIR", P("/workspace")),
     ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
+    ("build-image", "CNB_BUILD_IMAGE", Text),
     ("buildpacks", "CNB_BUILDPACKS_DIR", P("/cnb/buildpacks")),
     ("cache-dir", "CNB_CACHE_DIR", P("")),
     ("cache-image", "CNB_CACHE_IMAGE", Text),
+    ("daemon", "CNB_USE_DAEMON", Switch),
     ("description", "", P("<layers>/builder.json")),
+    ("extended", "CNB_EXTENDED_DIR", P("<layers>/extended")),
     ("extensions", "CNB_EXTENSIONS_DIR", P("/cnb/extensions")),
     ("force", "CNB_FORCE_REBASE", Switch),
     ("generated", "CNB_GENERATED_DIR", P("<layers>/generated")),
@@ -43,7 +46,10 @@ pub(super) const FLAGS: &[Flag] = &[
     ("group", "CNB_GROUP_PATH", P("<layers>/group.toml")),
     ("image", "", Text),
     ("insecure-registry", "CNB_INSECURE_REGISTRIES", Texts),
+    ("kaniko-cache-ttl", "CNB_KANIKO_CACHE_TTL", Text),
+    ("kind", "CNB_EXTEND_KIND", Text),
     ("launch-cache", "CNB_LAUNCH_CACHE_DIR", P("")),
+    ("launcher", "CNB_LAUNCHER_PATH", P("")),
     ("layers", "CNB_LAYERS_DIR", P("/layers")),
     ("layout", "CNB_USE_LAYOUT", Switch),
     ("layout-dir", "CNB_LAYOUT_DIR", P("")),
@@ -68,10 +74,11 @@ pub(super) const FLAGS: &[Flag] = &[
     ("tag", "", Texts),
     ("uid", "CNB_USER_ID", Id),
     ("verified", "", P("")),
+    ("version", "", Switch),
 ];
 
 /// Every phase understands these.
-pub(super) const COMMON: [&str; 2] = ["log-level", "no-color"];
+pub(super) const COMMON: [&str; 4] = ["daemon", "log-level", "no-color", "version"];
 
 /// The values in a variable.
 pub(super) fn of_variable(takes: Takes, value: &OsStr) -> Vec<OsString> {

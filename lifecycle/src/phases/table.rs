@@ -4,17 +4,15 @@ use coracle_cnb::ApiVersion;
 
 use super::{Call, PhaseError};
 use super::{
-    analyzer, builder, creator, describe_builder, detect_programs, detector, exporter, rebaser, restorer,
+    analyzer, builder, creator, demands, describe_builder, detect_programs, detector, exporter, rebaser,
+    restorer,
 };
-use crate::api::{PLATFORM_APIS, PlatformApis, REBASER_APIS};
 
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
 pub(super) struct Phase {
     pub(super) name: &'static str,
     pub(super) flags: &'static [Has],
     pub(super) images: Names,
-    /// The Platform APIs that it speaks.
-    pub(super) apis: PlatformApis,
     pub(super) holds: Holds,
     pub(super) run: fn(&Call<'_>) -> Result<(), PhaseError>,
 }
@@ -28,7 +26,7 @@ pub(super) enum Holds {
     Programs,
     /// Both, kept apart.
     Both,
-    /// Whatever `coracle build` has seen to, and no credentials.
+    /// No credentials, and whatever programs `coracle build` has seen to.
     Neither,
 }
 
@@ -94,7 +92,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::One,
-        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: analyzer::run,
     },
@@ -108,7 +105,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("order"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Neither,
         run: describe_builder::run,
     },
@@ -127,7 +123,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("scratch"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Neither,
         run: detect_programs::run,
     },
@@ -150,7 +145,6 @@ pub(super) const PHASES: &[Phase] = &[
             since(15, "system"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Programs,
         run: detector::run,
     },
@@ -158,8 +152,10 @@ pub(super) const PHASES: &[Phase] = &[
         name: "restorer",
         flags: &[
             always("analyzed"),
+            since(10, "build-image"),
             always("cache-dir"),
             always("cache-image"),
+            since(12, "generated"),
             always("gid"),
             always("group"),
             since(13, "insecure-registry"),
@@ -172,7 +168,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("verified"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: restorer::run,
     },
@@ -190,7 +185,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("scratch"),
         ],
         images: Names::None,
-        apis: PLATFORM_APIS,
         holds: Holds::Programs,
         run: builder::run,
     },
@@ -201,10 +195,12 @@ pub(super) const PHASES: &[Phase] = &[
             always("app"),
             always("cache-dir"),
             always("cache-image"),
+            since(12, "extended"),
             always("gid"),
             always("group"),
             since(13, "insecure-registry"),
             always("launch-cache"),
+            always("launcher"),
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
@@ -219,7 +215,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("verified"),
         ],
         images: Names::Some,
-        apis: PLATFORM_APIS,
         holds: Holds::Credentials,
         run: exporter::run,
     },
@@ -234,6 +229,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("gid"),
             since(13, "insecure-registry"),
             always("launch-cache"),
+            always("launcher"),
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
@@ -253,9 +249,29 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::One,
-        apis: PLATFORM_APIS,
         holds: Holds::Both,
         run: creator::run,
+    },
+    Phase {
+        name: "extender",
+        flags: &[
+            always("analyzed"),
+            always("app"),
+            always("buildpacks"),
+            since(12, "extended"),
+            always("generated"),
+            always("gid"),
+            always("group"),
+            always("kaniko-cache-ttl"),
+            since(12, "kind"),
+            always("layers"),
+            always("plan"),
+            always("platform"),
+            always("uid"),
+        ],
+        images: Names::None,
+        holds: Holds::Neither,
+        run: demands::extend,
     },
     Phase {
         name: "rebaser",
@@ -272,7 +288,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("uid"),
         ],
         images: Names::Some,
-        apis: REBASER_APIS,
         holds: Holds::Credentials,
         run: rebaser::run,
     },
@@ -280,6 +295,3 @@ pub(super) const PHASES: &[Phase] = &[
 
 /// Phases that only `coracle build` knows.
 pub(super) const OF_OURS: &[&str] = &["describe-builder", "detect-programs"];
-
-/// Phases of the specification that are not here yet.
-pub(super) const MISSING: &[&str] = &["extender"];
