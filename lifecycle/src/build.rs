@@ -130,7 +130,7 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
             &layers,
         )?;
 
-        let answer: BuildToml = file::read_document("build.toml", &own_layers.join("build.toml"))
+        let answer: BuildToml = file::read_foreign_document("build.toml", &own_layers.join("build.toml"))
             .map_err(file_error(&name))?
             .unwrap_or_default();
         let in_plan = |unmet: &str| requires.iter().any(|require| require.name == unmet);
@@ -139,7 +139,7 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
         }
         let is_unmet = |require: &&Require| answer.unmet.iter().any(|unmet| unmet.name == require.name);
         met.extend(requires.iter().filter(|require| !is_unmet(require)).map(|require| require.name.clone()));
-        let launch: LaunchToml = file::read_document("launch.toml", &own_layers.join("launch.toml"))
+        let launch: LaunchToml = file::read_foreign_document("launch.toml", &own_layers.join("launch.toml"))
             .map_err(file_error(&name))?
             .unwrap_or_default();
         if launch.processes.iter().filter(|process| process.default).count() > 1 {

@@ -10,6 +10,9 @@ use nix::fcntl::OFlag;
 /// The largest document that is read: what foreign programs write must not fill the memory.
 pub(crate) const MAX_DOCUMENT: u64 = 16 * 1024 * 1024;
 
+/// The most entries of a folder that are listed.
+pub(crate) const MAX_ENTRIES: usize = 1_000_000;
+
 /// Why a file or a folder could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -26,6 +29,9 @@ pub enum FileError {
     /// The file is larger than any document should be.
     #[error("read file: `{path}` is larger than {MAX_DOCUMENT} bytes")]
     TooLarge { path: PathBuf },
+    /// The folder holds more than any folder of a build should.
+    #[error("list folder: `{path}` has more than {MAX_ENTRIES} entries")]
+    Crowded { path: PathBuf },
     /// The folder could not be listed.
     #[error("list folder: `{path}`")]
     List {
@@ -81,10 +87,26 @@ pub fn read_text(path: &Path) -> Result<Option<String>, FileError> {
     text_of(path, read_bytes(path)?)
 }
 
-/// As [`read_text`], of a file of ours that a foreign program may have replaced: no link is followed to it.
+/// As [`read_bytes`], of a file that a program of a buildpack may have written: it is read where it is, and not where a link
+/// leads. Whoever reads may see what that program does not.
 #[cfg(feature = "phases")]
-pub(crate) fn read_own_text(path: &Path) -> Result<Option<String>, FileError> {
-    text_of(path, read(path, OFlag::O_NOFOLLOW)?)
+pub(crate) fn read_foreign_bytes(path: &Path) -> Result<Option<Vec<u8>>, FileError> {
+    read(path, OFlag::O_NOFOLLOW)
+}
+
+/// As [`read_foreign_bytes`], of text.
+#[cfg(feature = "phases")]
+pub(crate) fn read_foreign_text(path: &Path) -> Result<Option<String>, FileError> {
+    text_of(path, read_foreign_bytes(path)?)
+}
+
+/// As [`read_foreign_bytes`], of a TOML document.
+#[cfg(feature = "phases")]
+pub(crate) fn read_foreign_document<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    path: &Path,
+) -> Result<Option<T>, FileError> {
+    document_of(document, path, read_foreign_text(path)?)
 }
 
 fn text_of(path: &Path, bytes: Option<Vec<u8>>) -> Result<Option<String>, FileError> {
@@ -100,10 +122,16 @@ pub fn read_document<T: serde::de::DeserializeOwned>(
     document: &'static str,
     path: &Path,
 ) -> Result<Option<T>, FileError> {
-    let Some(text) = read_text(path)? else { return Ok(None) };
-    coracle_cnb::read_toml(document, &text)
-        .map(Some)
-        .map_err(|source| FileError::Document { path: path.to_owned(), source })
+    document_of(document, path, read_text(path)?)
+}
+
+fn document_of<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    path: &Path,
+    text: Option<String>,
+) -> Result<Option<T>, FileError> {
+    let read = |text: String| coracle_cnb::read_toml(document, &text);
+    text.map(read).transpose().map_err(|source| FileError::Document { path: path.to_owned(), source })
 }
 
 /// Writes a TOML document, with the folders above it.
@@ -124,6 +152,10 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 
 /// The entries of a folder sorted by name; none where there is no folder. Links count as what they lead to.
 pub fn entries(dir: &Path) -> Result<Vec<DirEntry>, FileError> {
+    entries_up_to(MAX_ENTRIES, dir)
+}
+
+fn entries_up_to(limit: usize, dir: &Path) -> Result<Vec<DirEntry>, FileError> {
     let failed = |source| FileError::List { path: dir.to_owned(), source };
     let listing = match std::fs::read_dir(dir) {
         Ok(listing) => listing,
@@ -132,6 +164,9 @@ pub fn entries(dir: &Path) -> Result<Vec<DirEntry>, FileError> {
     };
     let mut entries = Vec::new();
     for entry in listing {
+        if entries.len() == limit {
+            return Err(FileError::Crowded { path: dir.to_owned() });
+        }
         let path = entry.map_err(failed)?.path();
         let is_dir = path.is_dir();
         entries.push(DirEntry { path, is_dir });
@@ -167,5 +202,16 @@ mod tests {
         for path in [fifo.as_path(), &link, Path::new("/dev/zero")] {
             assert!(matches!(read_bytes(path), Err(FileError::Unfit { .. })), "{}", path.display());
         }
+    }
+
+    #[test]
+    fn a_crowded_folder_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            write(&dir.path().join(name), b"").unwrap();
+        }
+        assert_eq!(entries_up_to(3, dir.path()).unwrap().len(), 3);
+        let refused = entries_up_to(2, dir.path()).unwrap_err().to_string();
+        assert_eq!(refused, format!("list folder: `{}` has more than 1000000 entries", dir.path().display()));
     }
 }

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::{SFlag, fstatat};
 
-use crate::file::MAX_DOCUMENT;
+use crate::file::{MAX_DOCUMENT, MAX_ENTRIES};
 
 /// Why a folder or file could not be used. Paths are relative to the folder that was opened.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +32,9 @@ pub enum FolderError {
         #[source]
         source: io::Error,
     },
+    /// It holds more than any folder of a build should.
+    #[error("list: `{path}` has more than {MAX_ENTRIES} entries")]
+    Crowded { path: PathBuf },
     /// It is no regular file, or larger than any document should be.
     #[error("read: `{path}` is not a regular file of at most {MAX_DOCUMENT} bytes")]
     Unfit { path: PathBuf },
@@ -102,6 +105,10 @@ pub struct Entry {
 
 /// The entries of a folder sorted by name; none where there is no folder.
 pub fn entries(at: BorrowedFd<'_>, path: &Path) -> Result<Vec<Entry>, FolderError> {
+    entries_up_to(MAX_ENTRIES, at, path)
+}
+
+fn entries_up_to(limit: usize, at: BorrowedFd<'_>, path: &Path) -> Result<Vec<Entry>, FolderError> {
     let failed = |errno: Errno| FolderError::Read { path: path.to_owned(), source: errno.into() };
     let Some(fd) = folder(at, path)? else { return Ok(Vec::new()) };
     let mut dir = Dir::from_fd(fd).map_err(failed)?;
@@ -109,6 +116,9 @@ pub fn entries(at: BorrowedFd<'_>, path: &Path) -> Result<Vec<Entry>, FolderErro
     for entry in dir.iter() {
         let entry = entry.map_err(failed)?;
         let name = OsString::from_vec(entry.file_name().to_bytes().to_vec());
+        if names.len() == limit {
+            return Err(FolderError::Crowded { path: path.to_owned() });
+        }
         if name != "." && name != ".." {
             names.push((name, entry.file_type()));
         }
@@ -180,5 +190,17 @@ mod tests {
         assert!(matches!(read("large.toml"), Err(FolderError::Unfit { .. })));
         assert!(matches!(read("broken.toml"), Err(FolderError::Document { .. })));
         assert_eq!(read("missing.toml").unwrap(), None);
+    }
+
+    #[test]
+    fn a_crowded_folder_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            fs::write(dir.path().join(name), "").unwrap();
+        }
+        let at = File::open(dir.path()).unwrap();
+        assert!(entries_up_to(4, at.as_fd(), Path::new(".")).is_ok());
+        let refused = entries_up_to(2, at.as_fd(), Path::new(".")).unwrap_err().to_string();
+        assert_eq!(refused, "list: `.` has more than 1000000 entries");
     }
 }

@@ -380,38 +380,3 @@ fn forty_alternatives_that_do_not_fit_are_seen_through() {
     let (detected, _) = resolve(&order, &catalog, Given::default(), &mut runs.as_slice());
     assert_eq!(detected.unwrap().group.group.len(), 41);
 }
-
-#[test]
-fn orders_without_end_are_refused() {
-    // Each of 24 composites has two groups, and nothing passes in the end: 2^24 groups.
-    let mut text = String::from("[[order]]\n");
-    let mut tomls = Vec::new();
-    let toml = |text: String| coracle_cnb::read_toml::<BuildpackToml>("buildpack.toml", &text).unwrap();
-    let component = |id: &str| toml(format!("api = \"0.10\"\n[buildpack]\nid = \"{id}\"\nversion = \"1\"\n"));
-    for number in 0..24 {
-        writeln!(text, "[[order.group]]\nid = \"all{number}\"\nversion = \"1\"").unwrap();
-        let mut composite = format!("api = \"0.10\"\n[buildpack]\nid = \"all{number}\"\nversion = \"1\"\n");
-        for part in ["x", "y"] {
-            write!(composite, "[[order]]\n[[order.group]]\nid = \"{part}{number}\"\nversion = \"1\"\n")
-                .unwrap();
-            tomls.push(component(&format!("{part}{number}")));
-        }
-        tomls.push(toml(composite));
-    }
-    text.push_str("[[order.group]]\nid = \"fails\"\nversion = \"1\"\n");
-    tomls.push(component("fails"));
-    let run = |toml: &BuildpackToml| DetectRun {
-        module: Module { id: toml.buildpack.id.clone(), version: "1".into(), extension: false },
-        exit: if toml.buildpack.id.as_str() == "fails" { 100 } else { 0 },
-        plan_toml: String::new(),
-        output: String::new(),
-    };
-    let runs: Vec<DetectRun> = tomls.iter().map(run).collect();
-    let order: Order = coracle_cnb::read_toml("order.toml", &text).unwrap();
-    let (detected, tried) =
-        resolve(&order, &Catalog::of(tomls, [], []), Given::default(), &mut runs.as_slice());
-    let error = detected.unwrap_err();
-    assert_eq!((&error, error.exit_code(), tried.len()), (&ResolveError::TooMany, 22, 256));
-    let expected = "resolve order: there are too many ways to combine its groups and the alternatives (`or`) of its buildpacks' plans; name fewer buildpacks";
-    assert_eq!(error.to_string(), expected);
-}

@@ -65,3 +65,39 @@ fn starts_what_the_reference_started() {
     }
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+/// What an exec.d program leaves behind keeps descriptor 3 open, and one may write without end.
+#[test]
+fn nobody_waits_for_more_than_an_exec_d_program() {
+    let metadata = "[[buildpacks]]\nid = \"b\"\nversion = \"1\"\napi = \"0.10\"\n[[processes]]\ntype = \"web\"\ncommand = [\"/bin/sh\"]\nargs = [\"-c\", \"echo $A\"]\ndirect = true\nbuildpack-id = \"b\"\n";
+    for (script, exit, expected) in [
+        ("echo 'A = \"said\"' >&3; sleep 1000 >/dev/null 2>&1 & echo $! >$HOME/pid", 0, "said\n"),
+        ("exec head -c 1000000000 /dev/zero >&3", 82, ""),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let files = serde_json::json!({
+            "layers/config/metadata.toml": metadata,
+            "layers/b/x/exec.d/one": {"mode": "755", "text": format!("#!/bin/sh\n{script}\n")},
+        });
+        install(&files, home.path());
+        std::fs::create_dir(home.path().join("app")).unwrap();
+        let mut command = Command::new(built_program("launcher", env!("CARGO_BIN_EXE_launcher")));
+        let output = command
+            .arg0("web")
+            .env_clear()
+            .envs([("PATH", "/usr/bin:/bin"), ("CNB_PLATFORM_API", "0.12")])
+            .env("HOME", home.path())
+            .env("CNB_LAYERS_DIR", home.path().join("layers"))
+            .env("CNB_APP_DIR", home.path().join("app"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if let Ok(pid) = std::fs::read_to_string(home.path().join("pid")) {
+            let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("it is still there");
+        }
+        assert_eq!(output.status.code(), Some(exit), "{said}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+        assert!(exit == 0 || said.contains("it wrote more than 16777216 bytes"), "{said}");
+    }
+}

@@ -24,7 +24,7 @@ pub(crate) fn read(own_layers: &Path) -> Result<Vec<Layer>, FileError> {
     for entry in file::entries(own_layers)?.into_iter().filter(|entry| !entry.is_dir) {
         let name = entry.name().to_str().and_then(|name| name.strip_suffix(".toml")).map(str::to_owned);
         let Some(name) = name.filter(|name| !NOT_LAYERS.contains(&name.as_str())) else { continue };
-        let toml = file::read_document("layer TOML", &entry.path)?.unwrap_or_default();
+        let toml = file::read_foreign_document("layer TOML", &entry.path)?.unwrap_or_default();
         layers.push(Layer { path: own_layers.join(&name), name, toml });
     }
     Ok(layers)

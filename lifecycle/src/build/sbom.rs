@@ -58,7 +58,7 @@ pub(super) fn collect(
         if platform_api < SBOM_FILES {
             continue;
         }
-        let bytes = file::read_bytes(&entry.path).map_err(failed)?.unwrap_or_default();
+        let bytes = file::read_foreign_bytes(&entry.path).map_err(failed)?.unwrap_or_default();
         for kind in kinds(of, layers) {
             let mut target = layers_dir.join("sbom").join(kind).join(element.id.dir());
             if !matches!(of, "launch" | "build") {

@@ -118,7 +118,7 @@ fn execute(
     command.arg(&around.platform_dir).arg(&plan);
     let (exit, output) =
         watch(command, &scratch).map_err(|error| format!("run `{}`: {error}", program.display()))?;
-    let plan_toml = file::read_own_text(&plan).map_err(|error| with_causes(&error))?.unwrap_or_default();
+    let plan_toml = file::read_foreign_text(&plan).map_err(|error| with_causes(&error))?.unwrap_or_default();
     Ok((exit, plan_toml, output))
 }
 
