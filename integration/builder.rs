@@ -265,3 +265,12 @@ fn a_build_image_without_a_user_is_refused_with_what_to_do() {
         assert_eq!(ran.code, Some(1));
     }
 }
+
+#[test]
+fn a_build_image_of_another_stack_is_named_with_both() {
+    let kitchen = Kitchen::new();
+    let said = kitchen.refused(&format!("{DEFINITION}[stack]\nid = \"other.stack\"\n"));
+    let image = kitchen.registry.reference("build:latest");
+    let start = format!("the build image {image} is of the stack `");
+    assert!(said.contains(&start) && said.contains("`, but builder.toml says `other.stack`"), "{said}");
+}

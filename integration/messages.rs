@@ -137,3 +137,15 @@ fn images_of_the_store_that_cannot_be_started_say_why() {
     assert!(damaged.stderr.contains("index.json"), "{}", damaged.stderr);
     assert_eq!(fs::read_to_string(&index).expect("read"), "{");
 }
+
+/// With no descriptors left, the first thing that fails is told.
+#[test]
+fn without_descriptors_the_step_that_failed_is_named() {
+    let home = TestHome::new();
+    let command = home.command(&["images"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 3; exec \"$0\" images"]).arg(command.get_program()).env_clear();
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let expected = "error: could not listen for signals\n  cause: Too many open files (os error 24)\n";
+    assert_eq!(said(&output(&mut shell)), (Some(1), expected));
+}

@@ -331,3 +331,17 @@ pub(crate) fn published(report: &str) -> Result<Digest, Error> {
         coracle_cnb::read_toml("report.toml", report).map_err(Error::Document)?;
     report.image.digest.parse().map_err(|_| Error::NoDigest)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_without_a_digest_is_told_apart_from_none() {
+        let text = |report: &str| coracle_runtime::with_causes(&published(report).unwrap_err());
+        let expected = "the exporter left no digest in report.toml; look for the image in its registry";
+        assert_eq!(text("[image]\ndigest = \"none\"\n"), expected);
+        let broken = text("[image");
+        assert!(broken.starts_with("could not use a document of the build: parse report.toml: "), "{broken}");
+    }
+}

@@ -138,6 +138,14 @@ impl Error {
 mod tests {
     use super::*;
 
+    /// What happens where no descriptor is left.
+    #[test]
+    fn a_pipe_that_cannot_be_made_is_told_with_its_cause() {
+        let error = Error::Pipe(io::Error::from_raw_os_error(24));
+        let expected = "could not make a pipe for a program's output: Too many open files (os error 24)";
+        assert_eq!(coracle_runtime::with_causes(&error), expected);
+    }
+
     #[test]
     fn a_failed_phase_says_which_how_and_what_next() {
         let text = |outcome| Error::Phase { phase: "builder", outcome }.to_string();

@@ -194,3 +194,39 @@ impl Drop for Session {
         let _ = self.child.wait();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::with_causes;
+
+    /// A session whose stage is this end of its control socket.
+    fn session() -> (Session, UnixStream) {
+        let (control, theirs) = UnixStream::pair().unwrap();
+        let child = Command::new("true").spawn().unwrap();
+        (Session { control, child, ids: IdMap::Single }, theirs)
+    }
+
+    fn output() -> JobOutput {
+        let null = || OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        JobOutput { stdout: null(), stderr: null() }
+    }
+
+    #[test]
+    fn a_stage_that_ends_is_told_with_what_was_being_done() {
+        let (mut session, theirs) = session();
+        // Also where a process that another test forks holds a copy.
+        theirs.shutdown(std::net::Shutdown::Both).unwrap();
+        let setup = StageSetup { binds: Vec::new(), host_programs: false, worker_env: Vec::new() };
+        assert_eq!(session.set_up(&setup).unwrap_err().to_string(), "the stage ended while it was set up");
+    }
+
+    #[test]
+    fn a_stage_that_cannot_be_reached_is_told_with_the_cause() {
+        let (session, theirs) = session();
+        theirs.shutdown(std::net::Shutdown::Both).unwrap();
+        let lost = session.work::<(), ()>(&(), output()).unwrap_err();
+        let expected = "lost the connection to the stage while running a job: Broken pipe (os error 32)";
+        assert_eq!(with_causes(&lost), expected);
+    }
+}

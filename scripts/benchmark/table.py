@@ -12,6 +12,7 @@ TITLES = {
     "cold": "Cold build, seconds",
     "rebuild": "Rebuild with nothing changed, seconds",
     "export": "Export of a new layer, seconds",
+    "detect": "Detection of 100 buildpacks in 20 groups, milliseconds",
     "overhead": "Rebuild in which there is nothing to do, milliseconds",
 }
 
