@@ -26,6 +26,11 @@ pub enum LaunchError {
     /// The image was made for a Platform API that is not spoken here (exit 11).
     #[error("Platform API `{0}` is not supported (supported: 0.7 to 0.15): set CNB_PLATFORM_API")]
     PlatformApi(String),
+    /// A buildpack of the image was made for a Buildpack API that is not spoken here (exit 12).
+    #[error(
+        "buildpack `{buildpack}`: Buildpack API `{api}` is not supported (supported: {first} to {last}): build the image again"
+    )]
+    BuildpackApi { buildpack: String, api: String, first: ApiVersion, last: ApiVersion },
     /// Neither a process type nor a command was given.
     #[error("no process type and no command were given")]
     NothingToRun,
@@ -82,6 +87,7 @@ impl LaunchError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::PlatformApi(_) => 11,
+            Self::BuildpackApi { .. } => 12,
             Self::File(FileError::Document { .. }) => 1,
             _ => 82,
         }
@@ -112,6 +118,7 @@ pub fn plan(words: &[OsString], outer_env: &Env) -> Result<Launch, LaunchError> 
     let metadata_path = layers_dir.join("config/metadata.toml");
     let metadata: Metadata = file::read_document("metadata.toml", &metadata_path)?
         .ok_or(LaunchError::NoMetadata(metadata_path))?;
+    check_apis(&metadata)?;
     let selected = process::select(&metadata, platform_api, words, outer_env)?;
 
     let mut env = starting_env(outer_env);
@@ -134,6 +141,18 @@ fn platform_api(env: &Env) -> Result<ApiVersion, LaunchError> {
     let api: ApiVersion = text.parse().map_err(|_| refuse(&text))?;
     let spoken = ApiVersion::new(0, 7)..=ApiVersion::new(0, 15);
     if spoken.contains(&api) { Ok(api) } else { Err(refuse(&text)) }
+}
+
+fn check_apis(metadata: &Metadata) -> Result<(), LaunchError> {
+    let spoken = |api: Option<ApiVersion>| api.is_some_and(crate::api::runs_buildpack_api);
+    match metadata.buildpacks.iter().find(|buildpack| !spoken(buildpack.api)) {
+        None => Ok(()),
+        Some(buildpack) => {
+            let [first, .., last] = crate::api::BUILDPACK_APIS;
+            let api = buildpack.api.map(|api| api.to_string()).unwrap_or_default();
+            Err(LaunchError::BuildpackApi { buildpack: buildpack.id.to_string(), api, first, last })
+        }
+    }
 }
 
 fn starting_env(outer: &Env) -> Env {

@@ -101,3 +101,51 @@ fn nobody_waits_for_more_than_an_exec_d_program() {
         assert!(exit == 0 || said.contains("it wrote more than 16777216 bytes"), "{said}");
     }
 }
+
+/// What the launcher says and does in a root of these files.
+fn said(argv: &[&str], env: &[(&str, &str)], files: &[(&str, &str)]) -> (Option<i32>, String, String) {
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in files {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut command = Command::new(built_program("launcher", env!("CARGO_BIN_EXE_launcher")));
+    command.arg0(argv[0]).args(&argv[1..]).env_clear().env("CNB_PLATFORM_API", "0.13");
+    command.env("CNB_LAYERS_DIR", root.path().join("layers")).env("CNB_APP_DIR", root.path());
+    let output = command.env("PATH", "/usr/bin:/bin").envs(env.iter().copied()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap().replace(root.path().to_str().unwrap(), "");
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+const METADATA: &str = "[[buildpacks]]\nid = \"a\"\nversion = \"1\"\napi = \"0.10\"\n[[processes]]\ntype = \"web\"\ncommand = [\"env\"]\ndirect = true\nbuildpack-id = \"a\"\n";
+
+#[test]
+fn errors_name_what_is_wrong_and_what_to_do() {
+    let old = METADATA.replace("0.10", "0.6");
+    for (metadata, argv, expected) in [
+        (
+            old.as_str(),
+            &["/cnb/process/web"][..],
+            "error: buildpack `a`: Buildpack API `0.6` is not supported (supported: 0.7 to 0.12): build the image again\n",
+        ),
+        (METADATA, &["/cnb/process/nope"], "error: process type `nope` is not in the image\n"),
+        (
+            METADATA,
+            &["/cnb/lifecycle/launcher", "--", "nope"],
+            "error: find program `nope`: it is not on PATH\n",
+        ),
+    ] {
+        let (_, _, stderr) = said(argv, &[], &[("layers/config/metadata.toml", metadata)]);
+        assert_eq!(stderr, expected);
+    }
+    let files = [("layers/config/metadata.toml", METADATA)];
+    let (code, stdout, stderr) = said(&["/cnb/process/web"], &[("CNB_PROCESS_TYPE", "web")], &files);
+    assert!(code == Some(0) && !stdout.contains("CNB_PROCESS_TYPE"), "{stdout}");
+    assert_eq!(
+        stderr,
+        "warning: CNB_PROCESS_TYPE chooses nothing: start the image with the entrypoint /cnb/process/TYPE\n"
+    );
+}

@@ -10,6 +10,9 @@ use coracle_lifecycle::with_causes;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
+    if std::env::var_os("CNB_PROCESS_TYPE").is_some_and(|kind| !kind.is_empty()) {
+        warn("CNB_PROCESS_TYPE chooses nothing: start the image with the entrypoint /cnb/process/TYPE");
+    }
     let error = match plan(&words, &std::env::vars_os().collect()) {
         Ok(launch) => become_process(launch),
         Err(error) => error,
@@ -29,7 +32,12 @@ fn become_process(launch: coracle_lifecycle::launcher::Launch) -> LaunchError {
     LaunchError::Start { program: launch.program, source: command.exec() }
 }
 
-#[expect(clippy::print_stderr, reason = "the only place that speaks to the user")]
+#[expect(clippy::print_stderr, reason = "here and in `report` is what the user reads")]
+fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}
+
+#[expect(clippy::print_stderr, reason = "here and in `warn` is what the user reads")]
 fn report(error: &LaunchError) {
     eprintln!("error: {}", with_causes(error));
 }
