@@ -22,5 +22,6 @@ mod options;
 mod phases;
 mod rebase;
 mod registries;
+mod release;
 mod run;
 mod site;

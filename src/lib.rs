@@ -19,10 +19,12 @@ mod event;
 mod home;
 mod import;
 mod launcher;
+mod lifecycle_files;
 mod program;
 mod pull;
 mod rebase;
 mod run;
+mod sbom;
 mod stage;
 mod worker;
 

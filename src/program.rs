@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use crate::launcher::launcher;
+use crate::lifecycle_files;
 
 /// The name of the memory in which this program hands credentials to itself, as the link of its descriptor says it (`memfd_create(2)`).
 const HANDED_OVER: &str = "/memfd:coracle-credentials (deleted)";
@@ -25,6 +26,15 @@ const HANDED_OVER: &str = "/memfd:coracle-credentials (deleted)";
 /// them, it finds them on its standard input, which nothing else needs, in sealed memory that is gone once it is read.
 pub fn play_phase(words: &[OsString], report: fn(&dyn std::error::Error)) -> Option<i32> {
     let called = Called::by(words)?;
+    if called.name == lifecycle_files::WORD {
+        return Some(lifecycle_files::write(&called.args).map_or_else(
+            |error| {
+                report(&error);
+                1
+            },
+            |()| 0,
+        ));
+    }
     let played = match std::env::var_os(CREDENTIALS_VARIABLE) {
         Some(credentials) => Err(PhaseError::HideCredentials(start_again(&called, words, &credentials))),
         None => play(&called),

@@ -40,6 +40,13 @@ pub const BUILDPACK_APIS: [ApiVersion; 6] = [
     ApiVersion::new(0, 12),
 ];
 
+/// The Platform APIs that are spoken, oldest first.
+pub fn platform_apis() -> Vec<ApiVersion> {
+    let (first, last) = PLATFORM_APIS;
+    let all = (0..=u32::from(u8::MAX)).map(|minor| ApiVersion::new(0, minor));
+    all.filter(|version| first <= *version && *version <= last).collect()
+}
+
 /// Whether a buildpack of this API can be run.
 pub fn runs_buildpack_api(api: ApiVersion) -> bool {
     BUILDPACK_APIS.contains(&api)

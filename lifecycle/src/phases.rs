@@ -58,6 +58,16 @@ pub use rebaser::RebaserError;
 
 use table::{Holds, Names, OF_OURS, PHASES, Phase};
 
+/// What platforms call the phases by.
+pub fn names() -> Vec<&'static str> {
+    let here = PHASES.iter().map(|phase| phase.name).filter(|name| !OF_OURS.contains(name));
+    // Platforms start it too, and are to read that it does nothing.
+    let mut names: Vec<_> = here.chain(["extender"]).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 /// The variable in which platforms hand credentials over (Platform API, "Registry Authentication").
 pub const CREDENTIALS_VARIABLE: &str = "CNB_REGISTRY_AUTH";
 
