@@ -11,6 +11,8 @@
 
 mod archive;
 mod error;
+mod limits;
+mod owner;
 mod pax;
 mod tree;
 
@@ -19,92 +21,11 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 pub use error::UnpackError;
+pub use limits::Limits;
+pub use owner::{OwnerError, OwnerMap, SingleOwner};
 
 use crate::unpack::archive::{Archive, Entry, Kind};
 use crate::unpack::tree::{Metadata, Tree};
-
-/// Who on this machine stands for a user and group of the image.
-pub trait OwnerMap {
-    /// The ids to give a file; `uid` and `gid` are as in the archive, not yet checked against any range.
-    ///
-    /// # Errors
-    ///
-    /// When nobody here stands for them.
-    fn owner(&self, uid: u64, gid: u64) -> Result<(u32, u32), OwnerError>;
-}
-
-/// Nobody here stands for these ids.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the image's user {uid} and group {gid} have no place here: {why}")]
-pub struct OwnerError {
-    /// User in the archive.
-    pub uid: u64,
-    /// Group in the archive.
-    pub gid: u64,
-    /// What is missing, and how to get it.
-    pub why: String,
-}
-
-/// Everything belongs to one user: the only map where no other ids are to be had.
-#[derive(Debug, Clone, Copy)]
-pub struct SingleOwner {
-    /// The user.
-    pub uid: u32,
-    /// The group.
-    pub gid: u32,
-}
-
-impl OwnerMap for SingleOwner {
-    fn owner(&self, _: u64, _: u64) -> Result<(u32, u32), OwnerError> {
-        Ok((self.uid, self.gid))
-    }
-}
-
-/// How much an archive may ask for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Entries.
-    pub entries: u64,
-    /// Bytes of the archive.
-    pub bytes: u64,
-    /// How many times as long as the compressed archive it may be.
-    pub ratio: u64,
-    /// How long it may be in any case.
-    pub free: u64,
-    /// Length of a path in bytes.
-    pub path: usize,
-    /// Depth of a path in components.
-    pub depth: usize,
-    /// Bytes of one extended header.
-    pub extended_header: u64,
-    /// Bytes of all extended attributes of one file.
-    pub attributes: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            entries: 2_000_000,
-            bytes: 50 << 30,
-            // Layers of programs shrink to a third, text to a tenth; a gzip of nothing but zeros to a thousandth.
-            ratio: 200,
-            free: 1 << 30,
-            path: 4096,
-            depth: 256,
-            extended_header: 1 << 20,
-            attributes: 64 << 10,
-        }
-    }
-}
-
-impl Limits {
-    /// The limits for an archive that is this long when compressed.
-    #[must_use]
-    pub fn for_compressed(&self, size: u64) -> Self {
-        let bytes = size.saturating_mul(self.ratio).max(self.free).min(self.bytes);
-        Self { bytes, ..self.clone() }
-    }
-}
 
 /// What was unpacked, and what was left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

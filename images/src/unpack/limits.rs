@@ -1,0 +1,47 @@
+//! How much an archive may ask for.
+
+/// How much an archive may ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes of the archive.
+    pub bytes: u64,
+    /// How many times as long as the compressed archive it may be.
+    pub ratio: u64,
+    /// How long it may be in any case.
+    pub free: u64,
+    /// Length of a path in bytes.
+    pub path: usize,
+    /// Depth of a path in components.
+    pub depth: usize,
+    /// Bytes of one extended header.
+    pub extended_header: u64,
+    /// Bytes of all extended attributes of one file.
+    pub attributes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: 2_000_000,
+            bytes: 50 << 30,
+            // Layers of programs shrink to a third, text to a tenth; a gzip of nothing but zeros to a thousandth.
+            ratio: 200,
+            free: 1 << 30,
+            path: 4096,
+            depth: 256,
+            extended_header: 1 << 20,
+            attributes: 64 << 10,
+        }
+    }
+}
+
+impl Limits {
+    /// The limits for an archive that is this long when compressed.
+    #[must_use]
+    pub fn for_compressed(&self, size: u64) -> Self {
+        let bytes = size.saturating_mul(self.ratio).max(self.free).min(self.bytes);
+        Self { bytes, ..self.clone() }
+    }
+}
