@@ -116,13 +116,16 @@ fn decision_0012_each_file_is_read_once_and_no_layer_is_held() {
 
     // A file of 256 MiB: memory is for a few blocks of it.
     let large = File::create(build.at("layers/a_one/z/large")).unwrap();
-    large.set_len(256 * MIB).unwrap();
     fs::rename(build.at("layers/a_one/z"), build.at("layers/a_one/large")).unwrap();
     fs::rename(build.at("layers/a_one/z.toml"), build.at("layers/a_one/large.toml")).unwrap();
-    build.phase("analyzer", &[]);
-    fs::write("/proc/self/clear_refs", "5").unwrap();
-    let before = counted("/proc/self/status", "VmRSS:");
-    build.phase("exporter", &["-cache-image", &name]);
-    let held = counted("/proc/self/status", "VmHWM:").saturating_sub(before) / 1024;
-    assert!(held < 40, "{held} MiB");
+    // The second time it is probably the previous image's, until it is found to be another.
+    for size in [256, 257] {
+        large.set_len(size * MIB).unwrap();
+        build.phase("analyzer", &[]);
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+        let before = counted("/proc/self/status", "VmRSS:");
+        build.phase("exporter", &["-cache-image", &name]);
+        let held = counted("/proc/self/status", "VmHWM:").saturating_sub(before) / 1024;
+        assert!(held < 40, "{size}: {held} MiB");
+    }
 }
