@@ -157,6 +157,17 @@ pub struct LayerToml {
     pub build: Option<toml::Value>,
     #[serde(default, skip_serializing)]
     pub cache: Option<toml::Value>,
+    /// Of ours alone; other lifecycles pass it over.
+    #[serde(default, skip_serializing)]
+    pub coracle: OwnLayerKeys,
+}
+
+/// `[coracle]` of `<layer>.toml`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub struct OwnLayerKeys {
+    /// Whether later buildpacks may change the layer.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 impl LayerToml {

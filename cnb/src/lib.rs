@@ -14,7 +14,8 @@ mod image;
 mod labels;
 
 pub use build::{
-    Bom, BomBuildpack, BuildToml, Command, Label, LaunchToml, LayerToml, LayerTypes, Metadata, Process,
+    Bom, BomBuildpack, BuildToml, Command, Label, LaunchToml, LayerToml, LayerTypes, Metadata, OwnLayerKeys,
+    Process,
     Slice, StoreToml, Unmet,
 };
 pub use go_json::{json_of_toml, toml_of_json, write_json};

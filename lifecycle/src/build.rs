@@ -4,32 +4,56 @@
 //! metadata of an image does not depend on what a program in the sandbox claims.
 
 mod compose;
+mod keep;
 mod layers;
+mod processes;
+mod record;
 mod sbom;
+mod state;
+mod tree;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use coracle_cnb::{ApiVersion, Bom, BuildToml, Group, GroupElement, LaunchToml, Plan, Require};
+use coracle_cnb::{ApiVersion, Group, GroupElement, LaunchToml, Plan};
 
 pub use compose::{ComposeError, compose, in_form_of, read_launch};
+pub use keep::{BuildLayers, KeepError, Note, SharedLayer};
+pub use tree::TreeError;
 
 use crate::api::LEGACY_BOM_FILES;
-use crate::bom;
-use crate::detect::{CatalogError, Module, buildpack_dir, read_one};
-use crate::env::{self, Env};
-use crate::file::{self, FileError};
+use crate::detect::{CatalogError, read_one};
+use crate::file::FileError;
 use crate::surroundings::Surroundings;
 
+use keep::Keeper;
+use state::State;
+
 /// The group, its plan, and what its programs find.
-#[derive(Debug)]
 pub struct BuildInput<'input> {
     pub group: &'input Group,
     pub plan: &'input Plan,
     pub layers_dir: &'input Path,
     pub around: &'input Surroundings<'input>,
     pub platform_api: ApiVersion,
+    /// What later buildpacks may do with layers of earlier ones. Where they may not do everything, this process ends what they
+    /// leave running: it must have no children that are started meanwhile by anybody else.
+    pub build_layers: BuildLayers,
+    /// Layers with which they may do everything.
+    pub shared: &'input [SharedLayer],
+    /// Gets to know what was undone.
+    pub note: &'input dyn Fn(&Note),
+}
+
+impl std::fmt::Debug for BuildInput<'_> {
+    /// Without what cannot be shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BuildInput")
+            .field("group", self.group)
+            .field("layers_dir", &self.layers_dir)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why the build failed.
@@ -75,6 +99,9 @@ pub enum BuildError {
     /// A bill of materials has a type that buildpack.toml does not declare.
     #[error("buildpack `{name}`: `{path}` has a type that sbom-formats in buildpack.toml does not declare")]
     Sbom { name: String, path: PathBuf },
+    /// Layers could not be kept as their buildpack left them.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
 }
 
 impl BuildError {
@@ -93,110 +120,31 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
     if !input.group.group_extensions.is_empty() {
         return Err(BuildError::Extensions);
     }
-    let file_error = |name: &str| {
-        let name = name.to_owned();
-        move |source| BuildError::File { name, source }
+    let file_error = |source| BuildError::File { name: "(all)".to_owned(), source };
+    sbom::start(input.layers_dir).map_err(file_error)?;
+    let mut keeper = match input.build_layers {
+        BuildLayers::Snapshot => Some(Keeper::new(input.layers_dir)?),
+        BuildLayers::Shared => None,
     };
-    sbom::start(input.layers_dir).map_err(file_error("(all)"))?;
-    let mut env = env::build_env(input.around.outer_env);
-    let mut met: Vec<String> = Vec::new();
-    let mut built = Vec::new();
-    let (mut build_bom, mut launch_bom) = (Vec::new(), Vec::new());
+    let mut state = State::new(input);
     for element in &input.group.group {
-        let name = element.name();
         let toml = read_one(&input.around.buildpacks_dir, element)?;
-        let own_layers = input.layers_dir.join(element.id.dir());
-        std::fs::create_dir_all(&own_layers).map_err(|source| BuildError::File {
-            name: name.clone(),
-            source: FileError::Write { path: own_layers.clone(), source },
-        })?;
-        let requires = plan_of(input.plan, element, &met);
-        let plan_path = input.around.scratch_dir.join(element.id.dir()).join("plan.toml");
-        file::write_document(&plan_path, &BuildpackPlan { entries: &requires }).map_err(file_error(&name))?;
-        run(input, element, &toml, &env, &own_layers, &plan_path)?;
-
-        let layers = layers::read(&own_layers).map_err(file_error(&name))?;
-        if let Some(layer) = layers.iter().find(|layer| layer.toml.has_old_flags()) {
-            return Err(BuildError::OldFlags { name, layer: layer.name.clone() });
+        state.run(element, &toml)?;
+        if let Some(keeper) = &mut keeper {
+            keeper.undo(element)?.iter().for_each(input.note);
         }
-        layers::set_aside(&layers).map_err(file_error(&name))?;
-        layers::add_to_build_env(&layers, &mut env).map_err(file_error(&name))?;
-        sbom::collect(
-            input.platform_api,
-            input.layers_dir,
-            &own_layers,
-            element,
-            &toml.buildpack.sbom_formats,
-            &layers,
-        )?;
-
-        let answer: BuildToml = file::read_foreign_document("build.toml", &own_layers.join("build.toml"))
-            .map_err(file_error(&name))?
-            .unwrap_or_default();
-        let in_plan = |unmet: &str| requires.iter().any(|require| require.name == unmet);
-        if let Some(unmet) = answer.unmet.iter().find(|unmet| !in_plan(&unmet.name)) {
-            return Err(BuildError::Unmet { name, unmet: unmet.name.clone() });
+        let layers = state.take_in(element, toml)?;
+        if let Some(keeper) = &mut keeper {
+            keeper.keep(element, layers, input.shared)?;
         }
-        let is_unmet = |require: &&Require| answer.unmet.iter().any(|unmet| unmet.name == require.name);
-        met.extend(requires.iter().filter(|require| !is_unmet(require)).map(|require| require.name.clone()));
-        let launch: LaunchToml = file::read_foreign_document("launch.toml", &own_layers.join("launch.toml"))
-            .map_err(file_error(&name))?
-            .unwrap_or_default();
-        if launch.processes.iter().filter(|process| process.default).count() > 1 {
-            return Err(BuildError::Defaults(name));
-        }
-        refuse_versions(&name, answer.bom.iter().chain(&launch.bom))?;
-        build_bom.extend(bom::signed(element, &answer.bom));
-        launch_bom.extend(bom::signed(element, &launch.bom));
-        built.push((GroupElement { api: Some(toml.api), ..element.clone() }, launch));
+    }
+    if keeper.is_some() {
+        // Of what was collected on the way, later buildpacks may have made what they like.
+        sbom::start(input.layers_dir).map_err(file_error)?;
+        state.collect_bills()?;
     }
     if input.platform_api >= LEGACY_BOM_FILES {
-        sbom::finish(input.layers_dir, &build_bom, &launch_bom).map_err(file_error("(all)"))?;
+        sbom::finish(input.layers_dir, &state.build_bom, &state.launch_bom).map_err(file_error)?;
     }
-    Ok(built)
-}
-
-fn refuse_versions<'bom>(name: &str, mut entries: impl Iterator<Item = &'bom Bom>) -> Result<(), BuildError> {
-    match entries.find(|entry| !entry.version.is_empty()) {
-        Some(entry) => Err(BuildError::BomVersion { name: name.to_owned(), entry: entry.name.clone() }),
-        None => Ok(()),
-    }
-}
-
-/// The plan as one buildpack reads it.
-#[derive(Debug, serde::Serialize)]
-struct BuildpackPlan<'plan> {
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    entries: &'plan [Require],
-}
-
-/// What is asked of a buildpack: the entries it provides and that no earlier one met.
-fn plan_of(plan: &Plan, element: &GroupElement, met: &[String]) -> Vec<Require> {
-    let provides =
-        |entry: &&coracle_cnb::Entry| entry.providers.iter().any(|provider| provider.id == element.id);
-    let requires = plan.entries.iter().filter(provides).flat_map(|entry| &entry.requires);
-    requires.filter(|require| !met.contains(&require.name)).cloned().collect()
-}
-
-fn run(
-    input: &BuildInput<'_>,
-    element: &GroupElement,
-    toml: &coracle_cnb::BuildpackToml,
-    env: &Env,
-    own_layers: &Path,
-    plan_path: &Path,
-) -> Result<(), BuildError> {
-    let name = element.name();
-    let file_error = |source| BuildError::File { name: name.clone(), source };
-    let dir = buildpack_dir(&input.around.buildpacks_dir, element);
-    let program = dir.join("bin/build");
-    let paths = [("CNB_LAYERS_DIR", own_layers), ("CNB_BP_PLAN_PATH", plan_path)];
-    let status = input
-        .around
-        .command(&program, (&Module::buildpack(element), &dir, toml), env.clone(), &paths)
-        .map_err(file_error)?
-        .args([own_layers, &input.around.platform_dir, plan_path])
-        .status()
-        .map_err(|source| BuildError::Start { program, source })?;
-    if status.success() { Ok(()) } else { Err(BuildError::Failed { name, status }) }
+    Ok(state.into_launch())
 }

@@ -1,17 +1,18 @@
 //! Folders that foreign programs wrote: everything is opened below a handle, and no link is followed.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::DocumentError;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::{SFlag, fstatat};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::file::{MAX_DOCUMENT, MAX_ENTRIES};
 
@@ -138,6 +139,30 @@ fn entries_up_to(limit: usize, at: BorrowedFd<'_>, path: &Path) -> Result<Vec<En
     }
     entries.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(entries)
+}
+
+/// Removes a file, or a folder with all below it, closed ones too; there need not be any.
+pub(crate) fn remove(at: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
+    match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
+        // Linux says EISDIR, POSIX EPERM.
+        Err(Errno::EISDIR | Errno::EPERM) => {}
+        Err(errno) => return Err(errno),
+    }
+    let stat = fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
+        return Err(Errno::EPERM);
+    }
+    fchmodat(at, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut folder = Dir::from_fd(openat(at, name, flags, Mode::empty())?)?;
+    let names = folder.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned()));
+    for name in names.collect::<nix::Result<Vec<_>>>()? {
+        if !matches!(name.as_bytes(), b"." | b"..") {
+            remove(folder.as_fd(), OsStr::from_bytes(name.as_bytes()))?;
+        }
+    }
+    unlinkat(at, name, UnlinkatFlags::RemoveDir)
 }
 
 #[cfg(test)]

@@ -2,30 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod programs;
+
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::sync::Mutex;
 
-use coracle_cnb::{ApiVersion, Group, GroupElement, LaunchToml, Plan};
-use coracle_lifecycle::build::{BuildError, BuildInput, build, compose, in_form_of, read_launch};
-use coracle_lifecycle::env::Env;
-use coracle_lifecycle::surroundings::Surroundings;
-
-/// A program being written while another test forks could not be started ("text file busy").
-static PROGRAMS: Mutex<()> = Mutex::new(());
-
-fn program(dir: &Path, id: &str, api: &str, script: &str) {
-    let dir = dir.join("buildpacks").join(id).join("1");
-    std::fs::create_dir_all(dir.join("bin")).unwrap();
-    let toml = format!(
-        "api = \"{api}\"\n[buildpack]\nid = \"{id}\"\nversion = \"1\"\nsbom-formats = [\"application/spdx+json\"]\n"
-    );
-    std::fs::write(dir.join("buildpack.toml"), toml).unwrap();
-    std::fs::write(dir.join("bin/build"), format!("#!/bin/sh\nset -e\nL=\"$CNB_LAYERS_DIR\"\n{script}\n"))
-        .unwrap();
-    std::fs::set_permissions(dir.join("bin/build"), std::fs::Permissions::from_mode(0o755)).unwrap();
-}
+use coracle_cnb::{ApiVersion, Group, GroupElement, LaunchToml};
+use coracle_lifecycle::build::{BuildError, compose, in_form_of, read_launch};
+use programs::{Options, PROGRAMS, group, program};
 
 fn run(dir: &Path, group: &Group, plan: &str) -> Result<(), BuildError> {
     run_at(ApiVersion::new(0, 13), dir, group, plan).map(|_| ())
@@ -37,31 +21,8 @@ fn run_at(
     group: &Group,
     plan: &str,
 ) -> Result<Vec<(GroupElement, LaunchToml)>, BuildError> {
-    for folder in ["app", "layers", "platform", "scratch"] {
-        std::fs::create_dir_all(dir.join(folder)).unwrap();
-    }
-    let plan: Plan = toml::from_str(plan).unwrap();
-    let env: Env = [("PATH".into(), std::env::var_os("PATH").unwrap()), ("SECRET".into(), "s".into())].into();
-    let around = Surroundings {
-        buildpacks_dir: dir.join("buildpacks"),
-        extensions_dir: dir.join("extensions"),
-        app_dir: dir.join("app"),
-        platform_dir: dir.join("platform"),
-        build_config_dir: dir.join("build-config"),
-        scratch_dir: dir.join("scratch"),
-        target: None,
-        exec_env: None,
-        outer_env: &env,
-    };
-    build(&BuildInput { group, plan: &plan, layers_dir: &dir.join("layers"), around: &around, platform_api })
-}
-
-fn group(api: &str, ids: &[&str]) -> Group {
-    let text: String = ids
-        .iter()
-        .map(|id| format!("[[group]]\nid = \"{id}\"\nversion = \"1\"\napi = \"{api}\"\n"))
-        .collect();
-    toml::from_str(&text).unwrap()
+    let (built, _) = programs::run(dir, group, plan, &Options { platform_api, ..Options::default() })?;
+    Ok(built)
 }
 
 const PLAN: &str = "[[entries]]\n[[entries.providers]]\nid = \"one\"\nversion = \"1\"\n[[entries.providers]]\nid = \"two\"\nversion = \"1\"\n[[entries.requires]]\nname = \"n\"\n";

@@ -3,8 +3,8 @@
 use coracle_cnb::{Analyzed, Group, Metadata, Plan};
 
 use super::scratch::Scratch;
-use super::{Call, PhaseError, analyzed, needed, target};
-use crate::build::{self, BuildInput};
+use super::{ArgumentError, Call, PhaseError, analyzed, needed, target};
+use crate::build::{self, BuildInput, BuildLayers, Note, SharedLayer};
 use crate::file;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
@@ -32,9 +32,40 @@ pub(super) fn build_group(
         layers_dir: &layers_dir,
         around: &around,
         platform_api: call.api,
+        build_layers: build_layers(call)?,
+        shared: &shared(call)?,
+        note: &|note| match note {
+            Note::PutBack { .. } => call.warn(&note.to_string()),
+            Note::Ended { .. } => call.say(&note.to_string()),
+        },
     })?;
     let mut metadata = build::compose(&built)?;
     build::in_form_of(call.api, &built, &mut metadata);
     file::write_document(&layers_dir.join("config/metadata.toml"), &metadata)?;
     Ok(metadata)
+}
+
+/// What later buildpacks may do with layers of earlier ones.
+fn build_layers(call: &Call<'_>) -> Result<BuildLayers, ArgumentError> {
+    match call.arguments.text("build-layers").map(|text| text.to_string_lossy()).as_deref() {
+        None | Some("snapshot") => Ok(BuildLayers::Snapshot),
+        Some("shared") => Ok(BuildLayers::Shared),
+        Some(other) => Err(ArgumentError::Value {
+            flag: "build-layers",
+            value: other.to_owned(),
+            expected: "`snapshot` or `shared`",
+        }),
+    }
+}
+
+fn shared(call: &Call<'_>) -> Result<Vec<SharedLayer>, ArgumentError> {
+    let read = |text: String| {
+        let refused = |_| ArgumentError::Value {
+            flag: "shared-layer",
+            value: text.clone(),
+            expected: "BUILDPACK or BUILDPACK:LAYER",
+        };
+        text.parse().map_err(refused)
+    };
+    call.arguments.texts("shared-layer").into_iter().map(read).collect()
 }

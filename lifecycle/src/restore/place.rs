@@ -7,15 +7,15 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use coracle_cnb::{toml_of_json, write_toml};
-use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
 use serde_json::Value;
 
 use super::{Planned, RestoreError, RestoreInput};
 use crate::folder;
+
+pub(super) use crate::folder::remove;
 
 /// Writes `store.toml` of each buildpack that had one.
 pub(super) fn stores(input: &RestoreInput<'_>) -> Result<(), RestoreError> {
@@ -60,30 +60,6 @@ pub(super) fn make_folder(at: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Res
     }
     let made = folder::folder(at, Path::new(name))?;
     made.ok_or_else(|| failed("open folder", name, Errno::ENOENT))
-}
-
-/// Removes a file, or a folder with all below it, closed ones too; there need not be any.
-pub(super) fn remove(at: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
-    match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-        // Linux says EISDIR, POSIX EPERM.
-        Err(Errno::EISDIR | Errno::EPERM) => {}
-        Err(errno) => return Err(errno),
-    }
-    let stat = fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFDIR {
-        return Err(Errno::EPERM);
-    }
-    fchmodat(at, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
-    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut folder = Dir::from_fd(openat(at, name, flags, Mode::empty())?)?;
-    let names = folder.iter().map(|entry| entry.map(|entry| entry.file_name().to_owned()));
-    for name in names.collect::<nix::Result<Vec<_>>>()? {
-        if !matches!(name.as_bytes(), b"." | b"..") {
-            remove(folder.as_fd(), std::os::unix::ffi::OsStrExt::from_bytes(name.as_bytes()))?;
-        }
-    }
-    unlinkat(at, name, UnlinkatFlags::RemoveDir)
 }
 
 pub(super) fn failed(act: &'static str, path: &str, errno: Errno) -> RestoreError {
