@@ -15,6 +15,7 @@ mod harness;
 mod import;
 mod isolation;
 mod kill;
+mod layers;
 mod libcnb;
 mod messages;
 mod no_range;

@@ -133,8 +133,9 @@ fn foreign_programs_find_no_credentials_with_those_who_started_them() {
     let look = "{ tr '\\0' '\\n' </proc/self/environ; tr '\\0' '\\n' </proc/$PPID/environ; tr '\\0' ' ' </proc/$PPID/cmdline; }";
     platform.buildpack("one", "detect", &format!("{look} >seen-by-detect"));
     platform.buildpack("one", "build", &format!("{look} >seen-by-build"));
-    for phase in ["detector", "builder"] {
-        let mut command = platform.phase(phase, &[]);
+    // A builder that keeps layers is closed altogether.
+    for (phase, words) in [("detector", &[][..]), ("builder", &["-build-layers", "shared"])] {
+        let mut command = platform.phase(phase, words);
         let (code, _, stderr) = ran(command.env("CNB_REGISTRY_AUTH", SECRET).env("OTHER", "kept"));
         assert_eq!(code, Some(0), "{phase}: {stderr}");
     }

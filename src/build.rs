@@ -19,6 +19,7 @@ use coracle_images::{AuthFile, Digest, Image, Reference, Store};
 use coracle_runtime::{Access, Bind, Outcome, Runtime, Terminator};
 
 pub use buildpacks::{Buildpack, BuildpackError};
+pub use coracle_lifecycle::build::{BuildLayers, SharedLayer};
 
 use self::builder::Builder;
 use self::buildpacks::Chosen;
@@ -65,6 +66,10 @@ pub struct BuildRequest {
     pub insecure: Vec<String>,
     /// Credentials: each phase gets those of the registries it must reach.
     pub auth: AuthFile,
+    /// What later buildpacks may do with layers of earlier ones.
+    pub build_layers: BuildLayers,
+    /// Layers with which they may do everything.
+    pub shared_layers: Vec<SharedLayer>,
     /// Whether the phases say more.
     pub verbose: bool,
 }
@@ -211,6 +216,8 @@ impl Build<'_> {
             auth: request.auth.for_registries(&registries).into_bytes(),
             run_image,
             own_order,
+            build_layers: request.build_layers,
+            shared_layers: request.shared_layers.clone(),
             verbose: request.verbose,
             host_files: host_files(self.home),
         })

@@ -28,7 +28,7 @@ mod sbom;
 mod stage;
 mod worker;
 
-pub use build::{BuildRequest, Buildpack, BuildpackError, Built, build};
+pub use build::{BuildLayers, BuildRequest, Buildpack, BuildpackError, Built, SharedLayer, build};
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use coracle_images::{AuthFile, Digest, Reference, Store};
 pub use coracle_runtime::{Outcome, Runtime, Terminator};

@@ -15,8 +15,7 @@ mod labels;
 
 pub use build::{
     Bom, BomBuildpack, BuildToml, Command, Label, LaunchToml, LayerToml, LayerTypes, Metadata, OwnLayerKeys,
-    Process,
-    Slice, StoreToml, Unmet,
+    Process, Slice, StoreToml, Unmet,
 };
 pub use go_json::{json_of_toml, toml_of_json, write_json};
 pub use go_toml::write_toml;

@@ -336,7 +336,8 @@ fn folders_nested_without_end_are_refused_by_name() {
     let _alone = PROGRAMS.lock();
     let script = "mkdir -p $L/deep; printf '[types]\\nbuild = true\\ncache = true\\n' >$L/deep.toml; cd $L/deep; i=0; while [ $i -lt 300 ]; do mkdir d; cd d; i=$((i+1)); done";
     let build = Build::of(&[("two", script)]);
-    let error = programs::run(build.dir.path(), &group("0.10", &build.ids), "", &build.options).err().unwrap();
+    let error =
+        programs::run(build.dir.path(), &group("0.10", &build.ids), "", &build.options).err().unwrap();
     let text = coracle_lifecycle::with_causes(&error);
     assert!(text.starts_with("keep the layers of buildpack `two@1`: `deep/d/d/"), "{text}");
     assert!(text.ends_with("/d`: folders of a layer may be 256 deep, no more"), "{text}");

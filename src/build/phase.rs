@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_cnb::ApiVersion;
 use coracle_images::Reference;
+use coracle_lifecycle::build::{BuildLayers, SharedLayer};
 use coracle_runtime::{Access, EphemeralFile, Mount, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
 use super::folders::{self, Folders, guest};
@@ -90,6 +91,8 @@ pub(crate) struct Plan {
     pub(crate) auth: Vec<u8>,
     /// Whether the order is the user's, not the builder's.
     pub(crate) own_order: bool,
+    pub(crate) build_layers: BuildLayers,
+    pub(crate) shared_layers: Vec<SharedLayer>,
     pub(crate) verbose: bool,
     /// Files of the host for name resolution and TLS, where it has them.
     pub(crate) host_files: Vec<PathBuf>,
@@ -243,6 +246,8 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("analyzed", &control("analyzed.toml"));
             flag("group", &control("group.toml"));
             flag("plan", &control("plan.toml"));
+            flag("build-layers", plan.build_layers.name());
+            plan.shared_layers.iter().for_each(|layer| flag("shared-layer", &layer.to_string()));
             return words;
         }
         Phase::Export => {
@@ -294,6 +299,8 @@ mod tests {
             insecure: vec!["plain.example".to_owned()],
             auth: b"SECRET".to_vec(),
             own_order: false,
+            build_layers: BuildLayers::Snapshot,
+            shared_layers: vec!["team/ws:all".parse().unwrap()],
             verbose: false,
             host_files: vec!["/etc/resolv.conf".into(), CA_BUNDLE.into()],
         }

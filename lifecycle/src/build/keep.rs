@@ -27,6 +27,16 @@ pub enum BuildLayers {
     Shared,
 }
 
+impl BuildLayers {
+    /// What it is called on command lines.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Shared => "shared",
+        }
+    }
+}
+
 /// A layer, or all of a buildpack, that later buildpacks may change: `BUILDPACK` or `BUILDPACK:LAYER`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedLayer {

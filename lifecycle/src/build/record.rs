@@ -106,11 +106,14 @@ impl Record {
     /// system's clock look like one.
     pub(super) fn settle(&self) {
         let grain = if self.fractions { TICK } else { TICK + Duration::from_secs(1) };
-        let seconds = u64::try_from(self.newest.0).unwrap_or_default();
-        let nanoseconds = u32::try_from(self.newest.1).unwrap_or_default();
-        let newest = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
-        let passed = SystemTime::now().duration_since(newest).unwrap_or_default();
+        let passed = SystemTime::now().duration_since(self.time()).unwrap_or_default();
         std::thread::sleep(grain.saturating_sub(passed));
+    }
+
+    /// The newest time that was seen.
+    fn time(&self) -> SystemTime {
+        let seconds = u64::try_from(self.newest.0).unwrap_or_default();
+        UNIX_EPOCH + Duration::new(seconds, u32::try_from(self.newest.1).unwrap_or_default())
     }
 }
 
@@ -146,6 +149,24 @@ mod tests {
                 std::fs::write(&new, &content[..last]).unwrap();
                 assert!(!record.is(place, &File::open(&new).unwrap()).unwrap(), "shorter");
             }
+        }
+    }
+
+    #[test]
+    fn a_change_after_the_wait_has_another_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = File::open(dir.path()).unwrap();
+        let path = dir.path().join("file");
+        for _ in 0..5 {
+            let mut record = Record::new(at.as_fd()).unwrap();
+            std::fs::write(&path, "one").unwrap();
+            let before = nix::sys::stat::stat(&path).unwrap();
+            record.saw(&before);
+            record.settle();
+            assert!(SystemTime::now() >= record.time() + TICK);
+            std::fs::write(&path, "two").unwrap();
+            let after = nix::sys::stat::stat(&path).unwrap();
+            assert!((after.st_ctime, after.st_ctime_nsec) > (before.st_ctime, before.st_ctime_nsec));
         }
     }
 }

@@ -47,15 +47,13 @@ pub(super) fn build_group(
 
 /// What later buildpacks may do with layers of earlier ones.
 fn build_layers(call: &Call<'_>) -> Result<BuildLayers, ArgumentError> {
-    match call.arguments.text("build-layers").map(|text| text.to_string_lossy()).as_deref() {
-        None | Some("snapshot") => Ok(BuildLayers::Snapshot),
-        Some("shared") => Ok(BuildLayers::Shared),
-        Some(other) => Err(ArgumentError::Value {
-            flag: "build-layers",
-            value: other.to_owned(),
-            expected: "`snapshot` or `shared`",
-        }),
-    }
+    let Some(text) = call.arguments.text("build-layers") else { return Ok(BuildLayers::default()) };
+    let known = [BuildLayers::Snapshot, BuildLayers::Shared].into_iter().find(|known| text == known.name());
+    known.ok_or_else(|| ArgumentError::Value {
+        flag: "build-layers",
+        value: text.to_string_lossy().into_owned(),
+        expected: "`snapshot` or `shared`",
+    })
 }
 
 fn shared(call: &Call<'_>) -> Result<Vec<SharedLayer>, ArgumentError> {

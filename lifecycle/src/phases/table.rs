@@ -225,6 +225,7 @@ pub(super) const PHASES: &[Phase] = &[
         flags: &[
             always("app"),
             since(11, "build-config"),
+            always("build-layers"),
             always("buildpacks"),
             always("cache-dir"),
             always("cache-image"),
@@ -244,6 +245,7 @@ pub(super) const PHASES: &[Phase] = &[
             since(12, "run"),
             always("run-image"),
             always("scratch"),
+            always("shared-layer"),
             always("skip-restore"),
             always("stack"),
             since(15, "system"),

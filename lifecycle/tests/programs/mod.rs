@@ -39,13 +39,15 @@ impl Default for Options {
     }
 }
 
+type Built = Vec<(GroupElement, LaunchToml)>;
+
 /// Runs a build; gives what it gives, and what was noted.
 pub(crate) fn run(
     dir: &Path,
     group: &Group,
     plan: &str,
     options: &Options,
-) -> Result<(Vec<(GroupElement, LaunchToml)>, Vec<String>), BuildError> {
+) -> Result<(Built, Vec<String>), BuildError> {
     for folder in ["app", "layers", "platform", "scratch"] {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
     }

@@ -90,6 +90,12 @@ pub(crate) struct Build {
     /// The network of the buildpacks
     #[arg(long, value_enum, default_value_t = Network::Host)]
     pub(crate) network: Network,
+    /// What later buildpacks may do with `build` layers of earlier ones
+    #[arg(long, value_enum, default_value_t = BuildLayersName::Snapshot)]
+    pub(crate) build_layers: BuildLayersName,
+    /// A layer that later buildpacks may change, or all of a buildpack (repeatable)
+    #[arg(long, value_name = "BUILDPACK[:LAYER]")]
+    pub(crate) shared_layer: Vec<coracle::SharedLayer>,
     /// A registry to speak to in plain HTTP (repeatable); those on loopback are anyway
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(crate) insecure_registry: Vec<String>,
@@ -102,6 +108,23 @@ pub(crate) struct Build {
 pub(crate) enum Network {
     /// The host's
     Host,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum BuildLayersName {
+    /// What they change is told of, and neither in the image nor in the cache
+    Snapshot,
+    /// What they like
+    Shared,
+}
+
+impl From<BuildLayersName> for coracle::BuildLayers {
+    fn from(name: BuildLayersName) -> Self {
+        match name {
+            BuildLayersName::Snapshot => Self::Snapshot,
+            BuildLayersName::Shared => Self::Shared,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -199,6 +199,8 @@ fn build_request(build: &Build) -> Result<BuildRequest, Failure> {
         runtime: build.runtime.into(),
         insecure: build.insecure_registry.clone(),
         auth: settings::credentials()?,
+        build_layers: build.build_layers.into(),
+        shared_layers: build.shared_layer.clone(),
         verbose: build.verbose,
     })
 }
