@@ -127,14 +127,15 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
         BuildLayers::Shared => None,
     };
     let mut state = State::new(input);
-    for element in &input.group.group {
+    for (number, element) in input.group.group.iter().enumerate() {
         let toml = read_one(&input.around.buildpacks_dir, element)?;
         state.run(element, &toml)?;
         if let Some(keeper) = &mut keeper {
             keeper.undo(element)?.iter().for_each(input.note);
         }
         let layers = state.take_in(element, toml)?;
-        if let Some(keeper) = &mut keeper {
+        let is_last = number + 1 == input.group.group.len();
+        if let Some(keeper) = keeper.as_mut().filter(|_| !is_last) {
             keeper.keep(element, layers, input.shared)?;
         }
     }

@@ -335,7 +335,7 @@ fn where_layers_are_shared_nothing_is_undone_and_nobody_ended() {
 fn folders_nested_without_end_are_refused_by_name() {
     let _alone = PROGRAMS.lock();
     let script = "mkdir -p $L/deep; printf '[types]\\nbuild = true\\ncache = true\\n' >$L/deep.toml; cd $L/deep; i=0; while [ $i -lt 300 ]; do mkdir d; cd d; i=$((i+1)); done";
-    let build = Build::of(&[("two", script)]);
+    let build = Build::of(&[("two", script), ("three", "true")]);
     let error =
         programs::run(build.dir.path(), &group("0.10", &build.ids), "", &build.options).err().unwrap();
     let text = coracle_lifecycle::with_causes(&error);

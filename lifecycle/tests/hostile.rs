@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use coracle_cnb::{ApiVersion, Group, Plan};
-use coracle_lifecycle::build::{BuildInput, build, read_launch};
+use coracle_lifecycle::build::{BuildInput, BuildLayers, build, read_launch};
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::export::Found;
 use coracle_lifecycle::surroundings::Surroundings;
@@ -61,8 +61,16 @@ fn errors(dir: &Path, file: &str, script: &str) -> Vec<Result<(), String>> {
     let layers_dir = dir.join("layers");
     let (group, plan) = (group(), Plan::default());
     let platform_api = ApiVersion::new(0, 13);
-    let input =
-        BuildInput { group: &group, plan: &plan, layers_dir: &layers_dir, around: &around, platform_api };
+    let input = BuildInput {
+        group: &group,
+        plan: &plan,
+        layers_dir: &layers_dir,
+        around: &around,
+        platform_api,
+        build_layers: BuildLayers::Shared,
+        shared: &[],
+        note: &|_| {},
+    };
     let said = |error: &dyn std::error::Error| with_causes(error);
     let built = build(&input).map(drop).map_err(|error| said(&error));
     let layers = std::fs::File::open(&layers_dir).unwrap();

@@ -195,7 +195,6 @@ impl Keeper {
             let changed = walk.changed;
             notes.extend(notes_of(&by, kept, changed));
         }
-        self.record.settle();
         Ok(notes)
     }
 
