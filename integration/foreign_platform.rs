@@ -23,6 +23,7 @@ use container::{Container, Who};
 /// base64 of the registry's user and password.
 const HEADER: &str = "dGVzdGVyOm5vdC1hLXNlY3JldA==";
 const CACHE: [&str; 2] = ["-cache-dir", "/cache"];
+const FASTER: [&str; 1] = ["-parallel"];
 
 fn buildpack() -> Buildpack {
     Buildpack::passing("test/all")
@@ -38,7 +39,7 @@ fn create(container: &Container, who: Who, image: &str) -> Ran {
     container.ran(
         who,
         "creator",
-        &[&CACHE[..], &[&image]].concat(),
+        &[&CACHE[..], &FASTER, &[&image]].concat(),
         &[("CNB_REGISTRY_AUTH", &container.header())],
     )
 }
@@ -289,7 +290,7 @@ fn who_started_a_creator_is_told_where_programs_can_read_credentials() {
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
     container.write("home/cnb/.docker/config.json", "{}", 0o644);
     container.clear(&["layers", "workspace"]);
-    let line = format!("/cnb/lifecycle/creator {image}; exit $?");
+    let line = format!("/cnb/lifecycle/creator -parallel {image}; exit $?");
     let mut command = container.program(Who::BuildUser, &["/bin/sh", "-c", &line]);
     let ran = crate::harness::ran(
         command.env("CNB_REGISTRY_AUTH", container.header()).output().expect("start a shell"),
@@ -298,6 +299,11 @@ fn who_started_a_creator_is_told_where_programs_can_read_credentials() {
     let said = "warning: programs of buildpacks can read CNB_REGISTRY_AUTH of process 1 (sh): ";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
     assert!(!ran.stderr.contains("config.json"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("warning: -parallel changes nothing: no cache is specified"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -355,6 +361,7 @@ fn a_creator_says_that_it_cannot_apply_extensions() {
     let said = "the group has image extensions, which a creator cannot apply: run the phases one by one";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
     assert!(!container.path("workspace/built").exists());
+    assert!(!ran.stderr.contains("-parallel"), "{}", ran.stderr);
 }
 
 #[test]

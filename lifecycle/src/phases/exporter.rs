@@ -99,6 +99,10 @@ pub(super) fn export_image(
     }
     let below = Below::find(images, &mut documents.analyzed)?;
     let place = CachePlace::of(call, Some(images))?;
+    // Image and cache are made together in any case: each layer is read once for both.
+    if call.arguments.on("parallel") && place.is_nowhere() {
+        call.warn("-parallel changes nothing: no cache is specified");
+    }
     let cache = place.open(call);
     let scratch = Scratch::of(call)?;
     let outbox_dir = match images {

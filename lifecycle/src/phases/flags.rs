@@ -58,6 +58,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("metadata", "", P("<layers>/config/metadata.toml")),
     ("no-color", "CNB_NO_COLOR", Switch),
     ("order", "CNB_ORDER_PATH", P("/cnb/order.toml")),
+    ("parallel", "CNB_PARALLEL_EXPORT", Switch),
     ("plan", "CNB_PLAN_PATH", P("<layers>/plan.toml")),
     ("platform", "CNB_PLATFORM_DIR", P("/platform")),
     ("previous-image", "CNB_PREVIOUS_IMAGE", Text),
