@@ -209,3 +209,47 @@ fn root_is_refused_where_foreign_programs_run() {
     }
     assert!(!platform.at("app/ran").exists());
 }
+
+#[test]
+fn what_is_told_and_what_is_warned_of_have_streams_of_their_own() {
+    let platform = Platform::new(&order(&["one"]));
+    platform.buildpack("one", "detect", "exit 0");
+    let (code, stdout, stderr) = ran(&mut platform.phase("detector", &[]));
+    assert_eq!((code, stdout.contains("one 1"), stderr.as_str()), (Some(0), true, ""), "{stdout}");
+    let (code, stdout, stderr) = ran(&mut platform.phase("detector", &["-run", "/nowhere", "image"]));
+    assert_eq!((code, stdout.as_str()), (Some(3), ""));
+    assert!(stderr.contains("argument `image` is not expected"), "{stderr}");
+    let (code, stdout, stderr) = ran(platform.phase("detector", &[]).env("CNB_USE_DAEMON", "true"));
+    assert_eq!((code, stdout.as_str()), (Some(3), ""));
+    assert!(stderr.contains("not exchanged with a daemon"), "{stderr}");
+}
+
+#[test]
+fn before_targets_a_buildpack_is_for_the_build_image_s_stack() {
+    let platform = Platform::new(&order(&["one"]));
+    platform.buildpack("one", "detect", "exit 0");
+    let descriptor = platform.read("buildpacks/one/1/buildpack.toml");
+    let detect = |api: &str, stacks: &str| {
+        platform.write("buildpacks/one/1/buildpack.toml", &format!("{descriptor}{stacks}"));
+        let mut command = platform.phase("detector", &[]);
+        let (code, _, stderr) = ran(command.env("CNB_PLATFORM_API", api).env("CNB_STACK_ID", "here"));
+        (code, stderr)
+    };
+    let other = "[[stacks]]\nid = \"there\"\n[[stacks]]\nid = \"elsewhere\"\n";
+    for api in ["0.7", "0.11"] {
+        let (code, stderr) = detect(api, other);
+        let text = "buildpack `one@1` is for `there`, `elsewhere`, not for stack `here` of the build image (CNB_STACK_ID)";
+        assert!(code == Some(22) && stderr.contains(text), "{code:?} {stderr}");
+    }
+    assert!(!platform.at("layers/group.toml").exists());
+    for (api, stacks) in [
+        ("0.12", other),
+        ("0.11", ""),
+        ("0.11", "[[stacks]]\nid = \"*\"\n"),
+        ("0.11", "[[stacks]]\nid = \"there\"\n[[stacks]]\nid = \"here\"\n"),
+        ("0.11", &format!("{other}[[targets]]\nos = \"linux\"\n")),
+    ] {
+        let (code, stderr) = detect(api, stacks);
+        assert_eq!(code, Some(0), "{api} {stacks}: {stderr}");
+    }
+}

@@ -34,6 +34,11 @@ pub enum AnalyzeError {
     /// None of the run image's names leads to an image.
     #[error("no run image can be read; tried: {0}")]
     Unreadable(String),
+    /// Before Platform API 0.12: what is built in one stack does not run in another.
+    #[error(
+        "run image `{run}` is of stack `{found}`, the build image of stack `{wanted}` (CNB_STACK_ID): take a run image of that stack"
+    )]
+    OtherStack { run: String, found: String, wanted: String },
     /// Nothing can be chosen for the image's platform.
     #[error("the configuration of run image `{0}` names no operating system")]
     NoOs(String),
@@ -44,7 +49,7 @@ impl AnalyzeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoRunImage | Self::Unreadable(_) => 3,
-            Self::NoOs(_) => 32,
+            Self::NoOs(_) | Self::OtherStack { .. } => 32,
         }
     }
 }

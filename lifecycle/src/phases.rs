@@ -128,6 +128,12 @@ impl Call<'_> {
         Given { target: (self.api >= TARGETS).then_some(target), exec_env }
     }
 
+    /// The stack of the build image, before Platform API 0.12; nothing where nobody says.
+    fn stack_id(&self) -> Option<String> {
+        let stack = self.env.get(OsStr::new("CNB_STACK_ID")).filter(|_| self.api < TARGETS)?;
+        Some(stack.to_string_lossy().into_owned()).filter(|stack| !stack.is_empty())
+    }
+
     /// What the image is for, since Platform API 0.15.
     fn exec_env(&self) -> Option<String> {
         let given = self.env.get(OsStr::new("CNB_EXEC_ENV")).filter(|value| !value.is_empty());
@@ -199,6 +205,17 @@ pub enum PhaseError {
         "buildpack `{name}` is for Buildpack API {api}, which is not supported (supported: {first} to {last}): take the builder's own lifecycle (--lifecycle builder)", first = BUILDPACK_APIS[0], last = BUILDPACK_APIS[BUILDPACK_APIS.len() - 1]
     )]
     BuildpackApi { name: String, api: ApiVersion },
+    /// A buildpack of the group has no API.
+    #[error("group.toml does not say which Buildpack API buildpack `{0}` is for: detect again")]
+    NoBuildpackApi(String),
+    /// The exporter has no metadata.toml that it can read.
+    #[error("export")]
+    NoMetadata(#[source] Box<PhaseError>),
+    /// Before Platform API 0.12: a buildpack was not made for the build image.
+    #[error(
+        "detect: buildpack `{buildpack}` is for {stacks}, not for stack `{stack}` of the build image (CNB_STACK_ID): leave it out, or take a builder of its stack"
+    )]
+    OtherStack { buildpack: String, stacks: String, stack: String },
     /// What the platform asks for is not to be had.
     #[error(transparent)]
     Demand(#[from] DemandError),
@@ -265,7 +282,9 @@ impl PhaseError {
         match self {
             Self::Unnamed | Self::Unknown(_) | Self::Arguments(_) => 3,
             Self::NoPlatformApi { .. } | Self::PlatformApi { .. } => 11,
-            Self::BuildpackApi { .. } => 12,
+            Self::BuildpackApi { .. } | Self::NoBuildpackApi(_) => 12,
+            Self::OtherStack { .. } => 22,
+            Self::NoMetadata(_) => 62,
             Self::Demand(error) => error.exit_code(),
             Self::NoFile { .. }
             | Self::File(_)
@@ -378,8 +397,10 @@ fn platform_api(env: &Env) -> Result<ApiVersion, PhaseError> {
 
 fn check_apis(group: &Group) -> Result<(), PhaseError> {
     for element in &group.group {
-        if let Some(api) = element.api.filter(|api| !runs_buildpack_api(*api)) {
-            return Err(PhaseError::BuildpackApi { name: element.name(), api });
+        let name = || element.name();
+        let api = element.api.ok_or_else(|| PhaseError::NoBuildpackApi(name()))?;
+        if !runs_buildpack_api(api) {
+            return Err(PhaseError::BuildpackApi { name: name(), api });
         }
     }
     Ok(())

@@ -15,7 +15,7 @@ use crate::export::{CREATED, without_digest};
 
 /// Says whether an image may be rebased.
 const REBASABLE_LABEL: &str = "io.buildpacks.rebasable";
-const STACK_ID_LABEL: &str = "io.buildpacks.stack.id";
+pub(crate) const STACK_ID_LABEL: &str = "io.buildpacks.stack.id";
 const STACK_MIXINS_LABEL: &str = "io.buildpacks.stack.mixins";
 
 /// An application and what it is to stand on.
@@ -156,7 +156,8 @@ fn image_api(config: &Config) -> Result<ApiVersion, RebaseError> {
     text.parse().map_err(|_| RebaseError::Api(text.to_owned()))
 }
 
-fn of_stack(image: &Config, run: &Config) -> Result<(), RebaseError> {
+/// Whether a run image is of the stack of an image, with all of its mixins.
+pub(crate) fn of_stack(image: &Config, run: &Config) -> Result<(), RebaseError> {
     let stack = |config: &Config, whose| match config.label(STACK_ID_LABEL) {
         Some(id) if !id.is_empty() => Ok(id.to_owned()),
         _ => Err(RebaseError::NoStack(whose)),

@@ -142,6 +142,27 @@ fn buildpack_apis_that_are_not_spoken() {
 }
 
 #[test]
+fn documents_that_are_not_there_or_cannot_be_read() {
+    let layers = tempfile::tempdir().unwrap();
+    let dir = layers.path().to_str().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(layers.path().join(name), text).unwrap();
+    write("group.toml", "[[group]]\nid = \"a/one\"\nversion = \"1\"\n");
+    let (code, text) = call("restorer", &["-layers", dir], &[]);
+    assert!(
+        code == 12 && text.contains("does not say which Buildpack API buildpack `a/one@1` is for"),
+        "{text}"
+    );
+    write("group.toml", "");
+    write("analyzed.toml", "broken");
+    assert_eq!(call("restorer", &["-layers", dir], &[]), (0, String::new()));
+    let (code, text) = call("exporter", &["-layers", dir, "image"], &[]);
+    assert!(
+        code == 62 && text.contains(&format!("there is no `{dir}/config/metadata.toml`")),
+        "{code} {text}"
+    );
+}
+
+#[test]
 fn modes_for_what_is_deprecated_are_understood_and_nothing_is() {
     for mode in ["quiet", "warn", "error", "else"] {
         for minor in 7..=15 {

@@ -103,7 +103,8 @@ fn a_launcher_that_the_caller_names_is_the_image_s() {
     let mut layers = Vec::new();
     for content in ["launcher", "another"] {
         fs::write(&given, content).unwrap();
-        let (image, _) = export(&registry, "0.11", &["-launcher", given.to_str().unwrap()]).unwrap();
+        let (image, _) =
+            export(&registry, "0.11", &["-parallel", "-launcher", given.to_str().unwrap()]).unwrap();
         layers.push(lifecycle_metadata(&image)["launcher"]["sha"].clone());
     }
     let (image, _) = export(&registry, "0.11", &[]).unwrap();

@@ -10,9 +10,10 @@ use super::images::{Images, ImagesError};
 use super::outputs::{Outputs, reference};
 use super::restorer::Layers;
 use super::{Call, PhaseError, run_toml};
-use crate::analyze::{Access, AnalyzeInput, Found, analyze, choose_run_image};
+use crate::analyze::{Access, AnalyzeError, AnalyzeInput, Found, analyze, choose_run_image};
 use crate::api::{SBOM_FILES, TARGETS};
 use crate::file::{self, FileError};
+use crate::rebase::{RebaseError, STACK_ID_LABEL, of_stack};
 use crate::restore::restore_launch_bills;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
@@ -54,6 +55,10 @@ pub(super) fn analyze_images(
         call.warn(&format!("run image `{run_name}` does not exist: nothing can be exported onto it"));
     }
 
+    let previous_image = match run_image.as_ref().filter(|_| call.api < TARGETS) {
+        Some(run_image) => of_one_stack(call, (&run_name, run_image), &previous, previous_image)?,
+        None => previous_image,
+    };
     let pinned = |image: &Image, name| images.pinned(name, &image.digest);
     let previous_pinned = previous_image.as_ref().map(|image| (pinned(image, &previous), &image.config));
     let run_pinned = run_image.as_ref().map(|image| (pinned(image, &run), &image.config));
@@ -73,6 +78,32 @@ pub(super) fn analyze_images(
         call.warn_because("the bills of materials of the previous image do not come back", &error);
     }
     Ok(analyzed)
+}
+
+/// Before Platform API 0.12 all images of a build are of one stack. A previous image that does not go with the run image counts as
+/// none: none of its layers would be made for what they run on.
+fn of_one_stack(
+    call: &Call<'_>,
+    (run_name, run_image): (&str, &Image),
+    previous: &Reference,
+    previous_image: Option<Image>,
+) -> Result<Option<Image>, PhaseError> {
+    if let (Some(found), Some(wanted)) = (run_image.config.label(STACK_ID_LABEL), call.stack_id())
+        && found != wanted
+    {
+        let (run, found) = (run_name.to_owned(), found.to_owned());
+        return Err(PhaseError::Analyze(AnalyzeError::OtherStack { run, found, wanted }));
+    }
+    let fits = |image: &Image| match of_stack(&image.config, &run_image.config) {
+        Ok(()) | Err(RebaseError::NoStack(_)) => true,
+        Err(error) => {
+            let text =
+                format!("previous image `{previous}` does not go with the run image and counts as none");
+            call.warn_because(&text, &error);
+            false
+        }
+    };
+    Ok(previous_image.filter(fits))
 }
 
 /// What a thread came to; a panic goes on in this one.

@@ -80,6 +80,7 @@ pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detec
         guard_experiment(call)?;
     }
     let catalog = Catalog::read(&arguments.path("buildpacks"), &arguments.path("extensions"), &order)?;
+    of_one_stack(call, &catalog)?;
     let target = super::target(analyzed)?;
     let scratch = Scratch::of(call)?;
     let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
@@ -93,6 +94,23 @@ pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detec
     let detected = detected.map_err(PhaseError::NotDetected)?;
     announce(call, &detected.group);
     Ok(detected)
+}
+
+/// Before Platform API 0.12 a buildpack names the stacks that it is for, unless it has targets already.
+fn of_one_stack(call: &Call<'_>, catalog: &Catalog) -> Result<(), PhaseError> {
+    let Some(stack) = call.stack_id() else { return Ok(()) };
+    for toml in catalog.buildpacks() {
+        let mut known = toml.stacks.iter().map(|known| known.id.as_str());
+        let fits = toml.stacks.is_empty()
+            || !toml.targets.is_empty()
+            || known.any(|known| known == "*" || known == stack);
+        if !fits {
+            let buildpack = format!("{}@{}", toml.buildpack.id, toml.buildpack.version);
+            let stacks = toml.stacks.iter().map(|known| format!("`{}`", known.id)).collect::<Vec<_>>();
+            return Err(PhaseError::OtherStack { buildpack, stacks: stacks.join(", "), stack });
+        }
+    }
+    Ok(())
 }
 
 /// Puts the system's buildpacks around those of each group that do not have them. None is optional, as with the reference.

@@ -69,7 +69,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let outputs = Outputs::of(arguments)?;
     let group: Group = needed("group.toml", &arguments.path("group"))?;
-    let metadata: Metadata = needed("metadata.toml", &arguments.path("metadata"))?;
+    let metadata: Metadata = needed("metadata.toml", &arguments.path("metadata"))
+        .map_err(|error| PhaseError::NoMetadata(Box::new(error)))?;
     let documents = Documents {
         group,
         metadata,

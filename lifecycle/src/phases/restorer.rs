@@ -25,12 +25,20 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let group: Group = needed("group.toml", &arguments.path("group"))?;
     check_apis(&group)?;
-    let archives = restore_layers(call, &group, &analyzed(arguments)?)?;
+    let archives = restore_layers(call, &group, &known(call))?;
     let verified = arguments.path("verified");
     if !verified.as_os_str().is_empty() {
         file::write_document(&verified, &Verified { archives })?;
     }
     Ok(())
+}
+
+/// What the analyzer found. Without it nothing comes back but from the cache, as with the reference.
+fn known(call: &Call<'_>) -> Analyzed {
+    analyzed(&call.arguments).unwrap_or_else(|error| {
+        call.warn_because("what the analyzer found cannot be read and counts as nothing", &error);
+        Analyzed::default()
+    })
 }
 
 /// Brings back what the last build left; says which archives of the cache it has read to the end and found right.

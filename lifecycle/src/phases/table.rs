@@ -238,6 +238,7 @@ pub(super) const PHASES: &[Phase] = &[
             since(12, "layout"),
             since(12, "layout-dir"),
             always("order"),
+            always("parallel"),
             always("platform"),
             always("previous-image"),
             always("parallel"),
