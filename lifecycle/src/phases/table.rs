@@ -241,7 +241,6 @@ pub(super) const PHASES: &[Phase] = &[
             always("parallel"),
             always("platform"),
             always("previous-image"),
-            always("parallel"),
             always("process-type"),
             always("project-metadata"),
             always("report"),
