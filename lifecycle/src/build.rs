@@ -59,9 +59,6 @@ impl std::fmt::Debug for BuildInput<'_> {
 /// Why the build failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The group has image extensions.
-    #[error("image extensions are not supported: group.toml has [[group-extensions]]")]
-    Extensions,
     /// A buildpack is not in the builder.
     #[error("build")]
     Catalog(#[from] CatalogError),
@@ -115,11 +112,8 @@ impl BuildError {
     }
 }
 
-/// Runs the group's programs one after the other. Their output goes where the caller's goes. Returns the launch.toml of each.
+/// Runs the group's buildpacks one after the other; its extensions have done their part already. Their output goes where the caller's goes. Returns the launch.toml of each.
 pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, BuildError> {
-    if !input.group.group_extensions.is_empty() {
-        return Err(BuildError::Extensions);
-    }
     let file_error = |source| BuildError::File { name: "(all)".to_owned(), source };
     sbom::start(input.layers_dir).map_err(file_error)?;
     let mut keeper = match input.build_layers {

@@ -130,9 +130,9 @@ impl fmt::Display for Step {
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The group has image extensions.
-    #[error("image extensions are not supported: group.toml has [[group-extensions]]")]
-    Extensions,
+    /// The run image is to be extended.
+    #[error("the run image is to be extended (analyzed.toml), which is not supported yet")]
+    Extend,
     /// The process asked for does not exist.
     #[error("process type `{wanted}` is not defined; defined are: {known}")]
     UnknownProcess { wanted: String, known: String },

@@ -82,10 +82,9 @@ fn processes_are_composed_by_the_rules_of_their_api() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("one")).unwrap();
         std::fs::write(dir.path().join("one/launch.toml"), launch).unwrap();
-        compose(
-            &read_launch(std::fs::File::open(dir.path()).unwrap().as_fd(), &group(api, &["one"])).unwrap(),
-        )
-        .map(|metadata| coracle_cnb::write_toml(&metadata).unwrap())
+        let group = group(api, &["one"]);
+        let built = read_launch(std::fs::File::open(dir.path()).unwrap().as_fd(), &group).unwrap();
+        compose(&built, &group).map(|metadata| coracle_cnb::write_toml(&metadata).unwrap())
     };
     let new = "[[processes]]\ntype = \"web\"\ncommand = [\"a\", \"b\"]\ndefault = true\n";
     let old = "[[processes]]\ntype = \"web\"\ncommand = \"a && b\"\n";
@@ -128,7 +127,7 @@ fn older_platform_apis_get_bills_and_commands_in_their_form() {
     ] {
         let api = ApiVersion::new(0, minor);
         let built = run_at(api, dir.path(), &group("0.10", &["one"]), "").unwrap();
-        let mut metadata = compose(&built).unwrap();
+        let mut metadata = compose(&built, &Group::default()).unwrap();
         in_form_of(api, &built, &mut metadata);
         let metadata = coracle_cnb::write_toml(&metadata).unwrap();
         let bom = "[[bom]]\n  name = \"l\"\n  [bom.metadata]\n    version = \"1\"\n  [bom.buildpack]\n    id = \"one\"\n    version = \"1\"\n";
@@ -159,5 +158,23 @@ fn older_platform_apis_get_bills_and_commands_in_their_form() {
     assert_eq!(
         error.to_string(),
         "buildpack `one@1`: entry `l` of [[bom]] has a version of its own: it belongs into the entry's metadata"
+    );
+}
+
+#[test]
+fn extensions_are_recorded_and_not_run() {
+    let _alone = PROGRAMS.lock();
+    let dir = tempfile::tempdir().unwrap();
+    program(dir.path(), "one", "0.10", "true");
+    let mut group = group("0.10", &["one"]);
+    let id = "an/ext".parse().unwrap();
+    let api = Some(ApiVersion::new(0, 10));
+    group.group_extensions =
+        vec![GroupElement { id, version: "2".into(), api, homepage: Some("h".into()), optional: true }];
+    let api = ApiVersion::new(0, 13);
+    let metadata = compose(&run_at(api, dir.path(), &group, "").unwrap(), &group).unwrap();
+    assert_eq!(
+        coracle_cnb::write_toml(&metadata).unwrap(),
+        "processes = []\n\n[[buildpacks]]\n  id = \"one\"\n  version = \"1\"\n  api = \"0.10\"\n\n[[extensions]]\n  id = \"an/ext\"\n  version = \"2\"\n  api = \"0.10\"\n  homepage = \"h\"\n"
     );
 }

@@ -121,7 +121,7 @@ impl Job for Compose {
     fn carry_out(self) -> Result<(), AnyError> {
         let group: Group = read_toml(&self.folders.control(), "group.toml")?;
         let layers = File::open(self.folders.layers())?;
-        let metadata = build::compose(&build::read_launch(layers.as_fd(), &group)?)?;
+        let metadata = build::compose(&build::read_launch(layers.as_fd(), &group)?, &group)?;
         Ok(fs::write(self.folders.control().join("metadata.toml"), coracle_cnb::write_toml(&metadata)?)?)
     }
 }

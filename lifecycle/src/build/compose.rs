@@ -45,13 +45,15 @@ pub fn read_launch(
     group.group.iter().map(read).collect()
 }
 
-/// Composes the metadata. A later process takes the place of an earlier one of its type; one that is not a default takes
+/// Composes the metadata of a group. A later process takes the place of an earlier one of its type; one that is not a default takes
 /// the default away with it. Pure.
-pub fn compose(built: &[(GroupElement, LaunchToml)]) -> Result<Metadata, ComposeError> {
-    let mut metadata = Metadata::default();
+pub fn compose(built: &[(GroupElement, LaunchToml)], group: &Group) -> Result<Metadata, ComposeError> {
+    let plain = |element: &GroupElement| GroupElement { optional: false, ..element.clone() };
+    let extensions = group.group_extensions.iter().map(plain).collect();
+    let mut metadata = Metadata { extensions, ..Metadata::default() };
     let mut processes: BTreeMap<ProcessType, Process> = BTreeMap::new();
     for (element, launch) in built {
-        metadata.buildpacks.push(GroupElement { optional: false, ..element.clone() });
+        metadata.buildpacks.push(plain(element));
         metadata.labels.extend(launch.labels.iter().cloned());
         metadata.slices.extend(launch.slices.iter().cloned());
         for process in &launch.processes {

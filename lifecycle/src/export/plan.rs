@@ -153,7 +153,7 @@ fn labels(input: &ExportInput<'_>) -> Result<BTreeMap<String, String>, ExportErr
     let build = BuildMetadata {
         bom: (input.platform_api < LEGACY_BOM_FILES).then(|| BuildMetadataBom::new(&input.metadata.bom)),
         buildpacks: input.metadata.buildpacks.iter().map(own).collect(),
-        extensions: Vec::new(),
+        extensions: input.metadata.extensions.iter().map(own).collect(),
         launcher: input.launcher.metadata.clone(),
         processes: Some(processes.collect()),
         buildpack_default_process_type: input.metadata.buildpack_default_process_type.clone(),

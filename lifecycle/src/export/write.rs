@@ -24,8 +24,8 @@ pub fn export(
     cache: Option<&Saving<'_>>,
     tell: &mut dyn FnMut(Step),
 ) -> Result<Exported, ExportError> {
-    if !input.group.group_extensions.is_empty() {
-        return Err(ExportError::Extensions);
+    if input.analyzed.run_image.as_ref().is_some_and(|run| run.extend) {
+        return Err(ExportError::Extend);
     }
     let found = Found::read(input.group, input.layers_dir, input.app_dir)?;
     let plan = ExportPlan::new(input, &found)?;
@@ -151,8 +151,9 @@ impl<'a> Making<'a> {
 
 fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {
     let run = input.analyzed.run_image.clone().unwrap_or_default();
-    let entry = run_entry(input.run, &run);
     let has_targets = input.platform_api >= TARGETS;
+    let may_be_switched = has_targets && !input.metadata.extensions.is_empty();
+    let entry = run_entry(input.run, &run, may_be_switched);
     let buildpacks = found.buildpacks.iter().map(|buildpack| BuildpackLayers {
         key: buildpack.element.id.to_string(),
         version: buildpack.element.version.clone(),
@@ -178,13 +179,18 @@ fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {
 }
 
 /// The run image with its mirrors, by any of their names: what a later rebase looks for. As the reference does, the first of
-/// run.toml stands in for a run image that is not in there.
-fn run_entry(known: &RunToml, run: &RunImage) -> RunImageEntry {
+/// run.toml stands in for a run image that is not in there, unless an extension may have chosen it.
+fn run_entry(known: &RunToml, run: &RunImage, may_be_switched: bool) -> RunImageEntry {
     let wanted = without_digest(&run.image);
     let names = |entry: &RunImageEntry| {
         std::iter::once(&entry.image).chain(&entry.mirrors).any(|name| without_digest(name) == wanted)
     };
-    known.images.iter().find(|entry| names(entry)).or(known.images.first()).cloned().unwrap_or_default()
+    match known.images.iter().find(|entry| names(entry)) {
+        None if may_be_switched && !known.images.is_empty() => {
+            RunImageEntry { image: run.image.clone(), ..RunImageEntry::default() }
+        }
+        entry => entry.or(known.images.first()).cloned().unwrap_or_default(),
+    }
 }
 
 /// A name in full, so that short and long forms are the same.

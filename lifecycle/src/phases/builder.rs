@@ -39,7 +39,7 @@ pub(super) fn build_group(
             Note::Ended { .. } => call.say(&note.to_string()),
         },
     })?;
-    let mut metadata = build::compose(&built)?;
+    let mut metadata = build::compose(&built, group)?;
     build::in_form_of(call.api, &built, &mut metadata);
     file::write_document(&layers_dir.join("config/metadata.toml"), &metadata)?;
     Ok(metadata)
