@@ -6,10 +6,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use coracle_fixtures::Buildpack;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::harness::{Ran, coracle, ran};
+use crate::site::Site;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -167,4 +169,17 @@ fn files_are_written_where_that_is_said() {
     );
     let refused = phase(&coracle(), &["lifecycle", "write-files", "/proc/none"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("write: `/proc/none"), "{}", refused.stderr);
+}
+
+#[test]
+fn images_hold_what_their_launcher_is_made_of() {
+    let bill = "/layers/sbom/launch/buildpacksio_lifecycle/launcher/sbom.cdx.json";
+    let site = Site::new(&[Buildpack::passing("fixture/reader").process(&["cat", bill])]);
+    let said = site.built("app", &[]);
+    assert!(!said.stdout.contains("SBOM") && !said.stderr.contains("SBOM"), "{}{}", said.stdout, said.stderr);
+    let folder = tempfile::tempdir().expect("make a folder");
+    let path = folder.path().to_str().expect("is text");
+    assert_eq!(phase(&coracle(), &["lifecycle", "write-files", path]).code, Some(0));
+    let own = fs::read_to_string(folder.path().join("lifecycle/launcher.sbom.cdx.json")).expect("read it");
+    assert_eq!(site.home.ok(&["run", "app"]).stdout, own);
 }

@@ -53,7 +53,7 @@ pub(crate) fn write(args: &[OsString]) -> Result<(), FilesError> {
     file(folder.join("labels.json"), 0o644, descriptor.labels().to_string().as_bytes())?;
     file(inner.join("launcher"), 0o755, launcher().program)?;
     for (name, document) in sbom::documents() {
-        file(inner.join(name), 0o644, format!("{document}\n").as_bytes())?;
+        file(inner.join(name), 0o644, sbom::text(&document).as_bytes())?;
     }
     for name in phases::names() {
         let path = inner.join(name);

@@ -33,6 +33,17 @@ pub(crate) fn documents() -> Vec<(String, Value)> {
     documents.collect()
 }
 
+/// The launcher's, as files: what images carry.
+pub(crate) fn launchers() -> Vec<(String, Vec<u8>)> {
+    let own = documents().into_iter().filter(|(name, _)| name.starts_with("launcher."));
+    own.map(|(name, document)| (name, text(&document).into_bytes())).collect()
+}
+
+/// A document as its file has it.
+pub(crate) fn text(document: &Value) -> String {
+    format!("{document}\n")
+}
+
 struct Package<'a> {
     name: &'a str,
     version: &'a str,

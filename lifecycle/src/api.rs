@@ -14,6 +14,9 @@ pub(crate) const LEGACY_BOM_FILES: ApiVersion = ApiVersion::new(0, 9);
 /// Since this Platform API a process' command is a list.
 pub(crate) const COMMAND_LISTS: ApiVersion = ApiVersion::new(0, 10);
 
+/// Since this Platform API images have bills of materials of the lifecycle's own programs.
+pub(crate) const OWN_BILLS: ApiVersion = ApiVersion::new(0, 11);
+
 /// Since this Platform API there are targets instead of stacks.
 pub(crate) const TARGETS: ApiVersion = ApiVersion::new(0, 12);
 

@@ -3,6 +3,7 @@
 //! [`ExportPlan::new`] is pure: it says which layers the image gets, in which order, and what its configuration says.
 //! [`export`] packs them. The folders were written by foreign programs: they are opened without following a link.
 
+mod bills;
 mod found;
 mod outbox;
 mod pack;
@@ -28,6 +29,7 @@ pub(crate) use outbox::{Staged, Staging};
 pub(crate) use pack::Layers;
 pub(crate) use write::without_digest;
 
+pub use bills::{Bills, FOLDER as LIFECYCLE_FOLDER};
 pub use found::{Found, FoundBuildpack, FoundLayer};
 pub use outbox::{Outbox, OutboxError};
 pub use plan::{ExportPlan, LayerSource, PlannedLayer};
@@ -68,6 +70,8 @@ pub struct ExportInput<'input> {
     /// Where that folder is in the image.
     pub app_path: &'input str,
     pub launcher: &'input Launcher<'input>,
+    /// Since Platform API 0.11: what the lifecycle's own programs are made of.
+    pub bills: Option<&'input Bills>,
     /// Owner and group of what the build made.
     pub owner: (u32, u32),
     /// The process to start, where the buildpacks' choice does not count.

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use coracle_cnb::DocumentError;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::file::{MAX_DOCUMENT, MAX_ENTRIES};
@@ -29,6 +29,14 @@ pub enum FolderError {
     /// It could not be read.
     #[error("read: `{path}`")]
     Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// It could not be made or written.
+    #[error("{act} without following links: `{path}`")]
+    Write {
+        act: &'static str,
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -64,6 +72,44 @@ fn open(at: BorrowedFd<'_>, path: &Path, flags: OFlag) -> Result<Option<OwnedFd>
 /// A folder below another, or nothing where there is none.
 pub fn folder(at: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, FolderError> {
     open(at, path, OFlag::O_DIRECTORY)
+}
+
+/// A folder below another, with those above it, made where there is none.
+pub fn make_all(at: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, FolderError> {
+    let failed = |act, errno: Errno| FolderError::Write { act, path: path.to_owned(), source: errno.into() };
+    let mut below =
+        at.try_clone_to_owned().map_err(|source| FolderError::Open { path: path.to_owned(), source })?;
+    for name in path {
+        let made = match mkdirat(&below, name, Mode::S_IRWXU) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
+            Err(errno) => return Err(failed("make folder", errno)),
+        };
+        let opened = folder(below.as_fd(), Path::new(name)).map_err(|error| match error {
+            FolderError::Open { source, .. } => FolderError::Open { path: path.to_owned(), source },
+            error => error,
+        })?;
+        below = opened.ok_or_else(|| failed("make folder", Errno::ENOENT))?;
+        if made {
+            // Whatever the umask is.
+            fchmod(&below, Mode::from_bits_truncate(0o755)).map_err(|errno| failed("make folder", errno))?;
+        }
+    }
+    Ok(below)
+}
+
+/// Writes a file of a folder, in the place of what has its name.
+pub fn replace(at: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(), FolderError> {
+    let failed = |source| FolderError::Write { act: "write", path: name.into(), source };
+    match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => {}
+        Err(errno) => return Err(failed(errno.into())),
+    }
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = openat(at, name, flags, Mode::S_IRUSR | Mode::S_IWUSR);
+    let mut file = File::from(file.map_err(|errno| failed(errno.into()))?);
+    fchmod(&file, Mode::from_bits_truncate(0o644)).map_err(|errno| failed(errno.into()))?;
+    file.write_all(bytes).map_err(failed)
 }
 
 /// The text of a file, or nothing where there is none.

@@ -4,6 +4,7 @@
 
 mod analyzer;
 mod arguments;
+mod bills;
 mod builder;
 mod caching;
 mod called;

@@ -87,6 +87,7 @@ fn recorded_images() {
                     app_dir: app_dir.as_fd(),
                     app_path: "/workspace",
                     launcher: &Launcher { program: b"launcher", metadata: "L".into() },
+                    bills: None,
                     owner: (1001, 1002),
                     process_type: kind,
                     exec_env: wanted["labels"]["io.buildpacks.exec-env"].as_str(),

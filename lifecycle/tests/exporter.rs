@@ -370,6 +370,7 @@ fn refusals() {
         assert!(shown(&error).contains(text), "{}", shown(&error));
     };
     refused(&["-process-type", "worker"], 62, "process type `worker` is not defined; defined are: `web`");
+    refused(&["-launcher-sbom", "/nowhere"], 62, "where -launcher-sbom says that they are: `/nowhere`");
     let odd = std::os::unix::ffi::OsStrExt::from_bytes(b"odd\xff.toml");
     let odd = build.at("layers/a_one").join::<&OsStr>(odd);
     fs::write(&odd, "").unwrap();

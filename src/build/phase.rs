@@ -9,6 +9,7 @@ use coracle_lifecycle::build::{BuildLayers, SharedLayer};
 use coracle_runtime::{Access, EphemeralFile, Mount, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
 use super::folders::{self, Folders, guest};
+use crate::sbom;
 use crate::stage::CA_BUNDLE;
 use crate::worker::User;
 
@@ -159,7 +160,7 @@ fn mounts_of(phase: Phase, plan: &Plan) -> Vec<Mount> {
 }
 
 /// Credentials only where a registry is spoken to and nothing foreign runs; the user's variables only where something
-/// foreign does.
+/// foreign does; what the launcher is made of where it is put into an image.
 fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
     let file =
         |target: String, content: &[u8]| EphemeralFile { target: target.into(), content: content.to_vec() };
@@ -169,10 +170,15 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
             .map(|(name, value)| file(format!("/platform/env/{name}"), value.as_bytes()))
             .collect();
     }
-    if plan.publish && phase.speaks_to_registries() {
-        return vec![credentials(&plan.auth)];
+    let mut files = Vec::new();
+    if phase == Phase::Export {
+        let bills = sbom::launchers();
+        files.extend(bills.iter().map(|(name, text)| file(format!("/cnb/lifecycle/{name}"), text)));
     }
-    Vec::new()
+    if plan.publish && phase.speaks_to_registries() {
+        files.push(credentials(&plan.auth));
+    }
+    files
 }
 
 /// Credentials as a phase that speaks to registries gets them, a `config.json`: a file of its own.

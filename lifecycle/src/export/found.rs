@@ -102,7 +102,7 @@ impl FoundBuildpack {
     }
 }
 
-fn walk(app: BorrowedFd<'_>, dir: &Path, paths: &mut Vec<PathBuf>) -> Result<(), FolderError> {
+pub(super) fn walk(app: BorrowedFd<'_>, dir: &Path, paths: &mut Vec<PathBuf>) -> Result<(), FolderError> {
     let listed = if dir == Path::new("") { Path::new(".") } else { dir };
     for entry in folder::entries(app, listed)? {
         let path = dir.join(&entry.name);

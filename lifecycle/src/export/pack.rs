@@ -24,7 +24,10 @@ pub(super) fn pack(
             let dir = found.buildpacks[*buildpack].element.id.dir();
             input.layers().pack(&Path::new(&dir).join(layer), tar)
         }
-        LayerSource::Sbom => input.layers().pack(Path::new("sbom/launch"), tar),
+        LayerSource::Sbom => match input.bills.filter(|bills| bills.are_in_image()) {
+            Some(bills) => bills.pack(input.layers(), tar),
+            None => input.layers().pack(Path::new("sbom/launch"), tar),
+        },
         LayerSource::App(paths) => app(input, paths, tar),
         LayerSource::Launcher => launcher(input, tar),
         LayerSource::Config => config(input, tar),
@@ -106,7 +109,7 @@ fn process_types(input: &ExportInput<'_>, mut tar: TarWriter<'_>) -> Result<(), 
 }
 
 /// The folders above one of the image's, as they are in nearly every image.
-fn above(path: &str) -> Vec<Parent> {
+pub(super) fn above(path: &str) -> Vec<Parent> {
     let above = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
     let mut above: Vec<Parent> = above.filter(|path| !matches!(*path, "/" | "")).map(root).collect();
     above.reverse();
@@ -118,7 +121,7 @@ fn root(path: &str) -> Parent {
 }
 
 /// A folder of the build, with its own permissions.
-fn parent(owner: (u32, u32), path: String, dir: BorrowedFd<'_>) -> Result<Parent, PackError> {
+pub(super) fn parent(owner: (u32, u32), path: String, dir: BorrowedFd<'_>) -> Result<Parent, PackError> {
     let stat = fstat(dir).map_err(|errno| unread(&path, errno.into()))?;
     Ok(Parent { path, uid: owner.0, gid: owner.1, mode: stat.st_mode & 0o7777 })
 }
@@ -132,6 +135,6 @@ fn open(layers_dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, PackError> {
     }
 }
 
-fn unread(path: &str, source: Error) -> PackError {
+pub(super) fn unread(path: &str, source: Error) -> PackError {
     PackError::Read { act: "read", path: path.to_owned(), source }
 }

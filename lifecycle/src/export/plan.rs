@@ -7,6 +7,7 @@ use coracle_cnb::{
     BuildMetadata, BuildMetadataBom, BuildMetadataBuildpack, BuildMetadataProcess, GroupElement, write_json,
 };
 
+use super::bills::Bills;
 use super::found::{Found, FoundBuildpack, FoundLayer};
 use super::slices::slice;
 use crate::api::{LEGACY_BOM_FILES, SBOM_FILES};
@@ -90,7 +91,8 @@ fn layers(input: &ExportInput<'_>, found: &Found) -> Result<Vec<PlannedLayer>, E
             add(source(input, buildpack, place, layer)?, name, created_by);
         }
     }
-    if found.sbom && input.platform_api >= SBOM_FILES {
+    let own_bills = input.bills.is_some_and(Bills::are_in_image);
+    if (found.sbom || own_bills) && input.platform_api >= SBOM_FILES {
         add(LayerSource::Sbom, own("launch.sbom"), "Software Bill-of-Materials".to_owned());
     }
     let slices = slice(&found.app, &input.metadata.slices)?;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use coracle_cnb::{Analyzed, Group, Metadata, ProjectMetadata, Report, ReportBuild, ReportImage, RunToml};
 use coracle_images::{Digest, Image, Reference};
 
+use super::bills;
 use super::caching::CachePlace;
 use super::images::{Images, ImagesError, layout_path};
 use super::outputs::Outputs;
@@ -40,6 +41,13 @@ pub enum ExporterError {
     /// The launcher that was given could not be read.
     #[error("read the launcher that -launcher (CNB_LAUNCHER_PATH) names: `{path}`")]
     Launcher {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    /// The folder of the launcher's bills of materials could not be read.
+    #[error("list the SBOMs of the launcher, where -launcher-sbom says that they are: `{path}`")]
+    LauncherBills {
         path: PathBuf,
         #[source]
         source: io::Error,
@@ -218,6 +226,7 @@ fn make(
     let program = given_launcher(&arguments.path("launcher"))?;
     let metadata_of = |program| Launcher { program, metadata: call.launcher.metadata.clone() };
     let given_launcher = program.as_deref().map(metadata_of);
+    let bills = bills::placed(call, layers_dir.as_fd())?;
     let input = ExportInput {
         group: &documents.group,
         metadata: &documents.metadata,
@@ -231,6 +240,7 @@ fn make(
         app_dir: app_dir.as_fd(),
         app_path: &app_path.to_string_lossy(),
         launcher: given_launcher.as_ref().unwrap_or(call.launcher),
+        bills: bills.as_ref(),
         owner: call.owner(),
         process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
         exec_env: exec_env.as_deref(),

@@ -51,6 +51,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("kind", "CNB_EXTEND_KIND", Text),
     ("launch-cache", "CNB_LAUNCH_CACHE_DIR", P("")),
     ("launcher", "CNB_LAUNCHER_PATH", P("")),
+    ("launcher-sbom", "", P("/cnb/lifecycle")),
     ("layers", "CNB_LAYERS_DIR", P("/layers")),
     ("layout", "CNB_USE_LAYOUT", Switch),
     ("layout-dir", "CNB_LAYOUT_DIR", P("")),
