@@ -1,6 +1,6 @@
 //! The built binary in a home of its own, as the plain user that runs the tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,11 @@ impl TestHome {
             "these tests show what a plain user can do; run them as one (scripts/test does)"
         );
         Self { folder: tempfile::tempdir().expect("make a home") }
+    }
+
+    /// A home below a folder.
+    pub(crate) fn below(folder: &Path) -> Self {
+        Self { folder: tempfile::tempdir_in(folder).expect("make a home") }
     }
 
     pub(crate) fn path(&self) -> PathBuf {

@@ -1,6 +1,7 @@
 //! The built binary, end to end.
 
 mod again;
+mod anywhere;
 mod applications;
 mod architecture;
 mod attack;

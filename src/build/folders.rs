@@ -88,6 +88,8 @@ pub(crate) mod guest {
     pub(crate) const CACHE: &str = "/cache";
     pub(crate) const LAYOUT: &str = "/layout";
     pub(crate) const SCRATCH: &str = "/scratch";
+    /// Where programs of buildpacks find their plans: always there, for they may write down their environment.
+    pub(crate) const PLANS: &str = "/tmp/coracle-plans";
     pub(crate) const DOCKER_CONFIG: &str = "/run/coracle";
 }
 

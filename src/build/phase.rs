@@ -239,6 +239,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             order(&mut flag);
             flag("analyzed", &control("analyzed.toml"));
             flag("runs", &out("detect-runs.toml"));
+            flag("scratch", guest::PLANS);
             return words;
         }
         Phase::Restore => {
@@ -252,6 +253,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("analyzed", &control("analyzed.toml"));
             flag("group", &control("group.toml"));
             flag("plan", &control("plan.toml"));
+            flag("scratch", guest::PLANS);
             flag("build-layers", plan.build_layers.name());
             plan.shared_layers.iter().for_each(|layer| flag("shared-layer", &layer.to_string()));
             return words;

@@ -1,0 +1,129 @@
+//! The same input gives the same image, whoever builds it, when and where.
+//!
+//! Between the two builds of each test vary: the folder and the file system (disk and tmpfs) of home, store and source; the order in
+//! which the source was written, and its times, years apart; umask, time zone, locale and working folder; what is in the store and the
+//! cache before (nothing, each time). The clock goes on between them, and `SOURCE_DATE_EPOCH` is unset. Of one kind are the user,
+//! its range of subordinate ids, the kernel, and the modes of the source, which are part of the input.
+
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, UNIX_EPOCH};
+
+use coracle_fixtures::Buildpack;
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
+
+use crate::harness::{TestHome, coracle, ran};
+use crate::site::Site;
+
+/// Where and how one build runs.
+struct Place {
+    /// Below which home and source are.
+    folder: &'static str,
+    umask: &'static str,
+    env: &'static [(&'static str, &'static str)],
+    /// The source's times, in seconds since 1970; each path's is a day later than the last.
+    times: u64,
+    backwards: bool,
+}
+
+const DISK: Place =
+    Place { folder: "/var/tmp", umask: "022", env: &[], times: 951_782_400, backwards: false };
+
+const MEMORY: Place = Place {
+    folder: "/dev/shm",
+    umask: "077",
+    env: &[("TZ", "Pacific/Kiritimati"), ("LANG", "tr_TR.UTF-8"), ("LC_ALL", "sv_SE.UTF-8")],
+    times: 1_700_000_000,
+    backwards: true,
+};
+
+/// Paths of the source, with the mode and what is in it; folders end with a slash, links have no mode.
+const SOURCE: [(&str, u32, &str); 9] = [
+    ("b/", 0o755, ""),
+    ("B", 0o644, "upper"),
+    ("a", 0o600, "lower"),
+    ("b/run", 0o755, "#!/bin/sh\n"),
+    ("b/ä", 0o644, "accent"),
+    ("b/z", 0o664, "last"),
+    (".hidden", 0o640, "hidden"),
+    ("link", 0, "b/z"),
+    ("closed/", 0o700, ""),
+];
+
+/// Writes into a layer and into the application what it can see of its surroundings. The sizes of folders are the file system's.
+fn witness() -> Buildpack {
+    Buildpack::passing("fixture/witness").build(
+        r#"
+mkdir -p "$1/seen/made" "$1/kept"
+(umask; env | sort; id; hostname; date +%Z) >"$1/seen/around"
+(find . ! -name . | sort | xargs stat -c '%n %a %u %g %Y %F') >"$1/seen/source"
+cat "$1/seen/around" "$1/seen/source"
+touch "$1/seen/made/file" "$1/kept/file" made-by-buildpack
+ln -s target "$1/seen/link"
+printf '[types]\nlaunch = true\n' >"$1/seen.toml"
+printf '[types]\nlaunch = true\ncache = true\nbuild = true\n[metadata]\nz = 1\na = 2\nm = "x"\n' >"$1/kept.toml""#,
+    )
+}
+
+impl Place {
+    fn write_source(&self, app: &Path) {
+        fs::create_dir(app).expect("make the source's folder");
+        let mut paths = SOURCE.to_vec();
+        if self.backwards {
+            paths.reverse();
+        }
+        for (path, mode, content) in &paths {
+            let path = app.join(path);
+            fs::create_dir_all(path.parent().expect("is below")).expect("make a folder");
+            match (path.to_string_lossy().ends_with('/'), *mode) {
+                (true, _) => fs::create_dir_all(&path).expect("make a folder"),
+                (false, 0) => symlink(content, &path).expect("make a link"),
+                (false, _) => fs::write(&path, content).expect("write a file"),
+            }
+        }
+        for (day, (path, mode, _)) in (0..).zip(paths.iter().filter(|(_, mode, _)| *mode != 0)) {
+            let path = app.join(path);
+            fs::set_permissions(&path, Permissions::from_mode(*mode)).expect("set a mode");
+            let time = UNIX_EPOCH + Duration::from_secs(self.times + day * 86_400);
+            File::open(&path).and_then(|file| file.set_modified(time)).expect("set a time");
+        }
+        fs::set_permissions(app, Permissions::from_mode(0o755)).expect("set a mode");
+    }
+
+    /// Builds, and gives the image's digest and what was said.
+    fn build(&self, site: &Site, image: &str, more: &[&str]) -> (String, String) {
+        let home = TestHome::below(Path::new(self.folder));
+        let app = home.path().join("source");
+        self.write_source(&app);
+        let mut build = Command::new("bash");
+        build.args(["-c", "umask $1; shift; exec \"$@\"", "bash", self.umask]).arg(coracle());
+        build.args(["build", image, "--path", ".", "--builder", &site.builder]).args(more);
+        build.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        build.env("HOME", home.path()).envs(self.env.iter().copied());
+        let done = ran(build.current_dir(&app).stdin(Stdio::null()).output().expect("start a build"));
+        assert_eq!(done.code, Some(0), "stdout: {}\nstderr: {}", done.stdout, done.stderr);
+        assert_eq!(home.leftovers(), Vec::<String>::new());
+        let line = done.stdout.lines().last().unwrap_or_default();
+        let (_, digest) = line.rsplit_once('@').unwrap_or_else(|| panic!("no digest: {}", done.stdout));
+        (digest.to_owned(), done.stdout)
+    }
+}
+
+#[test]
+fn an_image_is_what_its_input_is() {
+    let is_tmpfs = |path: &str| statfs(path).expect("ask for a file system").filesystem_type() == TMPFS_MAGIC;
+    assert!(is_tmpfs(MEMORY.folder) && !is_tmpfs(DISK.folder), "two kinds of file system are needed");
+    let site = Site::new(&[witness()]);
+    let published = site.registry.reference("team/app");
+    for (image, more) in [("app", &[][..]), (&published, &["--publish"][..])] {
+        // A name for each, or the second would find the first where it is published.
+        let named = |place: &Place, word: &str, more| place.build(&site, &format!("{image}-{word}"), more);
+        let (one, other) = (named(&DISK, "one", more), named(&MEMORY, "other", more));
+        assert_eq!(one.0, other.0, "{}\n{}", one.1, other.1);
+        // The input does count.
+        let changed = named(&DISK, "changed", &[more, &["--env", "SEEN=1"]].concat());
+        assert_ne!(one.0, changed.0, "{}", changed.1);
+    }
+}
