@@ -13,6 +13,7 @@ TITLES = {
     "rebuild": "Rebuild with nothing changed, seconds",
     "export": "Export of a new layer, seconds",
     "detect": "Detection of 100 buildpacks in 20 groups, milliseconds",
+    "launcher": "Start of a process with the variables of 3 buildpacks, milliseconds",
     "layers": "Rebuild in which a later buildpack runs beside a build layer, seconds",
     "overhead": "Rebuild in which there is nothing to do, milliseconds",
 }
