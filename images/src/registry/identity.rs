@@ -20,6 +20,9 @@ use crate::reference::Reference;
 /// As long as an access token lasts that does not say so, by the specification.
 const LASTS: u64 = 60;
 
+/// An access token is asked for again after this time, whatever its server says: some say what no clock can hold.
+const LASTS_AT_MOST: u64 = 24 * 60 * 60;
+
 /// No token server says more.
 const ANSWER_LIMIT: usize = 1 << 20;
 
@@ -159,7 +162,7 @@ pub(super) async fn exchange(
         return Err(IdentityError::Answer { server });
     };
     // A tenth earlier than it ends: requests under way are answered before.
-    let lasts = Duration::from_secs(expires_in.unwrap_or(LASTS)).mul_f64(0.9);
+    let lasts = Duration::from_secs(expires_in.unwrap_or(LASTS).min(LASTS_AT_MOST)).mul_f64(0.9);
     Ok(Access { token: access_token, lasts, renewed: refresh_token.filter(|token| !token.is_empty()) })
 }
 

@@ -58,6 +58,12 @@ fn access_that_ends_is_asked_for_again_with_the_token_that_came_last() {
 }
 
 #[test]
+fn access_for_longer_than_any_clock_runs_is_access() {
+    let server = server((SECRET, r#"{"access_token":"opaque","expires_in":18446744073709551615}"#));
+    assert_eq!(holder(&server.host).find_image(&server.name("team/app:1"), &platform()).unwrap(), None);
+}
+
+#[test]
 fn a_token_that_is_not_taken() {
     let server = server(("of somebody else", "{}"));
     let (registry, name) = (holder(&server.host), server.name("team/app:1"));
