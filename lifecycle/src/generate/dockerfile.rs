@@ -140,8 +140,8 @@ fn instructions(text: &str) -> Result<Vec<(usize, &'static str, String)>, Docker
             continue;
         }
         let mut joined = first.to_owned();
-        while let Some(start) = joined.strip_suffix(escape).map(str::to_owned) {
-            joined = start;
+        while joined.ends_with(escape) {
+            joined.pop();
             let next = lines.by_ref().map(|(_, line)| line.trim_end()).find(|line| {
                 let line = line.trim_start();
                 !line.is_empty() && !line.starts_with('#')
@@ -208,6 +208,13 @@ mod tests {
         ] {
             assert_eq!(Dockerfile::run(text).map(|file| file.bases), Ok(1), "{text}");
         }
+    }
+
+    /// Copied for each line, this would take hours.
+    #[test]
+    fn an_instruction_of_many_lines_is_read() {
+        let text = format!("FROM a\nRUN x\\\n{}", "0123456789\\\n".repeat(1_000_000));
+        assert!(Dockerfile::run(&text).unwrap().extends);
     }
 
     #[test]
