@@ -25,6 +25,7 @@ pub struct OwnerError {
 /// Makes a folder with all that is in it the user's, if it is there and the user cannot write to it.
 pub(super) fn give(folder: &Path, user: User) -> Result<(), OwnerError> {
     let failed = |source| OwnerError { path: folder.to_owned(), source };
+    refuse_links(folder).map_err(failed)?;
     let flags = OFlag::O_DIRECTORY | OFlag::O_NONBLOCK;
     let dir = match File::options().read(true).custom_flags(flags.bits()).open(folder) {
         Ok(dir) => dir,
@@ -36,6 +37,25 @@ pub(super) fn give(folder: &Path, user: User) -> Result<(), OwnerError> {
         return Ok(());
     }
     give_all(dir.into(), folder, user)
+}
+
+/// Fails where a link of anybody but root leads to the folder: platforms may have it in a checkout of somebody's sources, where a link
+/// can lead to any folder of root's.
+fn refuse_links(folder: &Path) -> std::io::Result<()> {
+    let folder = std::path::absolute(folder)?;
+    for path in folder.ancestors() {
+        match path.symlink_metadata() {
+            Ok(about) if about.is_symlink() && about.uid() != 0 => {
+                return Err(std::io::Error::other(format!(
+                    "`{}` is a link of user {}, which root does not follow: name the folder itself",
+                    path.display(),
+                    about.uid()
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Whether the user can write to a folder of this owner and mode. What is in it is not looked at: large caches are many files.
