@@ -93,8 +93,8 @@ fn endless_output_is_not_kept() {
 fn a_plan_that_is_no_plain_file_is_an_error() {
     for (script, why) in [
         ("rm $2; mkfifo $2", "is not a regular file"),
-        ("rm $2; ln -s /etc/passwd $2", "Too many levels of symbolic links"),
-        ("rm $2; ln -s /dev/zero $2", "Too many levels of symbolic links"),
+        ("rm $2; ln -s /etc/passwd $2", "is a link, and none is followed there"),
+        ("rm $2; ln -s /dev/zero $2", "is a link, and none is followed there"),
         ("truncate -s 1G $2", "is larger than"),
         ("printf '\\377' >$2", "invalid utf-8"),
     ] {

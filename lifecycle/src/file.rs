@@ -1,6 +1,6 @@
 //! Reading and writing documents, with errors that name the file.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,9 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
+    /// It is a link where a foreign program may have put one.
+    #[error("`{path}` is a link, and none is followed there: put the file itself there")]
+    Link { path: PathBuf },
     /// It is no file: a FIFO, say, which would be waited for.
     #[error("read file: `{path}` is not a regular file")]
     Unfit { path: PathBuf },
@@ -68,6 +71,7 @@ fn read(path: &Path, flags: OFlag) -> Result<Option<Vec<u8>>, FileError> {
     let file = match std::fs::File::options().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) if is_link_not_followed(path, flags) => return Err(FileError::Link { path: path.to_owned() }),
         Err(error) => return Err(failed(error)),
     };
     let about = file.metadata().map_err(failed)?;
@@ -80,6 +84,11 @@ fn read(path: &Path, flags: OFlag) -> Result<Option<Vec<u8>>, FileError> {
         return Err(FileError::TooLarge { path: path.to_owned() });
     }
     Ok(Some(bytes))
+}
+
+/// Whether what stands in the way of opening a file is that it is a link.
+fn is_link_not_followed(path: &Path, flags: i32) -> bool {
+    flags & OFlag::O_NOFOLLOW.bits() != 0 && path.is_symlink()
 }
 
 /// The text of a file, or nothing where there is none.
@@ -141,13 +150,19 @@ pub fn write_document<T: serde::Serialize>(path: &Path, value: &T) -> Result<(),
     write(path, text.as_bytes())
 }
 
-/// Writes a file, with the folders above it.
+/// Writes a file, with the folders above it. No link is followed to it, and no FIFO waited for: foreign programs may have put one there.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let failed = |source| FileError::Write { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    std::fs::write(path, bytes).map_err(failed)
+    let flags = (OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits();
+    let opened =
+        std::fs::File::options().write(true).create(true).truncate(true).custom_flags(flags).open(path);
+    match opened.and_then(|mut file| file.write_all(bytes)) {
+        Err(_) if is_link_not_followed(path, flags) => Err(FileError::Link { path: path.to_owned() }),
+        written => written.map_err(failed),
+    }
 }
 
 /// The entries of a folder sorted by name; none where there is no folder. Links count as what they lead to.
@@ -202,6 +217,27 @@ mod tests {
         for path in [fifo.as_path(), &link, Path::new("/dev/zero")] {
             assert!(matches!(read_bytes(path), Err(FileError::Unfit { .. })), "{}", path.display());
         }
+        assert!(matches!(write(&fifo, b"x"), Err(FileError::Write { .. })));
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (other, link, loose) =
+            (dir.path().join("other"), dir.path().join("link"), dir.path().join("loose"));
+        std::fs::write(&other, "as it was").unwrap();
+        std::os::unix::fs::symlink(&other, &link).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("new"), &loose).unwrap();
+        for path in [&link, &loose] {
+            let error = write(path, b"x").unwrap_err().to_string();
+            let expected = format!(
+                "`{}` is a link, and none is followed there: put the file itself there",
+                path.display()
+            );
+            assert_eq!(error, expected);
+        }
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "as it was");
+        assert!(!dir.path().join("new").exists());
     }
 
     #[test]

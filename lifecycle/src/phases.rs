@@ -13,6 +13,7 @@ mod demands;
 mod describe_builder;
 mod detect_programs;
 mod detector;
+mod documents;
 mod exporter;
 mod exposed;
 mod flags;
@@ -27,13 +28,13 @@ mod table;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use coracle_cnb::{Analyzed, ApiVersion, Group, RunImageTarget, RunToml, StackToml};
+use coracle_cnb::{Analyzed, ApiVersion, RunImageTarget};
 use coracle_images::AuthFile;
 
 use crate::analyze::AnalyzeError;
-use crate::api::{BUILDPACK_APIS, EXECUTION_ENVIRONMENTS, PLATFORM_APIS, TARGETS, runs_buildpack_api};
+use crate::api::{BUILDPACK_APIS, EXECUTION_ENVIRONMENTS, PLATFORM_APIS, TARGETS};
 use crate::build::{BuildError, ComposeError};
 use crate::describe::DescribeError;
 use crate::detect::{self, CatalogError, Given, ResolveError};
@@ -57,6 +58,7 @@ pub use owner::OwnerError;
 pub use privileges::{PrivilegesError, User, close_process};
 pub use rebaser::RebaserError;
 
+use documents::{analyzed, check_apis, left, needed, run_toml};
 use table::{Holds, Names, OF_OURS, PHASES, Phase};
 
 /// What platforms call the phases by.
@@ -78,15 +80,6 @@ fn target(analyzed: &Analyzed) -> Result<RunImageTarget, FileError> {
     Ok(detect::complete(target, crate::describe::build_distro()?.as_ref()))
 }
 
-/// The run images that the platform offers: in run.toml, before Platform API 0.12 the one of stack.toml.
-fn run_toml(call: &Call<'_>) -> Result<RunToml, FileError> {
-    if call.api >= TARGETS {
-        return Ok(file::read_document("run.toml", &call.arguments.path("run"))?.unwrap_or_default());
-    }
-    let stack: Option<StackToml> = file::read_document("stack.toml", &call.arguments.path("stack"))?;
-    Ok(RunToml { images: stack.into_iter().map(|stack| stack.run_image).collect() })
-}
-
 /// A phase being run: what it was told, and by whom.
 #[derive(Debug)]
 struct Call<'a> {
@@ -96,6 +89,8 @@ struct Call<'a> {
     launcher: &'a Launcher<'a>,
     /// Read once, before anything else.
     auth: AuthFile,
+    /// Docker's configuration, of which that was read.
+    credentials_file: Option<PathBuf>,
 }
 
 impl Call<'_> {
@@ -222,7 +217,7 @@ pub enum PhaseError {
     Demand(#[from] DemandError),
     /// A file that the phase needs is not there.
     #[error("read {document}: there is no `{path}`")]
-    NoFile { document: &'static str, path: std::path::PathBuf },
+    NoFile { document: &'static str, path: PathBuf },
     /// A file could not be read or written.
     #[error("run phase")]
     File(#[from] FileError),
@@ -354,6 +349,7 @@ fn start(
     // While this is still whoever may read them.
     let auth = if needs_credentials(phase, &arguments) { images::auth(env) } else { Ok(AuthFile::default()) };
     let auth = auth.map_err(PhaseError::Credentials)?;
+    let credentials_file = images::credentials_file(env);
     settle(phase, &arguments, user)?;
     let mut env = env.clone();
     env.remove(OsStr::new(CREDENTIALS_VARIABLE));
@@ -361,7 +357,7 @@ fn start(
         let passwd = file::read_text(Path::new("/etc/passwd"))?.unwrap_or_default();
         privileges::add_home(&mut env, &passwd, User::of_process(), user.is_some());
     }
-    let call = Call { arguments, api, env: &env, launcher, auth };
+    let call = Call { arguments, api, env: &env, launcher, auth, credentials_file };
     demands::warn(&call);
     (phase.run)(&call)
 }
@@ -394,23 +390,4 @@ fn platform_api(env: &Env) -> Result<ApiVersion, PhaseError> {
         Ok(version) if first <= version && version <= last => Ok(version),
         _ => Err(PhaseError::PlatformApi { text, first, last }),
     }
-}
-
-fn check_apis(group: &Group) -> Result<(), PhaseError> {
-    for element in &group.group {
-        let name = || element.name();
-        let api = element.api.ok_or_else(|| PhaseError::NoBuildpackApi(name()))?;
-        if !runs_buildpack_api(api) {
-            return Err(PhaseError::BuildpackApi { name: name(), api });
-        }
-    }
-    Ok(())
-}
-
-fn analyzed(arguments: &Arguments) -> Result<Analyzed, FileError> {
-    Ok(file::read_document("analyzed.toml", &arguments.path("analyzed"))?.unwrap_or_default())
-}
-
-fn needed<T: serde::de::DeserializeOwned>(document: &'static str, path: &Path) -> Result<T, PhaseError> {
-    file::read_document(document, path)?.ok_or_else(|| PhaseError::NoFile { document, path: path.to_owned() })
 }

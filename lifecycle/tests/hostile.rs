@@ -16,9 +16,9 @@ use coracle_lifecycle::with_causes;
 
 /// Commands of a shell that make `$F` something else than it should be, and what is said of it.
 const KINDS: [(&str, &str); 8] = [
-    ("ln -s \"$SECRET\" \"$F\"", "symbolic link"),
-    ("ln -s nowhere \"$F\"", "symbolic link"),
-    ("ln -s /dev/zero \"$F\"", "symbolic link"),
+    ("ln -s \"$SECRET\" \"$F\"", "link"),
+    ("ln -s nowhere \"$F\"", "link"),
+    ("ln -s /dev/zero \"$F\"", "link"),
     ("mkfifo \"$F\"", "is not a regular file"),
     ("truncate -s 1G \"$F\"", "16777216 bytes"),
     ("printf '\\377' >\"$F\"", "utf-8"),

@@ -3,14 +3,14 @@
 use coracle_cnb::{Analyzed, Group, Metadata, Plan};
 
 use super::scratch::Scratch;
-use super::{ArgumentError, Call, PhaseError, analyzed, needed, target};
+use super::{ArgumentError, Call, PhaseError, analyzed, left, target};
 use crate::build::{self, BuildInput, BuildLayers, Note, SharedLayer};
 use crate::file;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
-    let group: Group = needed("group.toml", &arguments.path("group"))?;
-    let plan: Plan = needed("plan.toml", &arguments.path("plan"))?;
+    let group: Group = left("group.toml", &arguments.path("group"))?;
+    let plan: Plan = left("plan.toml", &arguments.path("plan"))?;
     build_group(call, &group, &plan, &analyzed(arguments)?)?;
     Ok(())
 }

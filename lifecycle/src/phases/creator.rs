@@ -3,6 +3,7 @@
 //! What a phase comes to goes on in memory. The documents are written for whoever reads them afterwards and not read again: programs of
 //! buildpacks can write to them, and this process has credentials that those programs do not have.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::analyzer::analyze_images;
@@ -57,6 +58,9 @@ const STORE_COMES_BACK: coracle_cnb::ApiVersion = coracle_cnb::ApiVersion::new(0
 
 /// Warns of credentials that programs of buildpacks can read although this process keeps its own to itself.
 fn tell_what_is_exposed(call: &Call<'_>) {
-    let config = credentials_file(call.env).and_then(|path| exposed::file(&path));
-    config.iter().chain(&exposed::processes(Path::new("/proc"))).for_each(|text| call.warn(text));
+    // The user's own, and the one that was read, which is another where root started this process.
+    let configs: BTreeSet<_> =
+        credentials_file(call.env).into_iter().chain(call.credentials_file.clone()).collect();
+    let configs: Vec<_> = configs.iter().filter_map(|path| exposed::file(path)).collect();
+    configs.iter().chain(&exposed::processes(Path::new("/proc"))).for_each(|text| call.warn(text));
 }

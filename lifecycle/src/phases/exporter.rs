@@ -15,7 +15,7 @@ use super::images::{Images, ImagesError, layout_path};
 use super::outputs::Outputs;
 use super::restorer::Verified;
 use super::scratch::Scratch;
-use super::{Call, PhaseError, analyzed, check_apis, needed, run_toml};
+use super::{Call, PhaseError, analyzed, check_apis, left, run_toml};
 use crate::api;
 use crate::bom;
 use crate::cache::{Nearby, Saving};
@@ -76,8 +76,8 @@ impl ExporterError {
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let outputs = Outputs::of(arguments)?;
-    let group: Group = needed("group.toml", &arguments.path("group"))?;
-    let metadata: Metadata = needed("metadata.toml", &arguments.path("metadata"))
+    let group: Group = left("group.toml", &arguments.path("group"))?;
+    let metadata: Metadata = left("metadata.toml", &arguments.path("metadata"))
         .map_err(|error| PhaseError::NoMetadata(Box::new(error)))?;
     let documents = Documents {
         group,
@@ -178,7 +178,10 @@ pub(super) struct PlatformDocuments {
 impl PlatformDocuments {
     pub(super) fn read(call: &Call<'_>) -> Result<Self, FileError> {
         let project = call.arguments.path("project-metadata");
-        let project = file::read_document("project-metadata.toml", &project)?;
+        // By default among the layers; elsewhere platforms bring it along by links.
+        let among_layers = project.starts_with(call.arguments.path("layers"));
+        let read = if among_layers { file::read_foreign_document } else { file::read_document };
+        let project = read("project-metadata.toml", &project)?;
         Ok(Self { run: run_toml(call)?, project: project.unwrap_or_default() })
     }
 }

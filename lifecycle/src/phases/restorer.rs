@@ -10,7 +10,7 @@ use coracle_images::unpack::SingleOwner;
 use serde::{Deserialize, Serialize};
 
 use super::caching::CachePlace;
-use super::{Call, PhaseError, analyzed, check_apis, needed};
+use super::{Call, PhaseError, analyzed, check_apis, left};
 use crate::file::{self, FileError};
 use crate::restore::{Destination, RestoreInput, RestoreStep, restore};
 
@@ -23,7 +23,7 @@ pub(super) struct Verified {
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
-    let group: Group = needed("group.toml", &arguments.path("group"))?;
+    let group: Group = left("group.toml", &arguments.path("group"))?;
     check_apis(&group)?;
     let archives = restore_layers(call, &group, &known(call))?;
     let verified = arguments.path("verified");

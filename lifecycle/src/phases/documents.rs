@@ -1,0 +1,59 @@
+//! The documents that phases read: those that the platform brings along, and those that another phase left.
+
+use std::path::Path;
+
+use coracle_cnb::{Analyzed, Group, RunToml, StackToml};
+
+use super::{Arguments, Call, PhaseError};
+use crate::api::{TARGETS, runs_buildpack_api};
+use crate::file::{self, FileError};
+
+/// The run images that the platform offers: in run.toml, before Platform API 0.12 the one of stack.toml.
+pub(super) fn run_toml(call: &Call<'_>) -> Result<RunToml, FileError> {
+    if call.api >= TARGETS {
+        return Ok(file::read_document("run.toml", &call.arguments.path("run"))?.unwrap_or_default());
+    }
+    let stack: Option<StackToml> = file::read_document("stack.toml", &call.arguments.path("stack"))?;
+    Ok(RunToml { images: stack.into_iter().map(|stack| stack.run_image).collect() })
+}
+
+/// Fails where a buildpack of the group is for a Buildpack API that is not spoken.
+pub(super) fn check_apis(group: &Group) -> Result<(), PhaseError> {
+    for element in &group.group {
+        let name = || element.name();
+        let api = element.api.ok_or_else(|| PhaseError::NoBuildpackApi(name()))?;
+        if !runs_buildpack_api(api) {
+            return Err(PhaseError::BuildpackApi { name: name(), api });
+        }
+    }
+    Ok(())
+}
+
+/// What the analyzer left, if it did.
+pub(super) fn analyzed(arguments: &Arguments) -> Result<Analyzed, FileError> {
+    Ok(file::read_foreign_document("analyzed.toml", &arguments.path("analyzed"))?.unwrap_or_default())
+}
+
+/// A document that the platform brings along, maybe by a link.
+pub(super) fn needed<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    path: &Path,
+) -> Result<T, PhaseError> {
+    found(document, path, file::read_document(document, path))
+}
+
+/// A document that a phase before this one left, where programs of buildpacks could write since.
+pub(super) fn left<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    path: &Path,
+) -> Result<T, PhaseError> {
+    found(document, path, file::read_foreign_document(document, path))
+}
+
+fn found<T>(
+    document: &'static str,
+    path: &Path,
+    read: Result<Option<T>, FileError>,
+) -> Result<T, PhaseError> {
+    read?.ok_or_else(|| PhaseError::NoFile { document, path: path.to_owned() })
+}
