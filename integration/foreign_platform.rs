@@ -203,7 +203,12 @@ fn programs_under_a_creator_find_no_credentials_and_no_way_to_root() {
     let auth = container.header();
     let image = container.registry.reference("probed");
     let variable = [("CNB_REGISTRY_AUTH", auth.as_str())];
-    for (who, env) in [(Who::Root, &variable[..]), (Who::Root, &[]), (Who::BuildUser, &variable[..])] {
+    for (who, env) in [
+        (Who::Root, &variable[..]),
+        (Who::Root, &[]),
+        (Who::BuildUser, &variable[..]),
+        (Who::Capable, &variable[..]),
+    ] {
         container.clear(&["layers", "workspace"]);
         let ran = container.ran(who, "creator", &["-log-level", "debug", &image], env);
         assert_eq!(ran.code, Some(0), "{who:?}: {}{}", ran.stdout, ran.stderr);
@@ -220,7 +225,7 @@ fn programs_under_a_creator_find_no_credentials_and_no_way_to_root() {
             assert_eq!(report["gid"], json!([1002, 1002, 1002]), "{who:?}");
             assert_eq!(report["groups"], json!([]), "{who:?}");
             assert_eq!(report["status"]["NoNewPrivs"], "1", "{who:?}");
-            for set in ["CapAmb", "CapEff", "CapPrm"] {
+            for set in ["CapAmb", "CapEff", "CapInh", "CapPrm"] {
                 assert_eq!(report["status"][set], "0000000000000000", "{who:?}");
             }
             // Process 1 is the creator.
@@ -289,6 +294,14 @@ fn who_started_a_creator_is_told_where_programs_can_read_credentials() {
         "warning: programs of buildpacks can read the credentials in `/home/cnb/.docker/config.json`: ";
     assert!(ran.stderr.contains(said), "{}", ran.stderr);
     container.write("home/cnb/.docker/config.json", "{}", 0o644);
+    container.clear(&["layers", "workspace"]);
+    container.write("root/.docker/config.json", &container.registry.docker_config(), 0o644);
+    container.as_root("chmod 755 root root/.docker");
+    let ran = container.ran(Who::Root, "creator", &[&image], &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let said = "warning: programs of buildpacks can read the credentials in `/root/.docker/config.json`: ";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    container.as_root("chmod 700 root");
     container.clear(&["layers", "workspace"]);
     let line = format!("/cnb/lifecycle/creator -parallel {image}; exit $?");
     let mut command = container.program(Who::BuildUser, &["/bin/sh", "-c", &line]);
@@ -383,4 +396,32 @@ fn a_folder_that_a_stranger_filled_gives_nothing_away_to_the_build_s_user() {
     let mode =
         fs::symlink_metadata(container.path("root/secret")).expect("look at a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_link_in_somebody_s_sources_makes_no_folder_the_build_s_user_s() {
+    let marks = buildpack().detect("touch /workspace/ran");
+    let container = Container::new(RegistryAccess::Password, &[marks]);
+    container.as_root(
+        "mkdir -p etc/kept && touch etc/kept/file && ln -s ../etc/kept workspace/cache && ln -s /etc workspace/up
+        chown -h 1001:1002 workspace/cache workspace/up; ln -s workspace by-root; mkdir workspace/own",
+    );
+    let image = container.registry.reference("linked");
+    let auth = container.header();
+    let create = |cache: &str| {
+        let variable = [("CNB_REGISTRY_AUTH", auth.as_str())];
+        container.ran(Who::Root, "creator", &["-cache-dir", cache, &image], &variable)
+    };
+    for (cache, link) in [("/workspace/cache", "/workspace/cache"), ("workspace/up/kept", "/workspace/up")] {
+        let ran = create(cache);
+        assert_eq!(ran.code, Some(1), "{cache}: {}{}", ran.stdout, ran.stderr);
+        let said =
+            format!("`{link}` is a link of user 1001, which root does not follow: name the folder itself");
+        assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+        assert!(!container.path("workspace/ran").exists(), "{cache}");
+    }
+    let listing = container.owned(&["etc/kept"]);
+    assert_eq!(listing, "etc/kept 0:0\netc/kept/file 0:0\n");
+    // A link of root's own is the platform's.
+    assert_eq!(create("/by-root/own").code, Some(0));
 }

@@ -8,7 +8,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use coracle_lifecycle::env::Env;
-use coracle_lifecycle::phases::{self, CREDENTIALS_VARIABLE, Called, PhaseError};
+use coracle_lifecycle::phases::{self, CREDENTIALS_VARIABLE, Called, PhaseError, PrivilegesError};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -56,6 +56,11 @@ fn play(called: &Called) -> Result<(), PhaseError> {
         phases::close_process().map_err(PhaseError::from)?;
         let credentials = take_credentials().map_err(PhaseError::HideCredentials)?;
         env.extend(credentials.map(|text| (CREDENTIALS_VARIABLE.into(), text)));
+    }
+    if called.holds_both() && !nix::unistd::geteuid().is_root() {
+        // Some platforms give capabilities to users too, whose programs would have them: to look into any process, for one.
+        let failed = |source| PhaseError::Privileges(PrivilegesError::Close { call: "capset", source });
+        coracle_runtime::drop_capabilities().map_err(failed)?;
     }
     phases::take_process(&called.name, &called.args, &env, &launcher())
 }

@@ -20,6 +20,8 @@ pub(super) enum Who {
     /// Root, in groups that containers give to root, with the build's user named in variables.
     Root,
     BuildUser,
+    /// The build's user, with capabilities that a platform gave to it.
+    Capable,
 }
 
 pub(super) struct Container {
@@ -123,11 +125,15 @@ impl Container {
     pub(super) fn program(&self, who: Who, words: &[&str]) -> Command {
         let root = self.path("").display().to_string();
         // A container of the build's user alone was made by somebody who gave this user the folders.
+        let own = "chown 1001:1002 layers cache";
         let (enter, prepare, home) = match who {
             Who::Root => ("setpriv --groups 0,4,10 unshare", "true", "/root"),
-            Who::BuildUser => {
-                ("unshare --setgid 1002 --setuid 1001", "chown 1001:1002 layers cache", "/home/cnb")
-            }
+            Who::BuildUser => ("unshare --setgid 1002 --setuid 1001", own, "/home/cnb"),
+            Who::Capable => (
+                "setpriv --regid 1002 --reuid 1001 --clear-groups --inh-caps +all --ambient-caps +all unshare",
+                own,
+                "/home/cnb",
+            ),
         };
         let line = format!(
             "{prepare}; mount --bind /dev/null dev/null; mount -t proc proc proc; exec 7<etc/passwd; exec {enter} --root={root} --wd=/ -- \"$@\""

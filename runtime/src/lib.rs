@@ -33,7 +33,7 @@ pub use protocol::with_causes;
 pub use root::{Bind, PROGRAM, StageSetup};
 pub use sandbox::{Access, EphemeralFile, Mount, Outcome, Rootfs, Runtime, SandboxSpec};
 pub use session::{JobOutput, Session, SessionError, Terminator};
-pub use sys::keep_inherited_descriptors;
+pub use sys::{drop_capabilities, keep_inherited_descriptors};
 pub use userns::{UsernsError, id_map_of_user};
 
 /// If this process was started by a stage or a container under one of our names, play that role and return the exit

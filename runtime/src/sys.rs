@@ -94,6 +94,18 @@ pub(crate) fn join_session_keyring() -> io::Result<()> {
     Ok(())
 }
 
+/// Give up all capabilities of this thread, and with them those that programs would inherit: capset(2).
+///
+/// # Errors
+/// The errno of the call.
+pub fn drop_capabilities() -> io::Result<()> {
+    // _LINUX_CAPABILITY_VERSION_3, which has two parts of each of three sets; process 0 is the caller.
+    let (header, none) = ([0x2008_0522_u32, 0], [[0_u32; 3]; 2]);
+    // SAFETY: both arrays are as large as this version says, and live for the call.
+    nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) })?;
+    Ok(())
+}
+
 /// execve(2) with the environment as it is; returns only on failure.
 pub(crate) fn exec(path: &CString, argv: &[CString]) -> io::Error {
     match nix::unistd::execv(path, argv) {

@@ -62,8 +62,16 @@ impl Called {
 
     /// Whether the phase has any use of credentials: no other is to have them.
     pub fn holds_credentials(&self) -> bool {
-        let holds = |phase: &Phase| matches!(phase.holds, Holds::Credentials | Holds::Both);
-        PHASES.iter().any(|phase| self.name == phase.name && holds(phase))
+        self.is_one(|phase| matches!(phase.holds, Holds::Credentials | Holds::Both))
+    }
+
+    /// Whether the phase starts programs of buildpacks, too.
+    pub fn holds_both(&self) -> bool {
+        self.is_one(|phase| phase.holds == Holds::Both)
+    }
+
+    fn is_one(&self, of: impl Fn(&Phase) -> bool) -> bool {
+        PHASES.iter().any(|phase| self.name == phase.name && of(phase))
     }
 }
 
@@ -122,6 +130,8 @@ mod tests {
         let holds = |name: &str| Called { name: name.into(), args: Vec::new() }.holds_credentials();
         for name in ["analyzer", "restorer", "exporter", "rebaser", "creator"] {
             assert!(holds(name), "{name}");
+            let called = Called { name: name.into(), args: Vec::new() };
+            assert_eq!(called.holds_both(), name == "creator", "{name}");
         }
         for name in
             ["detector", "builder", "detect-programs", "describe-builder", "lifecycle", "extender", ""]
