@@ -57,7 +57,7 @@ fn folder(documents: &[(&str, &str)]) -> tempfile::TempDir {
 fn no_error_quotes_a_file_that_a_link_leads_to() {
     for (name, link) in [
         ("restorer", "group.toml"),
-        ("restorer", "analyzed.toml"),
+        ("builder", "analyzed.toml"),
         ("exporter", "group.toml"),
         ("exporter", "analyzed.toml"),
         ("exporter", "config/metadata.toml"),
