@@ -24,6 +24,9 @@ pub(crate) const TARGETS: ApiVersion = ApiVersion::new(0, 12);
 /// leave stays in a folder for each.
 pub(crate) const EXTENSIONS_KEEP_FOLDERS: ApiVersion = ApiVersion::new(0, 13);
 
+/// Since this Platform API the restorer looks again whether the run image may be read.
+pub(crate) const RUN_IMAGE_IS_CHECKED: ApiVersion = ApiVersion::new(0, 14);
+
 /// Since this Platform API layers come back that only the cache knows.
 pub(crate) const CACHE_ALONE: ApiVersion = ApiVersion::new(0, 14);
 

@@ -135,7 +135,9 @@ impl fmt::Display for Step {
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// The run image is to be extended.
-    #[error("the run image is to be extended (analyzed.toml), which is not supported yet")]
+    #[error(
+        "analyzed.toml has `extend = true` for the run image: extended run images are not supported yet; take extensions that only choose a run image"
+    )]
     Extend,
     /// The process asked for does not exist.
     #[error("process type `{wanted}` is not defined; defined are: {known}")]

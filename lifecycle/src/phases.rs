@@ -8,6 +8,7 @@ mod bills;
 mod builder;
 mod caching;
 mod called;
+mod chosen;
 mod creator;
 mod demands;
 mod describe_builder;
@@ -50,6 +51,7 @@ use self::scratch::Scratch;
 pub use crate::export::Launcher;
 pub use arguments::{ArgumentError, Arguments};
 pub use called::Called;
+pub use chosen::ChosenError;
 pub use demands::DemandError;
 pub use detect_programs::DetectRuns;
 pub use exporter::ExporterError;
@@ -230,6 +232,9 @@ pub enum PhaseError {
     /// Nothing can be said of the images.
     #[error("analyze")]
     Analyze(#[source] AnalyzeError),
+    /// An image that the build goes on with could not be had.
+    #[error("restore")]
+    Chosen(#[from] ChosenError),
     /// Nothing can be restored.
     #[error("restore")]
     Restore(#[source] RestoreError),
@@ -286,6 +291,7 @@ impl PhaseError {
             | Self::File(_)
             | Self::Credentials(_)
             | Self::HideCredentials(_)
+            | Self::Chosen(_)
             | Self::Experiment(_) => 1,
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),

@@ -47,6 +47,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("group", "CNB_GROUP_PATH", P("<layers>/group.toml")),
     ("image", "", Text),
     ("insecure-registry", "CNB_INSECURE_REGISTRIES", Texts),
+    ("kaniko", "", P("/kaniko")),
     ("kaniko-cache-ttl", "CNB_KANIKO_CACHE_TTL", Text),
     ("kind", "CNB_EXTEND_KIND", Text),
     ("launch-cache", "CNB_LAUNCH_CACHE_DIR", P("")),

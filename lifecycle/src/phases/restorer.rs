@@ -10,6 +10,7 @@ use coracle_images::unpack::SingleOwner;
 use serde::{Deserialize, Serialize};
 
 use super::caching::CachePlace;
+use super::chosen::look_up;
 use super::{Call, PhaseError, analyzed, check_apis, left};
 use crate::file::{self, FileError};
 use crate::restore::{Destination, RestoreInput, RestoreStep, restore};
@@ -25,7 +26,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let group: Group = left("group.toml", &arguments.path("group"))?;
     check_apis(&group)?;
-    let archives = restore_layers(call, &group, &known(call))?;
+    let mut known = known(call);
+    if look_up(call, &group, &mut known)? {
+        file::write_document(&arguments.path("analyzed"), &known)?;
+    }
+    let archives = restore_layers(call, &group, &known)?;
     let verified = arguments.path("verified");
     if !verified.as_os_str().is_empty() {
         file::write_document(&verified, &Verified { archives })?;

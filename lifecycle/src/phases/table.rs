@@ -159,6 +159,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("gid"),
             always("group"),
             since(13, "insecure-registry"),
+            always("kaniko"),
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
