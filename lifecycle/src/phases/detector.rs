@@ -96,12 +96,14 @@ pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detec
     Ok(detected)
 }
 
-/// Before Platform API 0.12 a buildpack names the stacks that it is for, unless it has targets already.
+/// Before Platform API 0.12 a buildpack names the stacks that it is for, unless it has targets already. What only
+/// names others is for any.
 fn of_one_stack(call: &Call<'_>, catalog: &Catalog) -> Result<(), PhaseError> {
     let Some(stack) = call.stack_id() else { return Ok(()) };
     for toml in catalog.buildpacks() {
         let mut known = toml.stacks.iter().map(|known| known.id.as_str());
-        let fits = toml.stacks.is_empty()
+        let fits = !toml.order.is_empty()
+            || toml.stacks.is_empty()
             || !toml.targets.is_empty()
             || known.any(|known| known == "*" || known == stack);
         if !fits {
