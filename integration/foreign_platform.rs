@@ -16,7 +16,7 @@ use coracle_fixtures::{Buildpack, RegistryAccess};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use crate::harness::Ran;
+use crate::harness::{Ran, ran};
 use crate::isolation::found;
 use container::{Container, Who};
 
@@ -182,6 +182,36 @@ fn what_programs_write_over_documents_changes_nothing() {
     }
     assert!(digests[0].contains("\"sha\":\"sha256:"), "{digests:?}");
     assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn what_programs_leave_running_ends_with_their_phase() {
+    // By itself it would end after a minute.
+    let stay = |name: &str| {
+        let turns = format!("for turn in $(seq 600); do echo {name} >>/workspace/late; sleep 0.1; done");
+        format!(
+            "setsid sh -c '{turns}' >/dev/null 2>&1 & until grep -q {name} /workspace/late; do sleep 0.1; done"
+        )
+    };
+    let running = "for line in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$line 2>/dev/null; echo; done | grep -c 'echo [d]etected' || true";
+    let buildpack = Buildpack::passing("test/stays")
+        .process(&["true"])
+        .detect(&stay("detected"))
+        .build(&format!("echo \"running: $({running})\"; {}", stay("built")));
+    let container = Container::new(RegistryAccess::Password, &[buildpack]);
+    let image = container.registry.reference("stayed");
+    let header = container.header();
+    // Under a shell, for to process 1 they would come by themselves. What still ran would be seen after the creator.
+    let line = format!(
+        "/cnb/lifecycle/creator -build-layers shared {image} || exit; wc -l </workspace/late; sleep 1; wc -l </workspace/late"
+    );
+    let mut command = container.program(Who::BuildUser, &["/bin/sh", "-c", &line]);
+    let ran = ran(command.env("CNB_REGISTRY_AUTH", header).output().expect("start a creator"));
+    assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("running: 0"), "{}", ran.stdout);
+    assert_eq!(ran.stderr.matches("buildpacks left running were ended").count(), 2, "{}", ran.stderr);
+    let lines: Vec<&str> = ran.stdout.lines().rev().take(2).collect();
+    assert_eq!(lines[0], lines[1], "{}", ran.stdout);
 }
 
 /// The probe's reports in what a creator said, of detection and of the build.

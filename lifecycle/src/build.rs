@@ -6,7 +6,6 @@
 mod compose;
 mod keep;
 mod layers;
-mod processes;
 mod record;
 mod sbom;
 mod state;

@@ -29,6 +29,8 @@ mod packing;
 #[cfg(feature = "phases")]
 pub mod phases;
 #[cfg(feature = "phases")]
+mod processes;
+#[cfg(feature = "phases")]
 pub mod rebase;
 #[cfg(feature = "phases")]
 pub mod restore;

@@ -263,6 +263,9 @@ pub enum PhaseError {
         "detect: the group has image extensions, which a creator cannot apply: run the phases one by one"
     )]
     CreateExtensions,
+    /// What buildpacks started goes on.
+    #[error("end the processes that buildpacks left running")]
+    LeftRunning(#[source] std::io::Error),
     /// The build failed.
     #[error("build")]
     Build(#[from] BuildError),
@@ -292,6 +295,7 @@ impl PhaseError {
             | Self::Credentials(_)
             | Self::HideCredentials(_)
             | Self::Chosen(_)
+            | Self::LeftRunning(_)
             | Self::Experiment(_) => 1,
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),

@@ -13,9 +13,9 @@ use coracle_cnb::{BuildpackId, GroupElement, IdError};
 use nix::sys::stat::{Mode, fchmod, fstat};
 
 use super::layers::Layer;
-use super::processes::Processes;
 use super::record::Record;
 use super::tree::{Node, TreeError, Walk};
+use crate::processes::Processes;
 
 /// What later buildpacks may do with layers of earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

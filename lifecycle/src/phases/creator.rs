@@ -16,6 +16,7 @@ use super::restorer::restore_layers;
 use super::{Call, PhaseError, exposed};
 use crate::detect::Detected;
 use crate::file;
+use crate::processes::Processes;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
@@ -23,13 +24,16 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let platform = PlatformDocuments::read(call)?;
     let images = Images::new(call)?;
     tell_what_is_exposed(call);
+    let processes = Processes::adopt().map_err(PhaseError::LeftRunning)?;
 
     call.say("===> ANALYZING");
     let analyzed = analyze_images(call, &images, &outputs.names)?;
     file::write_document(&arguments.path("analyzed"), &analyzed)?;
 
     call.say("===> DETECTING");
-    let Detected { group, plan } = detect_group(call, &analyzed)?;
+    let detected = detect_group(call, &analyzed);
+    end(call, &processes)?;
+    let Detected { group, plan } = detected?;
     file::write_document(&arguments.path("group"), &group)?;
     file::write_document(&arguments.path("plan"), &plan)?;
     if !group.group_extensions.is_empty() {
@@ -43,7 +47,9 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     }
 
     call.say("===> BUILDING");
-    let metadata = build_group(call, &group, &plan, &analyzed)?;
+    let metadata = build_group(call, &group, &plan, &analyzed);
+    end(call, &processes)?;
+    let metadata = metadata?;
 
     call.say("===> EXPORTING");
     if arguments.text("cache-image").is_none() {
@@ -51,6 +57,15 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         verified.clear();
     }
     export_image(call, &images, &outputs, Documents { group, metadata, analyzed, platform }, &verified)
+}
+
+/// Nothing that a buildpack started goes on beside the phases after it.
+fn end(call: &Call<'_>, processes: &Processes) -> Result<(), PhaseError> {
+    let ended = processes.end().map_err(PhaseError::LeftRunning)?;
+    if ended > 0 {
+        call.warn(&format!("processes that buildpacks left running were ended: {ended}"));
+    }
+    Ok(())
 }
 
 /// Since this Platform API, what buildpacks stored comes back also where layers do not.

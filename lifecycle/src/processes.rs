@@ -1,4 +1,4 @@
-//! Processes that a buildpack leaves running when its program ends.
+//! Processes that programs of buildpacks leave running when they end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,7 +14,7 @@ const ROUNDS: usize = 1000;
 
 /// The processes of the build: all that this one starts, and all that those start.
 #[derive(Debug)]
-pub(super) struct Processes {
+pub(crate) struct Processes {
     /// Children that were there before.
     others: BTreeSet<i32>,
 }
@@ -22,14 +22,14 @@ pub(super) struct Processes {
 impl Processes {
     /// Makes this process the one to which the children of ended ones go (`PR_SET_CHILD_SUBREAPER`), and closes its memory and
     /// its files in /proc to those of the same user (`PR_SET_DUMPABLE`, prctl(2)).
-    pub(super) fn adopt() -> io::Result<Self> {
+    pub(crate) fn adopt() -> io::Result<Self> {
         prctl::set_dumpable(false)?;
         prctl::set_child_subreaper(true)?;
         Ok(Self { others: children()?.into_keys().collect() })
     }
 
     /// Ends all that run, and says how many were found.
-    pub(super) fn end(&self) -> io::Result<usize> {
+    pub(crate) fn end(&self) -> io::Result<usize> {
         let mut ended = 0;
         for _ in 0..ROUNDS {
             let mut left = children()?;
