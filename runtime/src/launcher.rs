@@ -167,6 +167,12 @@ fn mount_rootfs(kind: &Rootfs, rootfs: &Path, ids: &IdMap) -> Result<(), Prepare
     }
     names.reverse();
     let (upper, work) = (scratch.join("upper"), scratch.join("work"));
+    // What an overlay mounted "volatile" leaves here says that it must not be mounted again, because files that were not yet
+    // written may be missing after a crash. Nothing here outlives one (kernel documentation, overlayfs, "Volatile mount").
+    match fs::remove_dir_all(&work) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("empty", &work)(error)),
+        _ => {}
+    }
     for folder in [&upper, &work] {
         fs::create_dir_all(folder).map_err(failed("create", folder))?;
     }
