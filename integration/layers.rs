@@ -174,7 +174,15 @@ fn what_the_flags_of_the_builder_cannot_be_is_said() {
     for (words, expected) in [
         (
             ["-build-layers", "strict"],
-            "flag `-build-layers`, or its variable: `strict` is not `snapshot` or `shared`",
+            "flag `-build-layers`, or its variable: `strict` takes a container for each buildpack, which `coracle build` makes and a phase by itself does not; `snapshot` keeps layers here",
+        ),
+        (
+            ["-build-layers", "loose"],
+            "flag `-build-layers`, or its variable: `loose` is not `snapshot` or `shared`",
+        ),
+        (
+            ["-step", "first"],
+            "flag `-step`, or its variable: `first` is not a buildpack's number in the group",
         ),
         (
             ["-shared-layer", "a b"],

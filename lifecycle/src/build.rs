@@ -9,6 +9,7 @@ mod layers;
 mod record;
 mod sbom;
 mod state;
+mod step;
 mod tree;
 
 use std::io;
@@ -19,6 +20,7 @@ use coracle_cnb::{ApiVersion, Group, GroupElement, LaunchToml, Plan};
 
 pub use compose::{ComposeError, compose, in_form_of, read_launch};
 pub use keep::{BuildLayers, KeepError, Note, SharedLayer};
+pub use step::{build_step, is_open};
 pub use tree::TreeError;
 
 use crate::api::LEGACY_BOM_FILES;
@@ -58,6 +60,9 @@ impl std::fmt::Debug for BuildInput<'_> {
 /// Why the build failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    /// A step is asked for that the build does not have.
+    #[error("the group has no buildpack number {0}")]
+    NoStep(usize),
     /// A buildpack is not in the builder.
     #[error("build")]
     Catalog(#[from] CatalogError),
@@ -116,7 +121,7 @@ pub fn build(input: &BuildInput<'_>) -> Result<Vec<(GroupElement, LaunchToml)>, 
     let file_error = |source| BuildError::File { name: "(all)".to_owned(), source };
     sbom::start(input.layers_dir).map_err(file_error)?;
     let mut keeper = match input.build_layers {
-        BuildLayers::Snapshot => Some(Keeper::new(input.layers_dir)?),
+        BuildLayers::Snapshot => Some(Keeper::new(input.layers_dir, input.layers_dir)?),
         BuildLayers::Shared => None,
     };
     let mut state = State::new(input);

@@ -162,14 +162,13 @@ struct Kept {
 }
 
 impl Keeper {
-    /// To be made before the first buildpack runs.
-    pub(super) fn new(layers_dir: &Path) -> Result<Self, KeepError> {
-        let failed = |source| KeepError::Record { path: layers_dir.to_owned(), source };
-        std::fs::create_dir_all(layers_dir).map_err(failed)?;
+    /// To be made before the first buildpack runs. What is kept lies beside what is in `beside`, without a name.
+    pub(super) fn new(layers_dir: &Path, beside: &Path) -> Result<Self, KeepError> {
+        let failed = |source| KeepError::Record { path: beside.to_owned(), source };
+        std::fs::create_dir_all(beside).map_err(failed)?;
         let dir = File::open(layers_dir).map_err(failed)?;
-        let permissions =
-            Mode::from_bits_truncate(fstat(&dir).map_err(|errno| failed(errno.into()))?.st_mode);
-        let record = Record::new(dir.as_fd()).map_err(failed)?;
+        let permissions = permissions(&dir).map_err(failed)?;
+        let record = File::open(beside).and_then(|beside| Record::new(beside.as_fd())).map_err(failed)?;
         let processes =
             Processes::adopt().map_err(|source| KeepError::Processes { name: "(all)".to_owned(), source })?;
         Ok(Self { layers_dir: dir, permissions, record, processes, kept: Vec::new() })
@@ -186,10 +185,12 @@ impl Keeper {
         }
         for kept in &mut self.kept {
             let failed = |source| KeepError::PutBack { by: by.clone(), name: kept.name.clone(), source };
-            let open = |errno: nix::errno::Errno| {
-                failed(TreeError::Call { act: "set the mode of", path: PathBuf::new(), source: errno.into() })
-            };
-            fchmod(&self.layers_dir, self.permissions).map_err(open)?;
+            let open =
+                |source| failed(TreeError::Call { act: "set the mode of", path: PathBuf::new(), source });
+            // Where it is the root's it is as it was, and nothing may be set.
+            if permissions(&self.layers_dir).map_err(open)? != self.permissions {
+                fchmod(&self.layers_dir, self.permissions).map_err(|errno| open(errno.into()))?;
+            }
             let mut walk = Walk::new(&mut self.record);
             walk.put_back(self.layers_dir.as_fd(), &kept.folder, &mut kept.node).map_err(failed)?;
             let changed = walk.changed;
@@ -220,6 +221,10 @@ impl Keeper {
         self.record.settle();
         Ok(())
     }
+}
+
+fn permissions(dir: &File) -> io::Result<Mode> {
+    Ok(Mode::from_bits_truncate(fstat(dir)?.st_mode))
 }
 
 /// Whether the layer's own buildpack, or the user, lets later buildpacks change it.

@@ -8,7 +8,7 @@ use crate::env::{Action, Env, EnvDelta, Purpose, add_layer_dirs};
 use crate::file::{self, FileError};
 
 /// Files of a buildpack that are no layers.
-const NOT_LAYERS: [&str; 3] = ["launch", "build", "store"];
+pub(super) const NOT_LAYERS: [&str; 3] = ["launch", "build", "store"];
 
 /// A layer by its `<layer>.toml`.
 #[derive(Debug)]

@@ -26,6 +26,18 @@ pub(super) fn start(layers_dir: &Path) -> Result<(), FileError> {
     }
 }
 
+/// The same where `<layers>/sbom` is a mount point, which stays.
+pub(super) fn empty(layers_dir: &Path) -> Result<(), FileError> {
+    let dir = layers_dir.join("sbom");
+    for entry in file::entries(&dir)? {
+        let is_folder = std::fs::symlink_metadata(&entry.path).is_ok_and(|found| found.is_dir());
+        let removed =
+            if is_folder { std::fs::remove_dir_all(&entry.path) } else { std::fs::remove_file(&entry.path) };
+        removed.map_err(|source| FileError::Write { path: entry.path, source })?;
+    }
+    Ok(())
+}
+
 /// Adds to the bills of a build that succeeded the two files that hold the older, unstructured one.
 pub(super) fn finish(layers_dir: &Path, build: &[Bom], launch: &[Bom]) -> Result<(), FileError> {
     for (folder, bom) in [("build", build), ("launch", launch)] {

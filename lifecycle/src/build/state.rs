@@ -67,17 +67,42 @@ impl<'a> State<'a> {
         element: &GroupElement,
         toml: BuildpackToml,
     ) -> Result<&[Layer], BuildError> {
+        let layers = self.layers_of(element)?;
+        layers::set_aside(&layers).map_err(|source| BuildError::File { name: element.name(), source })?;
+        self.collect(element, &toml, &layers)?;
+        self.learn(element, toml, layers)
+    }
+
+    /// Takes in what a buildpack left that ran in another process: its folder is as it was left, and may be read-only.
+    pub(super) fn take_over(
+        &mut self,
+        element: &GroupElement,
+        toml: BuildpackToml,
+    ) -> Result<&[Layer], BuildError> {
+        let layers = self.layers_of(element)?;
+        self.learn(element, toml, layers)
+    }
+
+    fn layers_of(&self, element: &GroupElement) -> Result<Vec<Layer>, BuildError> {
+        let name = element.name();
+        let layers = layers::read(&self.own_layers(element))
+            .map_err(|source| BuildError::File { name: name.clone(), source })?;
+        match layers.iter().find(|layer| layer.toml.has_old_flags()) {
+            Some(layer) => Err(BuildError::OldFlags { name, layer: layer.name.clone() }),
+            None => Ok(layers),
+        }
+    }
+
+    fn learn(
+        &mut self,
+        element: &GroupElement,
+        toml: BuildpackToml,
+        layers: Vec<Layer>,
+    ) -> Result<&[Layer], BuildError> {
         let name = element.name();
         let file_error = |source| BuildError::File { name: name.clone(), source };
         let own_layers = self.own_layers(element);
-        let layers = layers::read(&own_layers).map_err(file_error)?;
-        if let Some(layer) = layers.iter().find(|layer| layer.toml.has_old_flags()) {
-            return Err(BuildError::OldFlags { name, layer: layer.name.clone() });
-        }
-        layers::set_aside(&layers).map_err(file_error)?;
         layers::add_to_build_env(&layers, &mut self.env).map_err(file_error)?;
-        self.collect(element, &toml, &layers)?;
-
         let answer: BuildToml = file::read_foreign_document("build.toml", &own_layers.join("build.toml"))
             .map_err(file_error)?
             .unwrap_or_default();
@@ -124,7 +149,7 @@ impl<'a> State<'a> {
         sbom::collect(*platform_api, layers_dir, &own_layers, element, &toml.buildpack.sbom_formats, layers)
     }
 
-    fn own_layers(&self, element: &GroupElement) -> PathBuf {
+    pub(super) fn own_layers(&self, element: &GroupElement) -> PathBuf {
         self.input.layers_dir.join(element.id.dir())
     }
 }

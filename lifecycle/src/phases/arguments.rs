@@ -27,6 +27,11 @@ pub enum ArgumentError {
     /// The flag was given something that it cannot be.
     #[error("flag `-{flag}`, or its variable: `{value}` is not {expected}")]
     Value { flag: &'static str, value: String, expected: &'static str },
+    /// Nothing is mounted here.
+    #[error(
+        "flag `-build-layers`, or its variable: `strict` takes a container for each buildpack, which `coracle build` makes and a phase by itself does not; `snapshot` keeps layers here"
+    )]
+    Strict,
     /// These phases take flags only, or fewer images.
     #[error("argument `{0}` is not expected")]
     Unexpected(String),

@@ -4,14 +4,18 @@ use coracle_cnb::{Analyzed, Group, Metadata, Plan};
 
 use super::scratch::Scratch;
 use super::{ArgumentError, Call, PhaseError, analyzed, left, target};
-use crate::build::{self, BuildInput, BuildLayers, Note, SharedLayer};
+use crate::build::{self, BuildError, BuildInput, BuildLayers, Note, SharedLayer};
 use crate::file;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let group: Group = left("group.toml", &arguments.path("group"))?;
     let plan: Plan = left("plan.toml", &arguments.path("plan"))?;
-    build_group(call, &group, &plan, &analyzed(arguments)?)?;
+    let analyzed = analyzed(arguments)?;
+    if let Some(number) = step(call)? {
+        return with_input(call, &group, &plan, &analyzed, |input| build::build_step(input, number));
+    }
+    build_group(call, &group, &plan, &analyzed)?;
     Ok(())
 }
 
@@ -22,11 +26,25 @@ pub(super) fn build_group(
     plan: &Plan,
     analyzed: &Analyzed,
 ) -> Result<Metadata, PhaseError> {
+    let built = with_input(call, group, plan, analyzed, build::build)?;
+    let mut metadata = build::compose(&built, group)?;
+    build::in_form_of(call.api, &built, &mut metadata);
+    file::write_document(&call.arguments.path("layers").join("config/metadata.toml"), &metadata)?;
+    Ok(metadata)
+}
+
+fn with_input<T>(
+    call: &Call<'_>,
+    group: &Group,
+    plan: &Plan,
+    analyzed: &Analyzed,
+    run: impl FnOnce(&BuildInput<'_>) -> Result<T, BuildError>,
+) -> Result<T, PhaseError> {
     let layers_dir = call.arguments.path("layers");
     let scratch = Scratch::of(call)?;
     let (target, exec_env) = (target(analyzed)?, call.exec_env());
     let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
-    let built = build::build(&BuildInput {
+    Ok(run(&BuildInput {
         group,
         plan,
         layers_dir: &layers_dir,
@@ -38,16 +56,23 @@ pub(super) fn build_group(
             Note::PutBack { .. } => call.warn(&note.to_string()),
             Note::Ended { .. } => call.say(&note.to_string()),
         },
-    })?;
-    let mut metadata = build::compose(&built, group)?;
-    build::in_form_of(call.api, &built, &mut metadata);
-    file::write_document(&layers_dir.join("config/metadata.toml"), &metadata)?;
-    Ok(metadata)
+    })?)
+}
+
+/// Which buildpack of the group is to be run by itself, by its number: `coracle build` says so, once for each.
+fn step(call: &Call<'_>) -> Result<Option<usize>, ArgumentError> {
+    let Some(text) = call.arguments.text("step").map(|text| text.to_string_lossy()) else { return Ok(None) };
+    let expected = "a buildpack's number in the group";
+    let refused = |_| ArgumentError::Value { flag: "step", value: text.clone().into_owned(), expected };
+    text.parse().map(Some).map_err(refused)
 }
 
 /// What later buildpacks may do with layers of earlier ones.
 fn build_layers(call: &Call<'_>) -> Result<BuildLayers, ArgumentError> {
     let Some(text) = call.arguments.text("build-layers") else { return Ok(BuildLayers::default()) };
+    if text == "strict" {
+        return Err(ArgumentError::Strict);
+    }
     let known = [BuildLayers::Snapshot, BuildLayers::Shared].into_iter().find(|known| text == known.name());
     known.ok_or_else(|| ArgumentError::Value {
         flag: "build-layers",

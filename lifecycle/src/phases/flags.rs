@@ -75,6 +75,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("skip-layers", "CNB_SKIP_LAYERS", Switch),
     ("skip-restore", "CNB_SKIP_RESTORE", Switch),
     ("stack", "CNB_STACK_PATH", P("/cnb/stack.toml")),
+    ("step", "", Text),
     ("system", "CNB_SYSTEM_PATH", P("/cnb/system.toml")),
     ("tag", "", Texts),
     ("uid", "CNB_USER_ID", Id),

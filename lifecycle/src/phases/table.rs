@@ -186,6 +186,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("platform"),
             always("scratch"),
             always("shared-layer"),
+            always("step"),
         ],
         images: Names::None,
         holds: Holds::Programs,

@@ -42,12 +42,24 @@ impl Default for Options {
 type Built = Vec<(GroupElement, LaunchToml)>;
 
 /// Runs a build; gives what it gives, and what was noted.
+#[allow(dead_code, reason = "not every binary of tests runs whole builds")]
 pub(crate) fn run(
     dir: &Path,
     group: &Group,
     plan: &str,
     options: &Options,
 ) -> Result<(Built, Vec<String>), BuildError> {
+    with_input(dir, group, plan, options, build)
+}
+
+/// Runs a part of a build.
+pub(crate) fn with_input<T>(
+    dir: &Path,
+    group: &Group,
+    plan: &str,
+    options: &Options,
+    run: impl FnOnce(&BuildInput<'_>) -> Result<T, BuildError>,
+) -> Result<(T, Vec<String>), BuildError> {
     for folder in ["app", "layers", "platform", "scratch"] {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
     }
@@ -65,7 +77,7 @@ pub(crate) fn run(
         outer_env: &env,
     };
     let notes = RefCell::new(Vec::new());
-    let built = build(&BuildInput {
+    let built = run(&BuildInput {
         group,
         plan: &plan,
         layers_dir: &dir.join("layers"),
