@@ -124,6 +124,32 @@ fn a_kill_in_any_phase_leaves_nothing_and_spoils_nothing() {
 }
 
 #[test]
+fn a_kill_while_a_buildpack_runs_by_itself_leaves_nothing() {
+    let first = Buildpack::passing("fixture/first").layer("first", &["build", "launch"], "first");
+    let site = Site::new(&[first, stalling()]);
+    let strict = ["--build-layers", "strict"];
+    let undisturbed = site.built("app", &strict);
+    let home = site.home.path().display().to_string();
+    for runtime in RUNTIMES {
+        fs::write(site.app().join("stall"), "build").expect("write the application");
+        let args = site.args("app", &[&strict[..], &["--runtime", runtime]].concat());
+        let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
+        wait_for_line(&mut child, "[builder] stalled");
+        let processes = descendants(child.id());
+        assert!(!processes.is_empty(), "{runtime}: nothing to leave behind");
+        kill(Pid::from_raw(child.id().try_into().expect("a process id")), Signal::SIGKILL)
+            .expect("send SIGKILL");
+        child.wait().expect("wait");
+        within(Duration::from_secs(2), "every process is gone", || !processes.iter().any(is_alive));
+        assert_eq!(mounted(&home), Vec::<String>::new(), "{runtime}");
+        fs::remove_file(site.app().join("stall")).expect("remove a file");
+        let again = site.built("app", &strict);
+        assert_eq!(again.stdout.lines().last(), undisturbed.stdout.lines().last(), "{runtime}");
+    }
+}
+
+#[test]
 fn an_interrupt_ends_a_build_at_once_and_leaves_nothing() {
     let site = Site::new(&[stalling()]);
     for runtime in RUNTIMES {

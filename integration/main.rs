@@ -27,3 +27,4 @@ mod registries;
 mod release;
 mod run;
 mod site;
+mod strict;

@@ -6,20 +6,23 @@
 //! | `buildpacks.rs` | what `--buildpack` means |
 //! | `folders.rs` | where everything of a build lies |
 //! | `phase.rs` | the container of each phase: who sees what |
+//! | `steps.rs` | a container for each buildpack |
 
 mod builder;
 mod buildpacks;
 pub(crate) mod folders;
 pub(crate) mod phase;
+mod steps;
 
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::{BUILDER_METADATA_LABEL, BuilderMetadata};
 use coracle_images::{AuthFile, Digest, Image, Reference, Store};
-use coracle_runtime::{Access, Bind, Outcome, Runtime, Terminator};
+use coracle_runtime::{Access, Bind, Outcome, Runtime, SandboxSpec, Terminator};
 
 pub use buildpacks::{Buildpack, BuildpackError};
-pub use coracle_lifecycle::build::{BuildLayers, SharedLayer};
+pub use coracle_lifecycle::build::SharedLayer;
+pub use steps::BuildLayers;
 
 use self::builder::Builder;
 use self::buildpacks::Chosen;
@@ -161,10 +164,13 @@ impl Build<'_> {
         self.phase(Phase::Analyze, &plan)?;
         self.keep(&plan, Phase::Analyze, "analyzed.toml")?;
         self.phase(Phase::Detect, &plan)?;
-        self.detect(&plan)?;
+        let count = self.detect(&plan)?;
         self.phase(Phase::Restore, &plan)?;
         self.keep(&plan, Phase::Restore, phase::VERIFIED)?;
-        self.phase(Phase::Build, &plan)?;
+        match request.build_layers {
+            BuildLayers::Strict => self.steps(count, &plan)?,
+            BuildLayers::Snapshot | BuildLayers::Shared => self.phase(Phase::Build, &plan)?,
+        }
         self.stage.work(worker::Compose { folders: plan.folders.clone() })?;
         self.phase(Phase::Export, &plan)?;
 
@@ -257,9 +263,17 @@ impl Build<'_> {
     /// Run one phase to its end.
     fn phase(&self, phase: Phase, plan: &Plan) -> Result<(), Error> {
         if phase != Phase::Describe {
-            self.observer.event(Event::PhaseStarted { phase: phase.title().to_owned() });
+            self.started(phase);
         }
-        match self.stage.launch_phase(sandbox(phase, plan), phase.title())? {
+        self.launched(phase, sandbox(phase, plan))
+    }
+
+    fn started(&self, phase: Phase) {
+        self.observer.event(Event::PhaseStarted { phase: phase.title().to_owned() });
+    }
+
+    fn launched(&self, phase: Phase, spec: SandboxSpec) -> Result<(), Error> {
+        match self.stage.launch_phase(spec, phase.title())? {
             Outcome::Exited(0) => Ok(()),
             outcome => Err(Error::Phase { phase: phase.title(), outcome }),
         }
@@ -274,7 +288,8 @@ impl Build<'_> {
         Ok(texts.into_iter().next().unwrap_or_default())
     }
 
-    fn detect(&self, plan: &Plan) -> Result<(), Error> {
+    /// How many buildpacks take part.
+    fn detect(&self, plan: &Plan) -> Result<usize, Error> {
         let phase = Phase::Detect.title();
         let line = |text: String| {
             let phase = Some(phase.to_owned());
@@ -297,8 +312,9 @@ impl Build<'_> {
         match group {
             Ok(buildpacks) => {
                 line(format!("{} of the builder's buildpacks take part:", buildpacks.len()));
+                let count = buildpacks.len();
                 buildpacks.into_iter().for_each(line);
-                Ok(())
+                Ok(count)
             }
             Err((code, why)) => {
                 line(why);

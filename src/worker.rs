@@ -7,6 +7,7 @@
 //! | `pull.rs` | an image from a registry into the store |
 //! | `user.rs` | the numbers of an image's user |
 //! | `prepare.rs`, `source.rs` | the folders that the phases of a build see |
+//! | `step.rs` | what a buildpack sees that has a container of its own |
 //! | `decide.rs` | what is made of what phases with foreign programs left |
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
@@ -24,6 +25,7 @@ mod pull;
 mod receive;
 mod remote;
 mod source;
+mod step;
 mod user;
 
 use std::io::{self, Write};
@@ -43,6 +45,7 @@ pub(crate) use prepare::{MakeFolders, Prepare};
 pub(crate) use pull::Pull;
 pub(crate) use receive::Receive;
 pub(crate) use remote::Remote;
+pub(crate) use step::{Place, PrepareStep};
 pub(crate) use user::{FindUser, User};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -79,6 +82,7 @@ jobs!(
     FindUser,
     Prepare,
     MakeFolders,
+    PrepareStep,
     Keep,
     KnownRunImage,
     Detect,

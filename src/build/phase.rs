@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use coracle_cnb::ApiVersion;
 use coracle_images::Reference;
-use coracle_lifecycle::build::{BuildLayers, SharedLayer};
+use coracle_lifecycle::build::SharedLayer;
 use coracle_runtime::{Access, EphemeralFile, Mount, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
+use super::BuildLayers;
 use super::folders::{self, Folders, guest};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
@@ -254,7 +255,9 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("group", &control("group.toml"));
             flag("plan", &control("plan.toml"));
             flag("scratch", guest::PLANS);
-            flag("build-layers", plan.build_layers.name());
+            if let Some(build_layers) = plan.build_layers.in_one_container() {
+                flag("build-layers", build_layers.name());
+            }
             plan.shared_layers.iter().for_each(|layer| flag("shared-layer", &layer.to_string()));
             return words;
         }
@@ -288,6 +291,8 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::steps::step;
+    use crate::worker::Place;
 
     fn plan(publish: bool) -> Plan {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -318,11 +323,9 @@ mod tests {
         [Phase::Describe, Phase::Analyze, Phase::Detect, Phase::Restore, Phase::Build, Phase::Export];
 
     /// Mounts, files, variables and arguments, a line each.
-    fn shown(publish: bool) -> String {
-        let plan = plan(publish);
+    fn shown(specs: impl IntoIterator<Item = SandboxSpec>) -> String {
         let mut text = String::new();
-        for phase in PHASES {
-            let spec = sandbox(phase, &plan);
+        for spec in specs {
             let root = if spec.rootfs == Rootfs::Empty { "empty" } else { "builder" };
             text.push_str(&format!(
                 "{} in {root}, {}:{}, at {}\n",
@@ -352,12 +355,23 @@ mod tests {
 
     #[test]
     fn who_gets_what_when_publishing() {
-        insta::assert_snapshot!(shown(true));
+        insta::assert_snapshot!(shown(PHASES.map(|phase| sandbox(phase, &plan(true)))));
     }
 
     #[test]
     fn who_gets_what_when_the_image_stays_here() {
-        insta::assert_snapshot!(shown(false));
+        insta::assert_snapshot!(shown(PHASES.map(|phase| sandbox(phase, &plan(false)))));
+    }
+
+    #[test]
+    fn who_gets_what_when_each_buildpack_has_a_container() {
+        let place = |folder: &str, writable| Place { folder: folder.to_owned(), writable };
+        let mut places = vec![place("sbom", true), place("team_first", true)];
+        let plan = Plan { build_layers: BuildLayers::Strict, ..plan(true) };
+        let first = step(0, &places, &plan);
+        places[1].writable = false;
+        places.extend([place("team_ws", true), place("team_last", true)]);
+        insta::assert_snapshot!(shown([first, step(2, &places, &plan)]));
     }
 
     #[test]

@@ -126,7 +126,7 @@ impl Job for Compose {
     }
 }
 
-fn read_toml<T: DeserializeOwned>(dir: &Path, name: &'static str) -> Result<T, AnyError> {
+pub(super) fn read_toml<T: DeserializeOwned>(dir: &Path, name: &'static str) -> Result<T, AnyError> {
     let found = folder::document(name, File::open(dir)?.as_fd(), Path::new(name))?;
     found.ok_or_else(|| format!("a phase ended without writing {name}").into())
 }

@@ -116,6 +116,8 @@ pub(crate) enum BuildLayersName {
     Snapshot,
     /// What they like
     Shared,
+    /// They cannot write there: each buildpack runs in a container of its own
+    Strict,
 }
 
 impl From<BuildLayersName> for coracle::BuildLayers {
@@ -123,6 +125,7 @@ impl From<BuildLayersName> for coracle::BuildLayers {
         match name {
             BuildLayersName::Snapshot => Self::Snapshot,
             BuildLayersName::Shared => Self::Shared,
+            BuildLayersName::Strict => Self::Strict,
         }
     }
 }
