@@ -73,7 +73,7 @@ pub enum BuildError {
         #[source]
         source: FileError,
     },
-    /// The program could not be started.
+    /// The program could not be started, in the application's folder (exit 51).
     #[error("run `{program}`")]
     Start {
         program: PathBuf,
@@ -109,8 +109,8 @@ impl BuildError {
     /// The exit code of the builder (Platform API, "builder").
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Failed { .. } => 51,
-            Self::Catalog(CatalogError::Api { .. }) => 12,
+            Self::Failed { .. } | Self::Start { .. } => 51,
+            Self::Catalog(error) if error.is_of_api() => 12,
             _ => 52,
         }
     }

@@ -60,7 +60,7 @@ pub use owner::OwnerError;
 pub use privileges::{PrivilegesError, User, close_process};
 pub use rebaser::RebaserError;
 
-use documents::{analyzed, check_apis, left, needed, run_toml};
+use documents::{analyzed, group, left, needed, run_toml};
 use table::{Holds, Names, OF_OURS, PHASES, Phase};
 
 /// What platforms call the phases by.
@@ -202,10 +202,16 @@ pub enum PhaseError {
     #[error(
         "buildpack `{name}` is for Buildpack API {api}, which is not supported (supported: {first} to {last}): take the builder's own lifecycle (--lifecycle builder)", first = BUILDPACK_APIS[0], last = BUILDPACK_APIS[BUILDPACK_APIS.len() - 1]
     )]
-    BuildpackApi { name: String, api: ApiVersion },
+    BuildpackApi { name: String, api: String },
     /// A buildpack of the group has no API.
     #[error("group.toml does not say which Buildpack API buildpack `{0}` is for: detect again")]
     NoBuildpackApi(String),
+    /// Which run image is meant cannot be known.
+    #[error("choose a run image")]
+    RunImages(#[source] FileError),
+    /// What the analyzer found cannot be known, and nothing can be exported without.
+    #[error("export")]
+    Analyzed(#[source] FileError),
     /// The exporter has no metadata.toml that it can read.
     #[error("export")]
     NoMetadata(#[source] Box<PhaseError>),
@@ -284,7 +290,12 @@ impl PhaseError {
     /// The exit code of the phase (Platform API, "Exit Codes").
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unnamed | Self::Unknown(_) | Self::Arguments(_) => 3,
+            Self::Unnamed
+            | Self::Unknown(_)
+            | Self::Arguments(_)
+            | Self::RunImages(_)
+            | Self::Analyzed(_)
+            | Self::Credentials(ImagesError::Variable) => 3,
             Self::NoPlatformApi { .. } | Self::PlatformApi { .. } => 11,
             Self::BuildpackApi { .. } | Self::NoBuildpackApi(_) => 12,
             Self::OtherStack { .. } => 22,
@@ -300,7 +311,7 @@ impl PhaseError {
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),
             Self::Restore(error) => error.exit_code(),
-            Self::Describe(DescribeError::Catalog(CatalogError::Api { .. })) => 12,
+            Self::Describe(DescribeError::Catalog(error)) if error.is_of_api() => 12,
             Self::Detect(error) => error.exit_code(),
             Self::Privileges(error) => error.exit_code(),
             Self::CreateExtensions | Self::Describe(_) => 22,

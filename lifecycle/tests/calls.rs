@@ -157,6 +157,12 @@ fn documents_that_are_not_there_or_cannot_be_read() {
     assert_eq!(call("restorer", &["-layers", dir], &[]), (0, String::new()));
     let (code, text) = call("exporter", &["-layers", dir, "image"], &[]);
     assert!(
+        code == 3 && text.starts_with(&format!("export: read document: `{dir}/analyzed.toml`")),
+        "{text}"
+    );
+    write("analyzed.toml", "");
+    let (code, text) = call("exporter", &["-layers", dir, "image"], &[]);
+    assert!(
         code == 62 && text.contains(&format!("there is no `{dir}/config/metadata.toml`")),
         "{code} {text}"
     );

@@ -266,7 +266,7 @@ fn images_move_within_a_registry() {
 
     let exit = |args: &[&str]| phase(args, &env).map_err(|error| error.exit_code());
     assert_eq!(exit(&["-run-image", &registry.reference("base/none:1"), &source]), Err(1));
-    assert_eq!(exit(&[&registry.reference("team/none:1")]), Err(1));
+    assert_eq!(exit(&[&registry.reference("team/none:1")]), Err(72));
     registry.push(&fixture(&["new"], &[]), "base/other", "1");
     assert_eq!(exit(&["-run-image", &registry.reference("base/other:1"), &source]), Err(72));
     assert_eq!(exit(&["-force", "-run-image", &registry.reference("base/other:1"), &source]), Ok(()));

@@ -38,6 +38,11 @@ pub enum CatalogError {
         "look up {kind} `{name}`: Buildpack API {api} is not supported (supported: 0.7 to 0.12): take the builder's own lifecycle (--lifecycle builder)"
     )]
     Api { kind: &'static str, name: String, api: ApiVersion },
+    /// It does not say its API, or not in a form that is known.
+    #[error(
+        "look up {kind} `{name}`: {document} does not say which Buildpack API it is for (api = `{found}`): take another version of it"
+    )]
+    NoApi { kind: &'static str, name: String, document: &'static str, found: String },
     /// What it says of itself could not be read.
     #[error("look up {kind} `{name}`")]
     File {
@@ -52,9 +57,14 @@ impl CatalogError {
     /// The exit code of a phase that cannot start: a builder without what its order names is no failure of detection.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Api { .. } => 12,
+            Self::Api { .. } | Self::NoApi { .. } => 12,
             Self::Missing { .. } | Self::File { .. } => 1,
         }
+    }
+
+    /// Whether it is for another age, and nothing else is wrong with it.
+    pub(crate) fn is_of_api(&self) -> bool {
+        matches!(self, Self::Api { .. } | Self::NoApi { .. })
     }
 }
 
@@ -110,7 +120,7 @@ impl Catalog {
                     catalog.modules.insert(module, toml);
                 }
                 Err(error) => {
-                    let exit = if matches!(error, CatalogError::Api { .. }) { 12 } else { 22 };
+                    let exit = if error.is_of_api() { 12 } else { 22 };
                     let unusable = Unusable { module: module.clone(), why: with_causes(&error), exit };
                     catalog.unusable.insert(module, unusable);
                 }
@@ -158,10 +168,16 @@ pub(crate) fn read_one(buildpacks: &Path, element: &GroupElement) -> Result<Buil
 pub(crate) fn read_module(dir: &Path, module: &Module) -> Result<BuildpackToml, CatalogError> {
     let (kind, name) = (module.kind(), module.to_string());
     let path = module_dir(dir, module).join(module.document());
+    let document = module.document();
+    let said = file::read_document::<SaidApi>(document, &path);
+    let said = said.map_err(|source| CatalogError::File { kind, name: name.clone(), source })?;
+    if let Some(SaidApi { api: found }) = said.filter(|said| said.api.parse::<ApiVersion>().is_err()) {
+        return Err(CatalogError::NoApi { kind, name, document, found });
+    }
     let toml: Result<Option<BuildpackToml>, FileError> = if module.extension {
-        file::read_document::<ExtensionToml>(module.document(), &path).map(|toml| toml.map(Into::into))
+        file::read_document::<ExtensionToml>(document, &path).map(|toml| toml.map(Into::into))
     } else {
-        file::read_document(module.document(), &path)
+        file::read_document(document, &path)
     };
     let toml = toml.map_err(|source| CatalogError::File { kind, name: name.clone(), source })?;
     let toml = toml.ok_or_else(|| CatalogError::Missing { kind, name: name.clone(), path })?;
@@ -169,6 +185,13 @@ pub(crate) fn read_module(dir: &Path, module: &Module) -> Result<BuildpackToml, 
         return Err(CatalogError::Api { kind, name, api: toml.api });
     }
     Ok(toml)
+}
+
+/// The part of a module's document that says whether the rest can be understood.
+#[derive(Deserialize)]
+struct SaidApi {
+    #[serde(default)]
+    api: String,
 }
 
 /// Where a buildpack lies in the builder.

@@ -158,7 +158,7 @@ fn run_name(call: &Call<'_>, images: &Images, output: &Reference) -> Result<Stri
     if let Some(name) = call.arguments.text("run-image") {
         return Ok(name.to_string_lossy().into_owned());
     }
-    let run = run_toml(call)?;
+    let run = run_toml(call).map_err(PhaseError::RunImages)?;
     choose_run_image(output, &run, &mut access(images)).map_err(PhaseError::Analyze)
 }
 

@@ -47,6 +47,9 @@ pub enum ArgumentError {
     /// An image is written once, into one registry.
     #[error("all names of the image must be in one registry, not in {0}")]
     Registries(String),
+    /// Two names of one flag.
+    #[error("flags `-{0}` and `-{1}` mean the same: give one of them")]
+    Both(&'static str, &'static str),
     /// A name that the phase cannot do without.
     #[error("flag `-{0}` is missing")]
     Missing(&'static str),

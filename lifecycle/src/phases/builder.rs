@@ -3,13 +3,13 @@
 use coracle_cnb::{Analyzed, Group, Metadata, Plan};
 
 use super::scratch::Scratch;
-use super::{ArgumentError, Call, PhaseError, analyzed, left, target};
+use super::{ArgumentError, Call, PhaseError, analyzed, group, left, target};
 use crate::build::{self, BuildError, BuildInput, BuildLayers, Note, SharedLayer};
 use crate::file;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
-    let group: Group = left("group.toml", &arguments.path("group"))?;
+    let group = group(call)?;
     let plan: Plan = left("plan.toml", &arguments.path("plan"))?;
     let analyzed = analyzed(arguments)?;
     if let Some(number) = step(call)? {

@@ -74,7 +74,7 @@ pub(super) fn look_up(call: &Call<'_>, group: &Group, analyzed: &mut Analyzed) -
     Ok(*analyzed != before)
 }
 
-fn offers(run: &RunToml, wanted: &str) -> bool {
+pub(super) fn offers(run: &RunToml, wanted: &str) -> bool {
     let wanted = without_digest(wanted);
     let mut names = run.images.iter().flat_map(|entry| std::iter::once(&entry.image).chain(&entry.mirrors));
     names.any(|name| without_digest(name) == wanted)

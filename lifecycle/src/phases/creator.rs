@@ -13,7 +13,7 @@ use super::exporter::{Documents, PlatformDocuments, export_image};
 use super::images::{Images, credentials_file};
 use super::outputs::Outputs;
 use super::restorer::restore_layers;
-use super::{Call, PhaseError, exposed};
+use super::{Call, PhaseError, exposed, run_toml};
 use crate::detect::Detected;
 use crate::file;
 use crate::processes::Processes;
@@ -21,7 +21,8 @@ use crate::processes::Processes;
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let outputs = Outputs::of(arguments)?;
-    let platform = PlatformDocuments::read(call)?;
+    let run = run_toml(call).map_err(PhaseError::RunImages)?;
+    let platform = PlatformDocuments::read(call, run)?;
     let images = Images::new(call)?;
     tell_what_is_exposed(call);
     let processes = Processes::adopt().map_err(PhaseError::LeftRunning)?;

@@ -4,8 +4,9 @@
 
 use std::ffi::OsStr;
 
-use coracle_cnb::{Analyzed, Group, GroupElement, Order, Plan, RunToml, SystemToml};
+use coracle_cnb::{Analyzed, Group, GroupElement, Order, Plan, SystemToml};
 
+use super::chosen::offers;
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api::EXTENSIONS_KEEP_FOLDERS;
@@ -43,13 +44,10 @@ fn generate(call: &Call<'_>, group: &Group, plan: Plan, analyzed: Analyzed) -> R
     };
     let (generated, told) = generate::generate(input)?;
     told.warnings.iter().for_each(|text| call.warn(text));
-    if let Some(base) = &told.new_base {
-        let is_known = |run: &RunToml| {
-            run.images.iter().any(|entry| entry.image == *base || entry.mirrors.contains(base))
-        };
-        if !is_known(&super::run_toml(call)?) {
-            call.warn(&format!("the run image `{base}`, which an extension asks for, is not in run.toml"));
-        }
+    if let Some(base) = &told.new_base
+        && !offers(&super::run_toml(call)?, base)
+    {
+        call.warn(&format!("the run image `{base}`, which an extension asks for, is not in run.toml"));
     }
     Ok(generated)
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use coracle_cnb::{Analyzed, Group, RunToml, StackToml};
+use serde::Deserialize;
 
 use super::{Arguments, Call, PhaseError};
 use crate::api::{TARGETS, runs_buildpack_api};
@@ -17,16 +18,33 @@ pub(super) fn run_toml(call: &Call<'_>) -> Result<RunToml, FileError> {
     Ok(RunToml { images: stack.into_iter().map(|stack| stack.run_image).collect() })
 }
 
-/// Fails where a buildpack of the group is for a Buildpack API that is not spoken.
-pub(super) fn check_apis(group: &Group) -> Result<(), PhaseError> {
-    for element in &group.group {
-        let name = || element.name();
-        let api = element.api.ok_or_else(|| PhaseError::NoBuildpackApi(name()))?;
-        if !runs_buildpack_api(api) {
-            return Err(PhaseError::BuildpackApi { name: name(), api });
+/// The group that was detected, of buildpacks that can all be run.
+pub(super) fn group(call: &Call<'_>) -> Result<Group, PhaseError> {
+    /// The part of group.toml that says whether the rest can be understood.
+    #[derive(Deserialize)]
+    struct Apis {
+        #[serde(default)]
+        group: Vec<Element>,
+    }
+    #[derive(Deserialize)]
+    struct Element {
+        id: String,
+        #[serde(default)]
+        version: String,
+        #[serde(default)]
+        api: String,
+    }
+    let path = call.arguments.path("group");
+    for Element { id, version, api } in left::<Apis>("group.toml", &path)?.group {
+        let name = format!("{id}@{version}");
+        if api.is_empty() {
+            return Err(PhaseError::NoBuildpackApi(name));
+        }
+        if !api.parse().is_ok_and(runs_buildpack_api) {
+            return Err(PhaseError::BuildpackApi { name, api });
         }
     }
-    Ok(())
+    left("group.toml", &path)
 }
 
 /// What the analyzer left, if it did.

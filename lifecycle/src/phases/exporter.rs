@@ -15,7 +15,7 @@ use super::images::{Images, ImagesError, layout_path};
 use super::outputs::Outputs;
 use super::restorer::Verified;
 use super::scratch::Scratch;
-use super::{Call, PhaseError, analyzed, check_apis, left, run_toml};
+use super::{Call, PhaseError, analyzed, group, left, run_toml};
 use crate::api;
 use crate::bom;
 use crate::cache::{Nearby, Saving};
@@ -32,7 +32,7 @@ pub enum ExporterError {
     /// analyzed.toml names no run image, or it names one that was not there.
     #[error("analyzed.toml names no run image: analyze again with one that can be read")]
     NoRunImage,
-    /// The run image or the previous image could not be had.
+    /// The run image or the previous image could not be had (exit 1, as with the reference).
     #[error("export")]
     Images(#[from] ImagesError),
     /// A folder could not be opened.
@@ -61,6 +61,9 @@ pub enum ExporterError {
     /// The image could not be published.
     #[error("export")]
     Publish(#[from] PublishError),
+    /// The image is there, but nothing says so.
+    #[error("report the image")]
+    Report(#[source] FileError),
 }
 
 impl ExporterError {
@@ -68,6 +71,7 @@ impl ExporterError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoRunImage => 3,
+            Self::Images(_) => 1,
             _ => 62,
         }
     }
@@ -76,16 +80,13 @@ impl ExporterError {
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let outputs = Outputs::of(arguments)?;
-    let group: Group = left("group.toml", &arguments.path("group"))?;
-    let metadata: Metadata = left("metadata.toml", &arguments.path("metadata"))
-        .map_err(|error| PhaseError::NoMetadata(Box::new(error)))?;
     let documents = Documents {
-        group,
-        metadata,
-        analyzed: analyzed(arguments)?,
-        platform: PlatformDocuments::read(call)?,
+        analyzed: analyzed(arguments).map_err(PhaseError::Analyzed)?,
+        group: group(call)?,
+        metadata: left("metadata.toml", &arguments.path("metadata"))
+            .map_err(|error| PhaseError::NoMetadata(Box::new(error)))?,
+        platform: PlatformDocuments::read(call, run_toml(call)?)?,
     };
-    check_apis(&documents.group)?;
     let verified = match arguments.path("verified") {
         path if path.as_os_str().is_empty() => None,
         path => file::read_document::<Verified>("verified.toml", &path)?,
@@ -136,7 +137,7 @@ pub(super) fn export_image(
             manifest_size: Some(image.manifest_bytes.len() as u64),
         },
     };
-    file::write_document(&call.arguments.path("report"), &report)?;
+    file::write_document(&call.arguments.path("report"), &report).map_err(ExporterError::Report)?;
     if let (Some(saving), Some(saved)) = (&saving, exported.cache) {
         let made = matches!(images, Images::Registry(_)).then_some(Source { name: &outputs.names[0], image });
         let previous = below.previous.as_ref().filter(|_| made.is_some());
@@ -176,13 +177,13 @@ pub(super) struct PlatformDocuments {
 }
 
 impl PlatformDocuments {
-    pub(super) fn read(call: &Call<'_>) -> Result<Self, FileError> {
+    pub(super) fn read(call: &Call<'_>, run: RunToml) -> Result<Self, FileError> {
         let project = call.arguments.path("project-metadata");
         // By default among the layers; elsewhere platforms bring it along by links.
         let among_layers = project.starts_with(call.arguments.path("layers"));
         let read = if among_layers { file::read_foreign_document } else { file::read_document };
         let project = read("project-metadata.toml", &project)?;
-        Ok(Self { run: run_toml(call)?, project: project.unwrap_or_default() })
+        Ok(Self { run, project: project.unwrap_or_default() })
     }
 }
 

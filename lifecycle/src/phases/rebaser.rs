@@ -1,12 +1,14 @@
 //! `rebaser`: an application on another run image (Platform API, "rebaser").
 
+use std::ffi::OsStr;
+
 use coracle_cnb::{Report, ReportImage, RunToml};
 use coracle_images::Reference;
 
 use super::analyzer::access;
 use super::images::{Images, ImagesError, layout_path};
 use super::outputs::{Outputs, reference};
-use super::{Call, PhaseError};
+use super::{ArgumentError, Call, PhaseError};
 use crate::analyze::{AnalyzeError, choose_run_image};
 use crate::export::{Outbox, OutboxError, PublishError, Publisher, Source};
 use crate::file::{self, FileError};
@@ -15,7 +17,10 @@ use crate::rebase::{RebaseError, RebaseInput, known_run_image, metadata_of, reba
 /// Why the image stays on its run image, or did not get all of its names.
 #[derive(Debug, thiserror::Error)]
 pub enum RebaserError {
-    /// The image or the run image could not be had.
+    /// The image could not be had.
+    #[error("rebase")]
+    Image(#[source] ImagesError),
+    /// The run image could not be had.
     #[error("rebase")]
     Images(#[from] ImagesError),
     /// No run image can be chosen.
@@ -52,12 +57,25 @@ impl RebaserError {
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let names = Outputs::of(&call.arguments)?.names;
+    let run_name = named_run_image(call)?;
     let source = match call.arguments.text("previous-image") {
         Some(name) => reference(&name.to_string_lossy())?,
         None => names[0].clone(),
     };
     let images = Images::new(call)?;
-    Ok(move_image(call, &images, &source, &names)?)
+    Ok(move_image(call, &images, &source, &names, run_name)?)
+}
+
+/// As `-run-image` says, or its old name `-image`. Who gives both can mean only one; the variable means less than either.
+fn named_run_image(call: &Call<'_>) -> Result<Option<String>, ArgumentError> {
+    let text = |flag| call.arguments.text(flag).map(|name| name.to_string_lossy().into_owned());
+    let by_variable = call.env.get(OsStr::new("CNB_RUN_IMAGE")).map(|name| name.to_string_lossy());
+    match (text("image"), text("run-image")) {
+        (Some(_), Some(run)) if by_variable.as_deref() != Some(run.as_str()) => {
+            Err(ArgumentError::Both("run-image", "image"))
+        }
+        (image, run) => Ok(image.or(run)),
+    }
 }
 
 fn move_image(
@@ -65,12 +83,13 @@ fn move_image(
     images: &Images,
     source: &Reference,
     names: &[Reference],
+    run_name: Option<String>,
 ) -> Result<(), RebaserError> {
     let arguments = &call.arguments;
     let failed = |error| RebaserError::Rebase { name: source.to_string(), source: error };
-    let old = images.image(source)?;
-    let run_name = match arguments.text("run-image").or_else(|| arguments.text("image")) {
-        Some(name) => name.to_string_lossy().into_owned(),
+    let old = images.image(source).map_err(RebaserError::Image)?;
+    let run_name = match run_name {
+        Some(name) => name,
         None => {
             let metadata = metadata_of(&old).map_err(failed)?;
             let known = known_run_image(&metadata, call.api).map_err(failed)?;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::caching::CachePlace;
 use super::chosen::look_up;
-use super::{Call, PhaseError, analyzed, check_apis, left};
+use super::{Call, PhaseError, analyzed, group};
 use crate::file::{self, FileError};
 use crate::restore::{Destination, RestoreInput, RestoreStep, restore};
 
@@ -24,8 +24,7 @@ pub(super) struct Verified {
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
-    let group: Group = left("group.toml", &arguments.path("group"))?;
-    check_apis(&group)?;
+    let group = group(call)?;
     let mut known = known(call);
     if look_up(call, &group, &mut known)? {
         file::write_document(&arguments.path("analyzed"), &known)?;
