@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use coracle_fixtures::{DockerRegistry, Image as Fixture};
 use tempfile::TempDir;
 
 use crate::harness::coracle;
@@ -251,5 +252,63 @@ fn before_targets_a_buildpack_is_for_the_build_image_s_stack() {
     ] {
         let (code, stderr) = detect(api, stacks);
         assert_eq!(code, Some(0), "{api} {stacks}: {stderr}");
+    }
+}
+
+#[test]
+fn before_targets_a_creator_compares_mixins_with_the_run_image_s() {
+    let registry = DockerRegistry::open();
+    let image = |stack: &str, mixins: &str| {
+        let labels = [("io.buildpacks.stack.id", stack), ("io.buildpacks.stack.mixins", mixins)];
+        labels.iter().fold(Fixture::new(Vec::new()), |image, (name, value)| image.label(name, value))
+    };
+    registry.push(&image("here", "[\"build:x\", \"run:one\", \"two\"]"), "run", "some");
+    registry.push(&Fixture::new(Vec::new()).label("io.buildpacks.stack.id", "here"), "run", "none");
+    registry.push(&Fixture::new(Vec::new()), "run", "silent");
+    let platform = Platform::new(
+        "[[order]]\ngroup = [{ id = \"one\", version = \"1\" }]\n[[order]]\ngroup = [{ id = \"two\", version = \"1\" }]\n",
+    );
+    for id in ["one", "two"] {
+        platform.buildpack(id, "detect", "exit 0");
+        platform.buildpack(id, "build", "touch \"$CNB_LAYERS_DIR/../built\"");
+    }
+    // Takes no part, so that nobody minds what it needs.
+    let two = platform.read("buildpacks/two/1/buildpack.toml");
+    let needs = |mixins: &str| format!("[[stacks]]\nid = \"here\"\nmixins = {mixins}\n");
+    platform.write("buildpacks/two/1/buildpack.toml", &format!("{two}{}", needs("[\"nowhere\"]")));
+    let descriptor = platform.read("buildpacks/one/1/buildpack.toml");
+    let create = |api: &str, run: &str, stacks: &str| {
+        platform.write("buildpacks/one/1/buildpack.toml", &format!("{descriptor}{stacks}"));
+        let _ = fs::remove_file(platform.at("layers/built"));
+        let (run, app) = (registry.reference(run), registry.reference("app"));
+        let mut command = platform.phase("lifecycle", &["create", "-run-image", &run, &app]);
+        let (code, _, stderr) = ran(command.env("CNB_PLATFORM_API", api));
+        (code, platform.at("layers/built").exists(), stderr)
+    };
+    for (run, mixins, lacks) in [
+        ("run:some", "[\"one\", \"three\"]", "three"),
+        ("run:some", "[\"run:one\", \"run:three\"]", "three"),
+        ("run:some", "[\"x\"]", "x"),
+        ("run:none", "[\"one\"]", "one"),
+    ] {
+        for api in ["0.7", "0.11"] {
+            let (code, built, stderr) = create(api, run, &needs(mixins));
+            let text = format!(
+                "buildpack `one@1` needs mixin `{lacks}`, which run image `{}` does not have",
+                registry.reference(run)
+            );
+            assert!(code == Some(22) && stderr.contains(&text), "{api} {mixins}: {code:?} {stderr}");
+            assert!(!built, "{api} {mixins}");
+        }
+    }
+    for (api, run, stacks) in [
+        ("0.11", "run:some", needs("[\"one\", \"run:two\", \"build:y\"]")),
+        ("0.11", "run:some", needs("[\"three\"]").replace("here", "there")),
+        ("0.11", "run:silent", needs("[\"three\"]")),
+        ("0.11", "run:none", format!("{}[[targets]]\nos = \"linux\"\n", needs("[\"three\"]"))),
+        ("0.12", "run:none", needs("[\"three\"]")),
+    ] {
+        let (code, built, stderr) = create(api, run, &stacks);
+        assert_eq!((code, built), (Some(0), true), "{api} {run} {stacks}: {stderr}");
     }
 }

@@ -172,11 +172,15 @@ pub(crate) fn of_stack(image: &Config, run: &Config) -> Result<(), RebaseError> 
 }
 
 /// The mixins of a run image: those of build images are marked.
-fn mixins(config: &Config) -> Vec<String> {
+pub(crate) fn mixins(config: &Config) -> Vec<String> {
     let all: Vec<String> =
         config.label(STACK_MIXINS_LABEL).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    let run = all.into_iter().filter(|mixin| !mixin.starts_with("build:"));
-    run.map(|mixin| mixin.strip_prefix("run:").map(str::to_owned).unwrap_or(mixin)).collect()
+    all.iter().filter_map(|mixin| of_run_images(mixin)).map(str::to_owned).collect()
+}
+
+/// The name of a mixin that run images have; nothing for one of build images.
+pub(crate) fn of_run_images(mixin: &str) -> Option<&str> {
+    (!mixin.starts_with("build:")).then(|| mixin.strip_prefix("run:").unwrap_or(mixin))
 }
 
 /// What of the image itself speaks against the run image.

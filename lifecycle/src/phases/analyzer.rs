@@ -9,26 +9,26 @@ use super::caching::CachePlace;
 use super::images::{Images, ImagesError};
 use super::outputs::{Outputs, reference};
 use super::restorer::Layers;
+use super::stacks::{self, RunStack};
 use super::{Call, PhaseError, run_toml};
-use crate::analyze::{Access, AnalyzeError, AnalyzeInput, Found, analyze, choose_run_image};
+use crate::analyze::{Access, AnalyzeInput, Found, analyze, choose_run_image};
 use crate::api::{SBOM_FILES, TARGETS};
 use crate::file::{self, FileError};
-use crate::rebase::{RebaseError, STACK_ID_LABEL, of_stack};
 use crate::restore::restore_launch_bills;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let outputs = Outputs::of(&call.arguments)?;
     let images = Images::new(call)?;
-    let analyzed = analyze_images(call, &images, &outputs.names)?;
+    let (analyzed, _) = analyze_images(call, &images, &outputs.names)?;
     Ok(file::write_document(&call.arguments.path("analyzed"), &analyzed)?)
 }
 
-/// What is known of the images. Restores the bills of materials of the last one.
+/// What is known of the images, and before Platform API 0.12 the stack of the run image. Restores the bills of materials of the last one.
 pub(super) fn analyze_images(
     call: &Call<'_>,
     images: &Images,
     outputs: &[Reference],
-) -> Result<Analyzed, PhaseError> {
+) -> Result<(Analyzed, Option<RunStack>), PhaseError> {
     let arguments = &call.arguments;
     let previous = match arguments.text("previous-image") {
         Some(name) => reference(&name.to_string_lossy())?,
@@ -56,7 +56,7 @@ pub(super) fn analyze_images(
     }
 
     let previous_image = match run_image.as_ref().filter(|_| call.api < TARGETS) {
-        Some(run_image) => of_one_stack(call, (&run_name, run_image), &previous, previous_image)?,
+        Some(run_image) => stacks::fitting(call, (&run_name, run_image), &previous, previous_image)?,
         None => previous_image,
     };
     let pinned = |image: &Image, name| images.pinned(name, &image.digest);
@@ -77,33 +77,8 @@ pub(super) fn analyze_images(
     {
         call.warn_because("the bills of materials of the previous image do not come back", &error);
     }
-    Ok(analyzed)
-}
-
-/// Before Platform API 0.12 all images of a build are of one stack. A previous image that does not go with the run image counts as
-/// none: none of its layers would be made for what they run on.
-fn of_one_stack(
-    call: &Call<'_>,
-    (run_name, run_image): (&str, &Image),
-    previous: &Reference,
-    previous_image: Option<Image>,
-) -> Result<Option<Image>, PhaseError> {
-    if let (Some(found), Some(wanted)) = (run_image.config.label(STACK_ID_LABEL), call.stack_id())
-        && found != wanted
-    {
-        let (run, found) = (run_name.to_owned(), found.to_owned());
-        return Err(PhaseError::Analyze(AnalyzeError::OtherStack { run, found, wanted }));
-    }
-    let fits = |image: &Image| match of_stack(&image.config, &run_image.config) {
-        Ok(()) | Err(RebaseError::NoStack(_)) => true,
-        Err(error) => {
-            let text =
-                format!("previous image `{previous}` does not go with the run image and counts as none");
-            call.warn_because(&text, &error);
-            false
-        }
-    };
-    Ok(previous_image.filter(fits))
+    let run_image = run_image.as_ref().filter(|_| call.api < TARGETS);
+    Ok((analyzed, run_image.and_then(|image| RunStack::of(&run_name, &image.config))))
 }
 
 /// What a thread came to; a panic goes on in this one.

@@ -8,6 +8,7 @@ use coracle_cnb::{Analyzed, Group, GroupElement, Order, Plan, SystemToml};
 
 use super::chosen::offers;
 use super::scratch::Scratch;
+use super::stacks::{self, RunStack};
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api::EXTENSIONS_KEEP_FOLDERS;
 use crate::detect::{self, Catalog, DetectRun, Detected, Programs};
@@ -17,7 +18,7 @@ use crate::generate::{self, GenerateInput, Generated};
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let analyzed = analyzed(arguments)?;
-    let Detected { group, plan } = detect_group(call, &analyzed)?;
+    let Detected { group, plan } = detect_group(call, &analyzed, None)?;
     file::write_document(&arguments.path("group"), &group)?;
     file::write_document(&arguments.path("plan"), &plan)?;
     if group.group_extensions.is_empty() {
@@ -65,8 +66,12 @@ fn guard_experiment(call: &Call<'_>) -> Result<(), PhaseError> {
     Ok(())
 }
 
-/// Runs the programs, and decides.
-pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detected, PhaseError> {
+/// Runs the programs, and decides. The stack of the run image is compared where the caller knows it.
+pub(super) fn detect_group(
+    call: &Call<'_>,
+    analyzed: &Analyzed,
+    run: Option<&RunStack>,
+) -> Result<Detected, PhaseError> {
     let arguments = &call.arguments;
     let mut order: Order = needed("order.toml", &arguments.path("order"))?;
     let exec_env = call.exec_env();
@@ -78,7 +83,7 @@ pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detec
         guard_experiment(call)?;
     }
     let catalog = Catalog::read(&arguments.path("buildpacks"), &arguments.path("extensions"), &order)?;
-    of_one_stack(call, &catalog)?;
+    stacks::check_buildpacks(call, &catalog)?;
     let target = super::target(analyzed)?;
     let scratch = Scratch::of(call)?;
     let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
@@ -91,26 +96,10 @@ pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detec
     tried.iter().for_each(|group| explain(&group.to_string()));
     let detected = detected.map_err(PhaseError::NotDetected)?;
     announce(call, &detected.group);
-    Ok(detected)
-}
-
-/// Before Platform API 0.12 a buildpack names the stacks that it is for, unless it has targets already. What only
-/// names others is for any.
-fn of_one_stack(call: &Call<'_>, catalog: &Catalog) -> Result<(), PhaseError> {
-    let Some(stack) = call.stack_id() else { return Ok(()) };
-    for toml in catalog.buildpacks() {
-        let mut known = toml.stacks.iter().map(|known| known.id.as_str());
-        let fits = !toml.order.is_empty()
-            || toml.stacks.is_empty()
-            || !toml.targets.is_empty()
-            || known.any(|known| known == "*" || known == stack);
-        if !fits {
-            let buildpack = format!("{}@{}", toml.buildpack.id, toml.buildpack.version);
-            let stacks = toml.stacks.iter().map(|known| format!("`{}`", known.id)).collect::<Vec<_>>();
-            return Err(PhaseError::OtherStack { buildpack, stacks: stacks.join(", "), stack });
-        }
+    if let Some(run) = run {
+        run.check_mixins(&detected.group, &catalog)?;
     }
-    Ok(())
+    Ok(detected)
 }
 
 /// Puts the system's buildpacks around those of each group that do not have them. None is optional, as with the reference.
