@@ -378,7 +378,7 @@ fn a_creator_that_may_not_go_on_has_started_nothing() {
         Who::Root,
         &[],
         &[("CNB_REGISTRY_AUTH", "{\"a\":\"not a header\"}")],
-        1,
+        3,
         "CNB_REGISTRY_AUTH is not",
     );
     refused(Who::BuildUser, &["-daemon"], &[variable], 3, "images are not exchanged with a daemon");
