@@ -139,8 +139,17 @@ fn document_of<T: serde::de::DeserializeOwned>(
     path: &Path,
     text: Option<String>,
 ) -> Result<Option<T>, FileError> {
-    let read = |text: String| coracle_cnb::read_toml(document, &text);
-    text.map(read).transpose().map_err(|source| FileError::Document { path: path.to_owned(), source })
+    text.map(|text| self::document(document, path, &text)).transpose()
+}
+
+/// The document in the text of the TOML file `path`.
+pub(crate) fn document<T: serde::de::DeserializeOwned>(
+    document: &'static str,
+    path: &Path,
+    text: &str,
+) -> Result<T, FileError> {
+    coracle_cnb::read_toml(document, text)
+        .map_err(|source| FileError::Document { path: path.to_owned(), source })
 }
 
 /// Writes a TOML document, with the folders above it.

@@ -35,7 +35,9 @@ pub(super) fn group(call: &Call<'_>) -> Result<Group, PhaseError> {
         api: String,
     }
     let path = call.arguments.path("group");
-    for Element { id, version, api } in left::<Apis>("group.toml", &path)?.group {
+    let text = found("group.toml", &path, file::read_foreign_text(&path))?;
+    // Both are of one reading: what is checked is what the phase goes on with.
+    for Element { id, version, api } in file::document::<Apis>("group.toml", &path, &text)?.group {
         let name = format!("{id}@{version}");
         if api.is_empty() {
             return Err(PhaseError::NoBuildpackApi(name));
@@ -44,7 +46,7 @@ pub(super) fn group(call: &Call<'_>) -> Result<Group, PhaseError> {
             return Err(PhaseError::BuildpackApi { name, api });
         }
     }
-    left("group.toml", &path)
+    Ok(file::document("group.toml", &path, &text)?)
 }
 
 /// What the analyzer left, if it did.
