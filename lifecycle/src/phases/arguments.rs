@@ -177,7 +177,7 @@ impl Arguments {
     }
 }
 
-/// Flags that name folders by whose names others find something.
+/// Flags that name folders by whose names others find something: archives, for one, name their files by whole paths.
 const FOLDERS: [&str; 7] =
     ["app", "build-config", "buildpacks", "cache-dir", "generated", "layers", "platform"];
 

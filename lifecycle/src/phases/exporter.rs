@@ -223,7 +223,7 @@ fn make(
     cache: Option<&Saving<'_>>,
 ) -> Result<Exported, PhaseError> {
     let arguments = &call.arguments;
-    let (layers_path, app_path) = (absolute(arguments.path("layers"))?, absolute(arguments.path("app"))?);
+    let (layers_path, app_path) = (arguments.path("layers"), arguments.path("app"));
     let (layers_dir, app_dir) = (open(&layers_path)?, open(&app_path)?);
     let process_type = arguments.text("process-type").map(OsStr::to_string_lossy);
     let exec_env = call.exec_env();
@@ -294,11 +294,6 @@ fn tell(call: &Call<'_>, step: &Step) {
         Step::RefusedLabel(_) => call.warn(&step.to_string()),
         step => call.say(&step.to_string()),
     }
-}
-
-/// Archives name their files by whole paths.
-fn absolute(path: PathBuf) -> Result<PathBuf, ExporterError> {
-    std::path::absolute(&path).map_err(|source| FileError::Read { path, source }.into())
 }
 
 fn open(path: &Path) -> Result<File, ExporterError> {

@@ -87,11 +87,8 @@ pub(super) struct Layers {
 
 impl Layers {
     pub(super) fn open(call: &Call<'_>) -> Result<Self, FileError> {
-        let given = call.arguments.path("layers");
-        let failed = |source| FileError::Read { path: given.clone(), source };
-        // Archives name their files by whole paths.
-        let path = std::path::absolute(&given).map_err(failed)?;
-        let dir = File::open(&path).map_err(failed)?;
+        let path = call.arguments.path("layers");
+        let dir = File::open(&path).map_err(|source| FileError::Read { path: path.clone(), source })?;
         Ok(Self { dir, path: path.to_string_lossy().into_owned() })
     }
 
