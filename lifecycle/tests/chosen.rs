@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use coracle_fixtures::{DockerRegistry, Entry, Image as Fixture, Layer};
 use coracle_images::{Reference, read_layout};
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::phases::{Launcher, PhaseError, main};
+use coracle_lifecycle::with_causes;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -92,16 +92,6 @@ impl Site {
     }
 }
 
-fn shown(error: &PhaseError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
-}
-
 #[test]
 fn a_run_image_that_was_chosen_is_looked_up() {
     for (api, has_target) in [("0.10", false), ("0.13", true), ("0.14", true)] {
@@ -161,21 +151,25 @@ fn an_image_that_is_not_there_is_named() {
     let gone = site.registry.reference("gone");
     let error = site.restore("0.13", &["-build-image", &gone]).unwrap_err();
     assert_eq!(error.exit_code(), 1);
-    assert!(shown(&error).contains(&format!("look up build image `{gone}`")), "{}", shown(&error));
-    assert!(shown(&error).contains("does not exist"), "{}", shown(&error));
+    assert!(
+        with_causes(&error).contains(&format!("look up build image `{gone}`")),
+        "{}",
+        with_causes(&error)
+    );
+    assert!(with_causes(&error).contains("does not exist"), "{}", with_causes(&error));
     let error = site.restore("0.13", &["-build-image", "NO NAME"]).unwrap_err();
-    assert!(shown(&error).contains("look up build image `NO NAME`"), "{}", shown(&error));
+    assert!(with_causes(&error).contains("look up build image `NO NAME`"), "{}", with_causes(&error));
     fs::create_dir_all(site.at("kaniko")).unwrap();
     site.write("kaniko/cache", "in the way");
     let error = site.restore("0.13", &["-build-image", &site.registry.reference("run")]).unwrap_err();
-    assert!(shown(&error).contains("for the extender"), "{}", shown(&error));
+    assert!(with_causes(&error).contains("for the extender"), "{}", with_causes(&error));
     // A run image that the platform offers is looked at again since Platform API 0.14, even where nobody chose it.
     site.write("group.toml", GROUP);
     site.write("run.toml", &format!("[[images]]\nimage = \"x.example/y\"\nmirrors = [\"{gone}\"]\n"));
     site.write("analyzed.toml", &format!("[run-image]\nreference = \"{gone}\"\nimage = \"{gone}\"\n"));
     site.restore("0.13", &[]).unwrap();
     let error = site.restore("0.14", &[]).unwrap_err();
-    assert!(shown(&error).contains(&format!("look up run image `{gone}`")), "{}", shown(&error));
+    assert!(with_causes(&error).contains(&format!("look up run image `{gone}`")), "{}", with_causes(&error));
 }
 
 #[test]
@@ -200,5 +194,9 @@ fn an_image_on_a_chosen_run_image_says_so() {
     let site = Site::new(true);
     let error = site.export(&site.registry.reference("app:1")).unwrap_err();
     assert_eq!(error.exit_code(), 62);
-    assert!(shown(&error).contains("extended run images are not supported yet"), "{}", shown(&error));
+    assert!(
+        with_causes(&error).contains("extended run images are not supported yet"),
+        "{}",
+        with_causes(&error)
+    );
 }

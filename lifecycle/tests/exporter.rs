@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,6 +11,7 @@ use coracle_fixtures::{DockerRegistry, Entry, Image as Fixture, Layer, RegistryA
 use coracle_images::{Image, Reference, read_layout, write_sparse_layout};
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::phases::{Launcher, PhaseError, layout_path, main};
+use coracle_lifecycle::with_causes;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -102,16 +102,6 @@ fn run_fixture() -> Fixture {
     Fixture::new(vec![layer]).env("PATH", "/bin").label("base", "kept")
 }
 
-fn shown(error: &PhaseError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
-}
-
 /// Uploads of content that a registry finished.
 fn uploads(log: &str) -> usize {
     log.lines().filter(|line| line.contains("\"PUT ") && line.contains("/blobs/uploads/")).count()
@@ -169,7 +159,11 @@ fn a_second_export_sends_no_layer() {
     build.write("docker/config.json", "{}");
     let error = build.export(&[&name]).unwrap_err();
     assert_eq!(error.exit_code(), 1);
-    assert!(shown(&error).contains("the registry refuses access; log in to it"), "{}", shown(&error));
+    assert!(
+        with_causes(&error).contains("the registry refuses access; log in to it"),
+        "{}",
+        with_causes(&error)
+    );
 }
 
 #[test]
@@ -263,7 +257,11 @@ fn what_foreign_code_left_is_not_followed() {
         symlink(build.at(to), &link_path).unwrap();
         let error = build.export(&args).unwrap_err();
         assert_eq!(error.exit_code(), 62, "{link}");
-        assert!(shown(&error).contains("open without following links"), "{link}: {}", shown(&error));
+        assert!(
+            with_causes(&error).contains("open without following links"),
+            "{link}: {}",
+            with_causes(&error)
+        );
         fs::remove_file(&link_path).unwrap();
         if was {
             fs::rename(&aside, &link_path).unwrap();
@@ -353,7 +351,11 @@ fn a_cache_image_shares_layers_with_the_image() {
     let error = build.phase("analyzer", &["-run", run.to_str().unwrap(), "-cache-image", &refused, &name]);
     let error = error.unwrap_err();
     assert_eq!(error.exit_code(), 32);
-    assert!(shown(&error).contains("the registry refuses access; log in to it"), "{}", shown(&error));
+    assert!(
+        with_causes(&error).contains("the registry refuses access; log in to it"),
+        "{}",
+        with_causes(&error)
+    );
 }
 
 #[test]
@@ -362,12 +364,12 @@ fn refusals() {
     let (_, flags) = layout(&build);
     let args: Vec<&str> = flags.iter().map(String::as_str).chain(["example.org/app"]).collect();
     let error = build.export(&args).unwrap_err();
-    assert_eq!((error.exit_code(), shown(&error).contains("no run image")), (3, true));
+    assert_eq!((error.exit_code(), with_causes(&error).contains("no run image")), (3, true));
     build.analyze(&args);
     let refused = |change: &[&str], code: u8, text: &str| {
         let error = build.export(&[change, &args[..]].concat()).unwrap_err();
-        assert_eq!(error.exit_code(), code, "{}", shown(&error));
-        assert!(shown(&error).contains(text), "{}", shown(&error));
+        assert_eq!(error.exit_code(), code, "{}", with_causes(&error));
+        assert!(with_causes(&error).contains(text), "{}", with_causes(&error));
     };
     refused(&["-process-type", "worker"], 62, "process type `worker` is not defined; defined are: `web`");
     refused(&["-launcher-sbom", "/nowhere"], 62, "where -launcher-sbom says that they are: `/nowhere`");

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,6 +9,7 @@ use std::path::Path;
 
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::phases::{Launcher, PhaseError, main};
+use coracle_lifecycle::with_causes;
 
 const SECRET: &str = r#"{"auths":{"r.example":{"auth":"dXNlcjpzZWNyZXQ="}}}"#;
 
@@ -28,17 +28,6 @@ fn phase(name: &str, dir: &Path, args: &[&str]) -> Result<(), PhaseError> {
     let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let launcher = Launcher { program: b"launcher", metadata: serde_json::json!({ "version": "1" }) };
     main(OsStr::new(name), &args, &env, &launcher)
-}
-
-/// The error and its causes, in every form.
-fn shown(error: &PhaseError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }
 
 fn folder(documents: &[(&str, &str)]) -> tempfile::TempDir {
@@ -70,7 +59,7 @@ fn no_error_quotes_a_file_that_a_link_leads_to() {
         symlink(dir.path().join("secret"), &path).unwrap();
         let args: &[&str] = if name == "exporter" { &["localhost:1/app"] } else { &[] };
         let error = phase(name, dir.path(), args).unwrap_err();
-        let text = shown(&error);
+        let text = with_causes(&error);
         assert!(!text.contains("auths") && !format!("{error:?}").contains("auths"), "{name} {link}: {text}");
         let expected = format!("`{}` is a link, and none is followed there", path.display());
         assert!(text.contains(&expected), "{name} {link}: {text}");
@@ -83,6 +72,6 @@ fn nothing_is_left_where_a_link_leads_to() {
     fs::write(dir.path().join("run.toml"), "[[images]]\nimage = \"localhost:1/run\"\n").unwrap();
     symlink(dir.path().join("secret"), dir.path().join("layers/analyzed.toml")).unwrap();
     let error = phase("analyzer", dir.path(), &["localhost:1/app"]).unwrap_err();
-    assert!(shown(&error).contains("analyzed.toml` is a link, and none is followed there"), "{error}");
+    assert!(with_causes(&error).contains("analyzed.toml` is a link, and none is followed there"), "{error}");
     assert_eq!(fs::read_to_string(dir.path().join("secret")).unwrap(), SECRET);
 }
