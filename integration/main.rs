@@ -28,3 +28,4 @@ mod release;
 mod run;
 mod site;
 mod strict;
+mod trust;

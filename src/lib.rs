@@ -10,10 +10,12 @@
 //! | `builder.rs` | another: builder.toml and folders of buildpacks become a builder's image |
 //! | `launcher.rs` | the program that built images start with |
 //! | `program.rs` | this program as a phase of a build |
+//! | `config.rs`, `trust.rs` | what the user has chosen for every command; whether a builder is trusted |
 //! | `event.rs`, `error.rs` | what an operation says on its way, and at its end |
 
 mod build;
 mod builder;
+mod config;
 mod error;
 mod event;
 mod home;
@@ -26,10 +28,12 @@ mod rebase;
 mod run;
 mod sbom;
 mod stage;
+mod trust;
 mod worker;
 
 pub use build::{BuildLayers, BuildRequest, Buildpack, BuildpackError, Built, SharedLayer, build};
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
+pub use config::{Config, ConfigError};
 pub use coracle_images::{AuthFile, Digest, Reference, Store};
 pub use coracle_runtime::{Outcome, Runtime, Terminator};
 pub use error::Error;
@@ -41,6 +45,7 @@ pub use pull::{PullPolicy, PullRequest, Pulled, pull};
 pub use rebase::{RebaseRequest, rebase};
 pub use run::{RunRequest, run};
 pub use stage::sweep;
+pub use trust::{BuilderName, Policy, Suggested, Trust, TrustError, TrustedBuilders, suggested};
 
 /// The first call of `main`: plays a role inside a stage, if this process was started for one, or a phase of a build,
 /// told by the program's name or its first word. `report` shows a phase's failure.

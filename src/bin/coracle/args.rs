@@ -1,6 +1,7 @@
 //! What can be typed. No decision is made here.
 
 pub(crate) mod builder;
+pub(crate) mod config;
 mod import;
 mod rebase;
 
@@ -10,6 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use coracle::Reference;
 
 pub(crate) use builder::Builder;
+pub(crate) use config::Config;
 pub(crate) use import::Import;
 pub(crate) use rebase::Rebase;
 
@@ -39,8 +41,16 @@ pub(crate) enum Command {
     Import(Import),
     /// Put a built image on a newer run image, without building it again
     Rebase(Rebase),
-    /// Make builders
+    /// Make builders, and find some
     Builder(Builder),
+    /// Choose what holds for every command to come
+    Config(Config),
+    /// As `coracle config trusted-builders add`
+    #[command(hide = true)]
+    TrustBuilder(config::Name),
+    /// As `coracle config trusted-builders remove`
+    #[command(hide = true)]
+    UntrustBuilder(config::Name),
     /// List the images of the local store
     Images,
     /// Run one phase of a build on this machine's own folders, as other platforms do

@@ -15,6 +15,21 @@ pub(crate) enum Failure {
     Credentials { path: PathBuf, source: Box<dyn StdError + Send + Sync> },
     Certificates { path: PathBuf, source: Option<std::io::Error> },
     Variable(String),
+    NoConfig,
+    Config(coracle::ConfigError),
+    Trust(coracle::TrustError),
+}
+
+impl From<coracle::ConfigError> for Failure {
+    fn from(error: coracle::ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<coracle::TrustError> for Failure {
+    fn from(error: coracle::TrustError) -> Self {
+        Self::Trust(error)
+    }
 }
 
 impl From<coracle::Error> for Failure {
@@ -44,6 +59,12 @@ impl Failure {
                 ),
                 source.as_ref().map(|error| error as &dyn StdError),
             ),
+            Self::NoConfig => (
+                "there is no file to keep this in: neither CORACLE_CONFIG, XDG_CONFIG_HOME nor HOME is set".to_owned(),
+                None,
+            ),
+            Self::Config(error) => (error.to_string(), error.source()),
+            Self::Trust(error) => (error.to_string(), error.source()),
             Self::Variable(text) => (format!("--env {text:?} names no variable; write NAME=VALUE or NAME"), None),
         };
         with_causes(message, source)

@@ -1,6 +1,7 @@
 //! The terminal: reads the command line, the environment and settings, calls the library, prints.
 
 mod args;
+mod config;
 mod failure;
 mod report;
 mod settings;
@@ -16,6 +17,7 @@ use coracle::{
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::args::config::TrustCommand;
 use crate::args::{Args, Build, Command, builder};
 use crate::failure::Failure;
 use crate::report::{Quiet, Terminal};
@@ -89,7 +91,8 @@ impl Held {
 }
 
 fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
-    let home = home(args)?;
+    // Made where it is missing, for those who keep something in it.
+    let home = || home(args);
     let hold = |terminator| held.hold(terminator);
     let terminal = Terminal::new();
     let quiet = Quiet::default();
@@ -101,7 +104,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
     };
     match &args.command {
         Command::Build(build) => {
-            let built = coracle::build(&home, &build_request(build)?, observer, &hold).inspect_err(why)?;
+            let built = coracle::build(&home()?, &build_request(build)?, observer, &hold).inspect_err(why)?;
             for name in &built.names {
                 report::result(&format!("{}@{}", name, built.digest));
             }
@@ -113,7 +116,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 insecure: pull.insecure_registry.clone(),
                 auth: settings::credentials()?,
             };
-            let pulled = coracle::pull(&home, &request, observer, &hold)?;
+            let pulled = coracle::pull(&home()?, &request, observer, &hold)?;
             report::result(&format!("{}", pulled.digest));
             Ok(0)
         }
@@ -125,7 +128,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 env: settings::variables(&run.env)?,
                 args: run.args.clone(),
             };
-            Ok(coracle::run(&home, &request, &terminal, &hold)?.code())
+            Ok(coracle::run(&home()?, &request, &terminal, &hold)?.code())
         }
         Command::Import(import) => {
             let request = ImportRequest {
@@ -136,7 +139,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 user: import.user.clone(),
                 working_dir: import.workdir.clone(),
             };
-            let digest = coracle::import(&home, &request, observer, &hold)?;
+            let digest = coracle::import(&home()?, &request, observer, &hold)?;
             report::result(digest.as_str());
             Ok(0)
         }
@@ -151,7 +154,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 insecure: rebase.insecure_registry.clone(),
                 auth: settings::credentials()?,
             };
-            let digest = coracle::rebase(&home, &request, observer, &hold).inspect_err(why)?;
+            let digest = coracle::rebase(&home()?, &request, observer, &hold).inspect_err(why)?;
             report::result(digest.as_str());
             Ok(0)
         }
@@ -163,8 +166,24 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 insecure: create.insecure_registry.clone(),
                 auth: settings::credentials()?,
             };
-            let created = coracle::create_builder(&home, &request, observer, &hold)?;
+            let created = coracle::create_builder(&home()?, &request, observer, &hold)?;
             report::result(created.digest.as_str());
+            Ok(0)
+        }
+        Command::Builder(args::Builder { command: builder::Command::Suggest }) => {
+            config::suggest()?;
+            Ok(0)
+        }
+        Command::Config(args::Config { command: args::config::Command::TrustedBuilders(trusted) }) => {
+            config::trusted_builders(trusted.command.as_ref().unwrap_or(&TrustCommand::List))?;
+            Ok(0)
+        }
+        Command::TrustBuilder(name) => {
+            config::trusted_builders(&TrustCommand::Add(name.clone()))?;
+            Ok(0)
+        }
+        Command::UntrustBuilder(name) => {
+            config::trusted_builders(&TrustCommand::Remove(name.clone()))?;
             Ok(0)
         }
         // Only with flags before it: otherwise `take_over` has seen the word.
@@ -173,7 +192,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
             Ok(coracle::play_phase(&words, failure::print_phase).unwrap_or(1))
         }
         Command::Images => {
-            let store = Store::open(home.store()).map_err(coracle::Error::from)?;
+            let store = Store::open(home()?.store()).map_err(coracle::Error::from)?;
             for (reference, descriptor) in store.images().map_err(coracle::Error::from)? {
                 report::result(&format!("{reference} {}", descriptor.digest));
             }

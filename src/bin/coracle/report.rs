@@ -12,6 +12,16 @@ pub(crate) fn result(text: &str) {
     out(text);
 }
 
+/// Rows of results, each column as wide as its longest text.
+pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(text, width)| format!("{text:width$}"));
+        out(cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
 /// What went wrong: on standard error. It quotes strangers: names of their files, what their documents hold.
 pub(crate) fn error(text: &str) {
     let lines: Vec<String> = text.split('\n').map(|line| printable(line, false)).collect();

@@ -2,15 +2,42 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use coracle::AuthFile;
+use coracle::{AuthFile, Config, Policy};
 
 use crate::failure::Failure;
 
+/// An absolute path in a variable; others mean nothing (XDG Base Directory Specification).
+fn absolute(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
+/// Where the user's choices are kept: `CORACLE_CONFIG`, else as the XDG Base Directory Specification says.
+pub(crate) fn config_path() -> Option<PathBuf> {
+    let named = std::env::var_os("CORACLE_CONFIG").filter(|name| !name.is_empty()).map(PathBuf::from);
+    named
+        .or_else(|| Some(absolute("XDG_CONFIG_HOME")?.join("coracle/config.toml")))
+        .or_else(|| Some(absolute("HOME")?.join(".config/coracle/config.toml")))
+}
+
+/// The user's choices. No file is none.
+pub(crate) fn config() -> Result<Config, Failure> {
+    Ok(config_path().map(|path| Config::read(&path)).transpose()?.unwrap_or_default())
+}
+
+/// What whoever runs the machine says of trust.
+const POLICY: &str = "/etc/coracle/policy.toml";
+
+/// The machine's policy, and the one that `CORACLE_POLICY` names: it adds to the machine's, and never replaces it.
+pub(crate) fn policies() -> Result<Vec<Policy>, Failure> {
+    let named = std::env::var_os("CORACLE_POLICY").filter(|name| !name.is_empty());
+    let named = named.map(|path| Policy::named(Path::new(&path))).transpose()?;
+    Ok(Policy::read(Path::new(POLICY))?.into_iter().chain(named).collect())
+}
+
 /// Where images are kept (XDG Base Directory Specification).
 pub(crate) fn home(typed: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     typed
         .or_else(|| Some(absolute("XDG_DATA_HOME")?.join("coracle")))
         .or_else(|| Some(absolute("HOME")?.join(".local/share/coracle")))

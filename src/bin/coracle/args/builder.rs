@@ -15,6 +15,8 @@ pub(crate) struct Builder {
 pub(crate) enum Command {
     /// Make a builder of a build image and folders of buildpacks
     Create(Create),
+    /// List well-known public builders
+    Suggest,
 }
 
 #[derive(Debug, clap::Args)]

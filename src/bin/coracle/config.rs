@@ -1,0 +1,58 @@
+//! `coracle config` and `coracle builder suggest`: no image is touched, and no container is started.
+
+use coracle::{BuilderName, Config, Policy};
+
+use crate::args::config::TrustCommand;
+use crate::failure::Failure;
+use crate::{report, settings};
+
+pub(crate) fn trusted_builders(command: &TrustCommand) -> Result<(), Failure> {
+    match command {
+        TrustCommand::List => list(&settings::config()?, &settings::policies()?),
+        TrustCommand::Add(name) => {
+            let path = settings::config_path().ok_or(Failure::NoConfig)?;
+            Config::change(&path, |config| {
+                config.trusted_builders.add(&name.builder);
+                Ok::<_, Failure>(())
+            })?;
+            report::result(&format!("{} is trusted", name.builder));
+        }
+        TrustCommand::Remove(name) => {
+            let path = settings::config_path().ok_or(Failure::NoConfig)?;
+            Config::change(&path, |config| Ok::<_, Failure>(config.trusted_builders.remove(&name.builder)?))?;
+            report::result(&format!("{} is not trusted", name.builder));
+        }
+    }
+    Ok(())
+}
+
+fn list(config: &Config, policies: &[Policy]) {
+    let lists = &config.trusted_builders;
+    let suggested = lists.suggested().into_iter().map(|name| (name, "suggested"));
+    let added = lists.added().iter().cloned().map(|name| (name, "added"));
+    let rows: Vec<_> = suggested
+        .chain(added)
+        .map(|(name, from)| match policies.iter().find(|policy| !policy.allows(&name)) {
+            Some(policy) => {
+                [name.to_string(), format!("{from}, but not allowed by {}", policy.path().display())]
+            }
+            None => [name.to_string(), from.to_owned()],
+        })
+        .collect();
+    report::table(&rows);
+}
+
+/// Builders for who has none yet; `coracle config trusted-builders list` says which of them are trusted.
+pub(crate) fn suggest() -> Result<(), Failure> {
+    let trusted = settings::config()?.trusted_builders.suggested();
+    let mark = |name: &BuilderName| if trusted.contains(name) { "" } else { " (not trusted)" };
+    let rows: Vec<_> = coracle::suggested()
+        .into_iter()
+        .map(|builder| {
+            let mark = mark(&builder.name);
+            [builder.name.to_string(), builder.vendor.to_owned(), format!("{}{mark}", builder.description)]
+        })
+        .collect();
+    report::table(&rows);
+    Ok(())
+}
