@@ -5,6 +5,7 @@
 //! that what is started there is process 1 and root is root of that namespace, with all capabilities in it.
 
 mod container;
+mod extensions;
 mod given;
 
 use std::fs;
@@ -387,22 +388,4 @@ fn a_creator_that_may_not_go_on_has_started_nothing() {
     refused(Who::Root, &nobody_s, &[variable], 1, "change owner: `/layers`");
     container.as_root("chmod 777 layers cache");
     refused(Who::Root, &nobody_s, &[variable], 1, "become user 70000, group 1002: setresuid");
-}
-
-#[test]
-fn a_creator_says_that_it_cannot_apply_extensions() {
-    let container = Container::new(RegistryAccess::Password, &[buildpack().build("touch /workspace/built")]);
-    let extension = "cnb/extensions/test_extension/1";
-    let text = "api = \"0.10\"\n[extension]\nid = \"test/extension\"\nversion = \"1\"\n";
-    container.write(&format!("{extension}/extension.toml"), text, 0o644);
-    container.write(&format!("{extension}/bin/detect"), "#!/bin/sh", 0o755);
-    let order =
-        "\n[[order-extensions]]\n[[order-extensions.group]]\nid = \"test/extension\"\nversion = \"1\"\n";
-    container.as_root(&format!("printf '%s' '{order}' >>cnb/order.toml"));
-    let ran = create(&container, Who::BuildUser, "extended");
-    assert_eq!(ran.code, Some(22), "{}{}", ran.stdout, ran.stderr);
-    let said = "the group has image extensions, which a creator cannot apply: run the phases one by one";
-    assert!(ran.stderr.contains(said), "{}", ran.stderr);
-    assert!(!container.path("workspace/built").exists());
-    assert!(!ran.stderr.contains("-parallel"), "{}", ran.stderr);
 }

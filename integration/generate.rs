@@ -6,12 +6,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use coracle_fixtures::{Builder, Buildpack, Entry};
 use serde_json::{Value, json};
 
 use crate::golden::data;
 use crate::phases::{Platform, order, ran};
-use crate::site::Site;
 
 /// Everything below some folders, by path: the text of files, nothing for folders.
 fn tree(root: &Path, folder: &str, found: &mut BTreeMap<String, Value>) {
@@ -161,35 +159,4 @@ fn an_image_that_nobody_knows_is_told_of() {
         "{stderr}"
     );
     assert!(stderr.contains("run.Dockerfile: EXPOSE on line 2 is not recommended"), "{stderr}");
-}
-
-/// An extension is no news for a build unless it takes part.
-#[test]
-fn a_build_fails_clearly_only_where_an_extension_takes_part() {
-    let site = Site::new(&[]);
-    let named = site.registry.reference("run:latest");
-    let build = |exit: i32| {
-        let buildpack = Buildpack::passing("fixture/one");
-        let builder = Builder::new(&named).group(std::slice::from_ref(&buildpack));
-        let extensions = order(&["fixture/ext"]).replace("[order", "[order-extensions");
-        let text = format!("{}{extensions}", builder.order_toml());
-        let folder = "/cnb/extensions/fixture_ext/1";
-        let toml = "api = \"0.10\"\n[extension]\nid = \"fixture/ext\"\nversion = \"1\"\n";
-        let builder = builder
-            .file(Entry::file("/cnb/order.toml", text))
-            .file(Entry::file(&format!("{folder}/extension.toml"), toml))
-            .file(Entry::program(&format!("{folder}/bin/detect"), format!("#!/bin/sh\nexit {exit}\n")));
-        site.registry.push(&builder.image(), "builder", "latest");
-    };
-    build(100);
-    let image = site.registry.reference("app:latest");
-    site.built(&image, &["--pull-policy", "always"]);
-    build(0);
-    let args = site.args(&image, &["--pull-policy", "always"]);
-    let ran = site.home.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(ran.code, Some(102), "{}", ran.stderr);
-    let told = "image extensions take part (fixture/ext@1), and images are not extended yet";
-    assert!(ran.stdout.contains(told), "{}", ran.stdout);
-    let why = "the detector failed with exit code 102: image extensions take part";
-    assert!(ran.stderr.contains(why) && ran.stderr.contains("--buildpack"), "{}", ran.stderr);
 }

@@ -8,6 +8,7 @@ mod attack;
 mod build;
 mod builder;
 mod detect;
+mod extensions;
 mod features;
 mod foreign_platform;
 mod generate;

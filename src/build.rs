@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `builder.rs` | what a builder image says of itself |
 //! | `buildpacks.rs` | what `--buildpack` means |
+//! | `extensions.rs` | the run image that image extensions choose |
 //! | `folders.rs` | where everything of a build lies |
 //! | `phase.rs` | the container of each phase: who sees what |
 //! | `steps.rs` | a container for each buildpack |
 
 mod builder;
 mod buildpacks;
+mod extensions;
 pub(crate) mod folders;
 pub(crate) mod phase;
 mod steps;
@@ -157,16 +159,22 @@ impl Build<'_> {
             self.image(&run_image)?;
         }
         let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
-        let plan = self.plan(&image, &builder, run_image, chosen.is_some())?;
+        let mut plan = self.plan(&image, &builder, run_image, chosen.is_some())?;
         self.prepare(&plan, &builder, chosen.as_ref())?;
 
         self.phase(Phase::Describe, &plan)?;
         self.phase(Phase::Analyze, &plan)?;
         self.keep(&plan, Phase::Analyze, "analyzed.toml")?;
         self.phase(Phase::Detect, &plan)?;
-        let count = self.detect(&plan)?;
+        let (count, extended) = self.detect(&plan)?;
+        if extended {
+            self.extensions(&builder, &mut plan)?;
+        }
         self.phase(Phase::Restore, &plan)?;
         self.keep(&plan, Phase::Restore, phase::VERIFIED)?;
+        if plan.switched {
+            self.keep(&plan, Phase::Restore, "analyzed.toml")?;
+        }
         match request.build_layers {
             BuildLayers::Strict => self.steps(count, &plan)?,
             BuildLayers::Snapshot | BuildLayers::Shared => self.phase(Phase::Build, &plan)?,
@@ -204,8 +212,7 @@ impl Build<'_> {
         let user = format!("{}:{}", builder.uid, builder.gid);
         let user = self.stage.work(FindUser { layers: layers.clone(), user })?;
         layers.push(folders.buildpacks());
-        let outputs = std::iter::once(&request.image).chain(&request.tags).chain([&run_image]);
-        let registries: Vec<&str> = outputs.map(|reference| reference.registry.as_str()).collect();
+        let registries = self.registries(Some(&run_image));
         Ok(Plan {
             folders,
             runtime: request.runtime,
@@ -220,13 +227,20 @@ impl Build<'_> {
             publish: request.publish,
             insecure: request.insecure.clone(),
             auth: request.auth.for_registries(&registries).into_bytes(),
-            run_image,
+            run_image: run_image.clone(),
+            switched: false,
             own_order,
             build_layers: request.build_layers,
             shared_layers: request.shared_layers.clone(),
             verbose: request.verbose,
             host_files: host_files(self.home),
         })
+    }
+
+    /// The registries of the images that are read and written.
+    fn registries<'b>(&'b self, run_image: Option<&'b Reference>) -> Vec<&'b str> {
+        let images = std::iter::once(&self.request.image).chain(&self.request.tags).chain(run_image);
+        images.map(|reference| reference.registry.as_str()).collect()
     }
 
     fn prepare(&self, plan: &Plan, builder: &Builder, chosen: Option<&Chosen>) -> Result<(), Error> {
@@ -288,14 +302,14 @@ impl Build<'_> {
         Ok(texts.into_iter().next().unwrap_or_default())
     }
 
-    /// How many buildpacks take part.
-    fn detect(&self, plan: &Plan) -> Result<usize, Error> {
+    /// How many buildpacks take part, and whether image extensions do.
+    fn detect(&self, plan: &Plan) -> Result<(usize, bool), Error> {
         let phase = Phase::Detect.title();
         let line = |text: String| {
             let phase = Some(phase.to_owned());
             self.observer.event(Event::Line { stream: Stream::Out, phase, text });
         };
-        let Detected { group, runs, tried } =
+        let Detected { group, extensions, runs, tried } =
             self.stage.work(worker::Detect { folders: plan.folders.clone() })?;
         if group.is_err() || plan.verbose {
             for run in runs {
@@ -314,7 +328,8 @@ impl Build<'_> {
                 line(format!("{} of the builder's buildpacks take part:", buildpacks.len()));
                 let count = buildpacks.len();
                 buildpacks.into_iter().for_each(line);
-                Ok(count)
+                extensions.iter().for_each(|name| line(format!("{name} (image extension)")));
+                Ok((count, !extensions.is_empty()))
             }
             Err((code, why)) => {
                 line(why);

@@ -77,6 +77,25 @@ pub enum Error {
         /// The cause.
         why: String,
     },
+    /// What an extension wrote into run.Dockerfile is no image's name.
+    #[error("image extensions choose the run image `{name}`")]
+    ChosenRunImage {
+        /// What was written.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        source: coracle_images::ReferenceError,
+    },
+    /// An extension chose an image that could be any of those that the user may read.
+    #[error(
+        "image extensions choose the run image {image}, which the builder does not offer, and images of {registry} are read with credentials in this build; build without --publish, or take a builder that lists it among its run images"
+    )]
+    NotOffered {
+        /// The image.
+        image: String,
+        /// Its registry.
+        registry: String,
+    },
     /// A phase ended with something else than success.
     #[error("the {phase} {}", describe(*outcome))]
     Phase {
@@ -116,7 +135,7 @@ fn describe(outcome: Outcome) -> String {
         }
         Outcome::Exited(21) => ": no group of buildpacks fits, and some failed with an error; see above",
         Outcome::Exited(102) => {
-            ": image extensions take part, and images are not extended yet; see above which, and name the buildpacks with --buildpack"
+            ": extending images is not supported yet; see above which Dockerfiles ask for it, and name the buildpacks with --buildpack, or take a builder without these extensions"
         }
         Outcome::Exited(51) => ": a buildpack failed; what it said is above",
         Outcome::Exited(_) => "; its messages are above",

@@ -8,7 +8,7 @@
 //! | `user.rs` | the numbers of an image's user |
 //! | `prepare.rs`, `source.rs` | the folders that the phases of a build see |
 //! | `step.rs` | what a buildpack sees that has a container of its own |
-//! | `decide.rs` | what is made of what phases with foreign programs left |
+//! | `decide.rs`, `generate.rs` | what is made of what phases with foreign programs left |
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
 //! | `pack.rs` | layers of what lies on the host |
@@ -17,6 +17,7 @@
 
 mod decide;
 mod delete;
+mod generate;
 mod keep;
 mod known;
 mod pack;
@@ -38,6 +39,7 @@ use crate::event::Event;
 
 pub(crate) use decide::{Compose, Detect, Detected, Keep};
 pub(crate) use delete::Delete;
+pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use known::KnownRunImage;
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
@@ -86,6 +88,8 @@ jobs!(
     Keep,
     KnownRunImage,
     Detect,
+    Generate,
+    SwitchRunImage,
     Compose,
     Receive,
     PackLayers,

@@ -117,6 +117,12 @@ impl AuthFile {
         }
     }
 
+    /// Whether there are any credentials for a registry, or for some of its repositories.
+    #[must_use]
+    pub fn has_any_for(&self, registry: &str) -> bool {
+        self.for_registries(&[registry]) != self.for_registries(&[])
+    }
+
     /// A file with the credentials of these registries and no others.
     #[must_use]
     pub fn for_registries(&self, registries: &[&str]) -> String {

@@ -46,6 +46,9 @@ pub struct Generated {
 pub struct Told {
     /// The image that replaces the run image.
     pub new_base: Option<String>,
+    /// The Dockerfiles by which images are to be extended, each with its extension: where there are none, nothing is left to be done
+    /// but to take another run image.
+    pub extending: Vec<String>,
     /// What is better not done.
     pub warnings: Vec<String>,
 }
@@ -122,11 +125,10 @@ pub fn generate(input: GenerateInput<'_>) -> Result<(Generated, Told), GenerateE
     for element in extensions {
         let module = Module::extension(element);
         let toml = read_module(&around.extensions_dir, &module)?;
-        let requires = requires_of(&plan, element);
+        let requires = take_provided(&mut plan, element);
         let output = run(around, &module, &toml, &requires, &place.join(element.id.dir()))?;
         warnings.extend(output.warnings());
         outputs.push(output);
-        plan.entries.retain(|entry| !provided(entry, &requires));
     }
     let (new_base, extend) = run_image_of(&mut outputs);
     let known = analyzed.run_image.as_ref().map(|run_image| run_image.image.as_str()).unwrap_or_default();
@@ -141,7 +143,23 @@ pub fn generate(input: GenerateInput<'_>) -> Result<(Generated, Told), GenerateE
     for output in &outputs {
         if keep { output.set_aside()? } else { output.copy_to(generated_dir)? }
     }
-    Ok((Generated { analyzed, plan }, Told { new_base, warnings }))
+    let extending = outputs.iter().flat_map(Output::extending).collect();
+    Ok((Generated { analyzed, plan }, Told { new_base, extending, warnings }))
+}
+
+/// What extensions leave of a plan to buildpacks.
+pub fn without_provided(mut plan: Plan, extensions: &[GroupElement]) -> Plan {
+    for element in extensions {
+        take_provided(&mut plan, element);
+    }
+    plan
+}
+
+/// Takes out of the plan what an extension is to provide, and says what that is.
+fn take_provided(plan: &mut Plan, element: &GroupElement) -> Vec<Require> {
+    let requires = requires_of(plan, element);
+    plan.entries.retain(|entry| !provided(entry, &requires));
+    requires
 }
 
 /// The entries of the plan that an extension is to provide.

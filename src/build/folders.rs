@@ -67,13 +67,15 @@ impl Folders {
 
     /// Folders that only workers write.
     pub(crate) fn of_ours(&self) -> Vec<PathBuf> {
-        let scratch = ["describe-builder", "detect-programs", "builder"].map(|phase| self.scratch(phase));
+        let phases = ["describe-builder", "detect-programs", "generate-programs", "builder"];
+        let scratch = phases.map(|phase| self.scratch(phase));
         [self.control(), self.buildpacks()].into_iter().chain(scratch).collect()
     }
 
     /// Folders that the phases' user writes.
     pub(crate) fn of_the_guest(&self) -> Vec<PathBuf> {
-        let phases = ["describe-builder", "analyzer", "detect-programs", "restorer", "exporter"];
+        let phases =
+            ["describe-builder", "analyzer", "detect-programs", "generate-programs", "restorer", "exporter"];
         let out = phases.map(|phase| self.out(phase));
         [self.layers(), self.layout(), self.new_layers()].into_iter().chain(out).collect()
     }

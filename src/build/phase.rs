@@ -28,6 +28,8 @@ pub(crate) enum Phase {
     Analyze,
     /// Run the `bin/detect` programs.
     Detect,
+    /// Run the `bin/generate` programs, where extensions take part.
+    Generate,
     Restore,
     /// Run the `bin/build` programs.
     Build,
@@ -41,6 +43,7 @@ impl Phase {
             Self::Describe => "describe-builder",
             Self::Analyze => "analyzer",
             Self::Detect => "detect-programs",
+            Self::Generate => "generate-programs",
             Self::Restore => "restorer",
             Self::Build => "builder",
             Self::Export => "exporter",
@@ -50,22 +53,27 @@ impl Phase {
     /// The name that users know.
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::Detect => "detector",
+            Self::Detect | Self::Generate => "detector",
             other => other.program(),
         }
     }
 
     /// Whether programs of the builder and its buildpacks run in it.
     fn runs_foreign_code(self) -> bool {
-        matches!(self, Self::Detect | Self::Build)
+        matches!(self, Self::Detect | Self::Generate | Self::Build)
     }
 
     fn has_builder_root(self) -> bool {
-        matches!(self, Self::Describe | Self::Detect | Self::Build)
+        matches!(self, Self::Describe) || self.runs_foreign_code()
     }
 
-    fn speaks_to_registries(self) -> bool {
-        matches!(self, Self::Analyze | Self::Export)
+    fn speaks_to_registries(self, plan: &Plan) -> bool {
+        plan.publish
+            && match self {
+                Self::Analyze | Self::Export => true,
+                Self::Restore => plan.switched,
+                Self::Describe | Self::Detect | Self::Generate | Self::Build => false,
+            }
     }
 }
 
@@ -85,6 +93,8 @@ pub(crate) struct Plan {
     pub(crate) image: Reference,
     pub(crate) tags: Vec<Reference>,
     pub(crate) run_image: Reference,
+    /// Whether extensions have chosen it, after the analyzer looked at another.
+    pub(crate) switched: bool,
     pub(crate) process_type: Option<String>,
     /// Whether the image goes to its registry.
     pub(crate) publish: bool,
@@ -110,7 +120,7 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
     let program = format!("/cnb/lifecycle/{}", phase.program());
     let mut mounts = vec![mount(Path::new(PROGRAM), &program, Access::ReadOnly)];
     mounts.extend(mounts_of(phase, plan));
-    let online = phase.runs_foreign_code() || (plan.publish && phase.speaks_to_registries());
+    let online = phase.runs_foreign_code() || phase.speaks_to_registries(plan);
     if online {
         let files =
             plan.host_files.iter().filter(|file| !phase.has_builder_root() || *file != Path::new(CA_BUNDLE));
@@ -149,8 +159,11 @@ fn mounts_of(phase: Phase, plan: &Plan) -> Vec<Mount> {
         Phase::Describe => vec![control(), out()],
         Phase::Analyze => [control(), out(), layers(ReadWrite)].into_iter().chain(layout(ReadOnly)).collect(),
         // What the restorer finds in the layers' folder is the analyzer's and nobody else's.
-        Phase::Detect => vec![control(), out(), workspace(ReadWrite)],
-        Phase::Restore => vec![control(), out(), layers(ReadWrite), cache(ReadOnly)],
+        Phase::Detect | Phase::Generate => vec![control(), out(), workspace(ReadWrite)],
+        Phase::Restore => [control(), out(), layers(ReadWrite), cache(ReadOnly)]
+            .into_iter()
+            .chain(layout(ReadOnly).filter(|_| plan.switched))
+            .collect(),
         Phase::Build => vec![control(), layers(ReadWrite), workspace(ReadWrite)],
         Phase::Export => [control(), out(), layers(ReadOnly), workspace(ReadOnly), cache(ReadWrite)]
             .into_iter()
@@ -176,7 +189,7 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
         let bills = sbom::launchers();
         files.extend(bills.iter().map(|(name, text)| file(format!("/cnb/lifecycle/{name}"), text)));
     }
-    if plan.publish && phase.speaks_to_registries() {
+    if phase.speaks_to_registries(plan) {
         files.push(credentials(&plan.auth));
     }
     files
@@ -205,7 +218,7 @@ fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)>
     if online {
         env.extend(plan.proxies.iter().cloned());
     }
-    if plan.publish && phase.speaks_to_registries() {
+    if phase.speaks_to_registries(plan) {
         env.push(where_credentials_are());
     }
     env
@@ -215,8 +228,8 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     let mut flag = |name: &str, value: &str| words.extend([format!("-{name}"), value.to_owned()]);
     flag("log-level", if plan.verbose { "debug" } else { "info" });
-    let control = |name: &str| format!("{}/{name}", guest::CONTROL);
-    let out = |name: &str| format!("{}/{name}", guest::OUT);
+    let control: fn(&str) -> String = |name| format!("{}/{name}", guest::CONTROL);
+    let out: fn(&str) -> String = |name| format!("{}/{name}", guest::OUT);
     let order = |flag: &mut dyn FnMut(&str, &str)| {
         if plan.own_order {
             flag("order", &control("order.toml"));
@@ -243,11 +256,25 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("scratch", guest::PLANS);
             return words;
         }
+        Phase::Generate => {
+            for name in ["analyzed", "group", "plan"] {
+                flag(name, &control(&format!("{name}.toml")));
+            }
+            flag("generated", &out("generated"));
+            flag("chosen", &out("chosen.toml"));
+            flag("scratch", guest::PLANS);
+            return words;
+        }
         Phase::Restore => {
-            flag("analyzed", &control("analyzed.toml"));
+            // What the restorer finds of another run image it writes where it has read of it.
+            let analyzed = if plan.switched { out } else { control };
+            flag("analyzed", &analyzed("analyzed.toml"));
             flag("group", &control("group.toml"));
             flag("cache-dir", guest::CACHE);
             flag("verified", &out(VERIFIED));
+            if plan.switched {
+                words.extend(where_images_are(plan));
+            }
             return words;
         }
         Phase::Build => {
@@ -275,17 +302,21 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             plan.process_type.iter().for_each(|kind| flag("process-type", kind));
         }
     }
-    if plan.publish {
-        plan.insecure.iter().for_each(|registry| flag("insecure-registry", registry));
-    } else {
-        flag("layout-dir", guest::LAYOUT);
-        words.push("-layout".to_owned());
-    }
+    words.extend(where_images_are(plan));
     words.push(plan.image.to_string());
     if phase == Phase::Export {
         words.extend(plan.tags.iter().map(ToString::to_string));
     }
     words
+}
+
+/// In registries, or in folders.
+fn where_images_are(plan: &Plan) -> Vec<String> {
+    if !plan.publish {
+        return ["-layout-dir", guest::LAYOUT, "-layout"].map(str::to_owned).to_vec();
+    }
+    let insecure = plan.insecure.iter();
+    insecure.flat_map(|registry| ["-insecure-registry".to_owned(), registry.clone()]).collect()
 }
 
 #[cfg(test)]
@@ -307,6 +338,7 @@ mod tests {
             image: "r.example/app:1".parse().unwrap(),
             tags: vec!["r.example/app:2".parse().unwrap()],
             run_image: "r.example/run:1".parse().unwrap(),
+            switched: false,
             process_type: None,
             publish,
             insecure: vec!["plain.example".to_owned()],
@@ -319,8 +351,15 @@ mod tests {
         }
     }
 
-    const PHASES: [Phase; 6] =
-        [Phase::Describe, Phase::Analyze, Phase::Detect, Phase::Restore, Phase::Build, Phase::Export];
+    const PHASES: [Phase; 7] = [
+        Phase::Describe,
+        Phase::Analyze,
+        Phase::Detect,
+        Phase::Generate,
+        Phase::Restore,
+        Phase::Build,
+        Phase::Export,
+    ];
 
     /// Mounts, files, variables and arguments, a line each.
     fn shown(specs: impl IntoIterator<Item = SandboxSpec>) -> String {
@@ -374,13 +413,21 @@ mod tests {
         insta::assert_snapshot!(shown([first, step(2, &places, &plan)]));
     }
 
+    /// The restorer looks the image up that extensions have chosen.
+    #[test]
+    fn what_the_restorer_gets_where_extensions_have_chosen_the_run_image() {
+        let restorer = |publish| sandbox(Phase::Restore, &Plan { switched: true, ..plan(publish) });
+        insta::assert_snapshot!(shown([true, false].map(restorer)));
+    }
+
     #[test]
     fn credentials_and_foreign_code_never_meet() {
-        for publish in [true, false] {
+        for (publish, switched) in [(true, false), (true, true), (false, false), (false, true)] {
             for phase in PHASES {
-                let spec = sandbox(phase, &plan(publish));
+                let plan = Plan { switched, ..plan(publish) };
+                let spec = sandbox(phase, &plan);
                 let has_secret = spec.files.iter().any(|file| file.content == b"SECRET");
-                assert_eq!(has_secret, publish && phase.speaks_to_registries(), "{phase:?}");
+                assert_eq!(has_secret, phase.speaks_to_registries(&plan), "{phase:?}");
                 assert!(!(has_secret && phase.has_builder_root()), "{phase:?}");
                 let shown = format!("{:?} {:?}", spec.argv, spec.env);
                 assert!(!shown.contains("SECRET"), "{phase:?}");

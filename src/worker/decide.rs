@@ -51,19 +51,11 @@ pub(crate) struct Detect {
 pub(crate) struct Detected {
     /// The buildpacks that take part, by id and version; or the phase's exit code, and why none do.
     pub(crate) group: Result<Vec<String>, (u8, String)>,
+    /// The extensions that take part, too.
+    pub(crate) extensions: Vec<String>,
     pub(crate) runs: Vec<DetectLine>,
     /// What became of each group that was tried, for people.
     pub(crate) tried: Vec<String>,
-}
-
-/// The exit code for an image that could not be extended (Platform API, "Exit Codes").
-const EXTEND: u8 = 102;
-
-fn not_extended(extensions: &[String]) -> String {
-    format!(
-        "image extensions take part ({}), and images are not extended yet: name the buildpacks with --buildpack, or take a builder without extensions",
-        extensions.join(", ")
-    )
 }
 
 /// One program's result, for people.
@@ -86,16 +78,14 @@ impl Job for Detect {
         let catalog = Catalog::of(description.buildpacks, description.extensions, description.unusable);
         let given = Given { target: Some(&target), exec_env: None };
         let (detected, tried) = resolve(&description.order, &catalog, given, &mut runs.runs.as_slice());
+        let mut extensions = Vec::new();
         let group = match detected {
-            Ok(detected) if !detected.group.group_extensions.is_empty() => {
-                let extensions = detected.group.group_extensions.iter().map(GroupElement::name);
-                Err((EXTEND, not_extended(&extensions.collect::<Vec<_>>())))
-            }
             Ok(detected) => {
                 let control = self.folders.control();
                 fs::write(control.join("group.toml"), coracle_cnb::write_toml(&detected.group)?)?;
                 fs::write(control.join("plan.toml"), coracle_cnb::write_toml(&detected.plan)?)?;
-                Ok(detected.group.group.iter().map(coracle_cnb::GroupElement::name).collect())
+                extensions.extend(detected.group.group_extensions.iter().map(GroupElement::name));
+                Ok(detected.group.group.iter().map(GroupElement::name).collect())
             }
             Err(error) => Err((error.exit_code(), error.to_string())),
         };
@@ -105,7 +95,7 @@ impl Job for Detect {
             output: run.output,
         };
         let tried = tried.iter().map(ToString::to_string).collect();
-        Ok(Detected { group, runs: runs.runs.into_iter().map(line).collect(), tried })
+        Ok(Detected { group, extensions, runs: runs.runs.into_iter().map(line).collect(), tried })
     }
 }
 

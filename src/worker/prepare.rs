@@ -58,14 +58,7 @@ impl Job for Prepare {
         }
         let store = Store::open(STORE)?;
         for reference in &self.images {
-            if let Some(image) = store.image(reference)? {
-                let folder = layout_path(&folders.layout(), reference);
-                write_sparse_layout(&image, Some(reference.identifier()), &folder)?;
-                if let Some(bills) = bills(&image).filter(|digest| store.has(digest)) {
-                    fs::copy(store.blob_path(&bills), folder.join("blobs/sha256").join(bills.hex()))?;
-                }
-                give_all(&folders.layout(), user)?;
-            }
+            lay_out(&store, reference, &folders.layout(), user)?;
         }
         for (source, place) in &self.buildpacks {
             let target = folders.buildpacks().join(place.strip_prefix("/").unwrap_or(place));
@@ -105,6 +98,22 @@ impl Job for MakeFolders {
         make(&self.folders.control(), None)?;
         Ok(make(&self.folders.out(&self.phase), Some(user))?)
     }
+}
+
+/// Make an image of the store, if it has it, one that phases find in folders: what it is, and none of its layers but one.
+pub(super) fn lay_out(
+    store: &Store,
+    reference: &Reference,
+    layout: &Path,
+    user: (u32, u32),
+) -> Result<(), AnyError> {
+    let Some(image) = store.image(reference)? else { return Ok(()) };
+    let folder = layout_path(layout, reference);
+    write_sparse_layout(&image, Some(reference.identifier()), &folder)?;
+    if let Some(bills) = bills(&image).filter(|digest| store.has(digest)) {
+        fs::copy(store.blob_path(&bills), folder.join("blobs/sha256").join(bills.hex()))?;
+    }
+    Ok(give_all(layout, user)?)
 }
 
 /// The one layer of an image that the next build needs whole: the bills of materials of layers that it will reuse.

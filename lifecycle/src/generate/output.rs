@@ -152,6 +152,15 @@ impl Output {
         self.files.iter().flat_map(of).collect()
     }
 
+    /// The Dockerfiles that ask for more than another run image.
+    pub(super) fn extending(&self) -> impl Iterator<Item = String> {
+        let extends = |(kind, found): &(&Kind, &Found)| match kind {
+            Kind::Run => found.extends && !found.ignored,
+            Kind::Build => true,
+        };
+        self.files.iter().filter(extends).map(|(kind, _)| format!("{} of {}", kind.document(), self.name))
+    }
+
     /// Since Platform API 0.13: what it left stays where it is, but for what is ignored.
     pub(super) fn set_aside(&self) -> Result<(), GenerateError> {
         for (kind, _) in self.files.iter().filter(|(_, found)| found.ignored && self.written) {

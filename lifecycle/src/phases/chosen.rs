@@ -74,7 +74,8 @@ pub(super) fn look_up(call: &Call<'_>, group: &Group, analyzed: &mut Analyzed) -
     Ok(*analyzed != before)
 }
 
-pub(super) fn offers(run: &RunToml, wanted: &str) -> bool {
+/// Whether run.toml lists an image, or has it as a mirror; by which tag counts, by which digest does not.
+pub fn offers(run: &RunToml, wanted: &str) -> bool {
     let wanted = without_digest(wanted);
     let mut names = run.images.iter().flat_map(|entry| std::iter::once(&entry.image).chain(&entry.mirrors));
     names.any(|name| without_digest(name) == wanted)

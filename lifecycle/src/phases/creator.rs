@@ -6,16 +6,20 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use coracle_cnb::{Analyzed, Group, RunToml};
+
 use super::analyzer::analyze_images;
 use super::builder::build_group;
-use super::detector::detect_group;
+use super::chosen::{look_up, offers};
+use super::detector::{detect_group, generate_with};
 use super::exporter::{Documents, PlatformDocuments, export_image};
 use super::images::{Images, credentials_file};
-use super::outputs::Outputs;
+use super::outputs::{Outputs, reference};
 use super::restorer::restore_layers;
 use super::{Call, PhaseError, exposed, run_toml};
 use crate::detect::Detected;
 use crate::file;
+use crate::generate::{Generated, Told};
 use crate::processes::Processes;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
@@ -37,9 +41,16 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let Detected { group, plan } = detected?;
     file::write_document(&arguments.path("group"), &group)?;
     file::write_document(&arguments.path("plan"), &plan)?;
-    if !group.group_extensions.is_empty() {
-        return Err(PhaseError::CreateExtensions);
-    }
+    let (analyzed, plan) = if group.group_extensions.is_empty() {
+        (analyzed, plan)
+    } else {
+        let generated = generate_with(call, &group, plan, analyzed);
+        end(call, &processes)?;
+        let (Generated { mut analyzed, plan }, told) = generated?;
+        file::write_document(&arguments.path("plan"), &plan)?;
+        switch_run_image(call, &platform.run, &group, &told, &mut analyzed)?;
+        (analyzed, plan)
+    };
 
     let mut verified = Vec::new();
     if !call.skips_layers() || call.api >= STORE_COMES_BACK {
@@ -58,6 +69,31 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         verified.clear();
     }
     export_image(call, &images, &outputs, Documents { group, metadata, analyzed, platform }, &verified)
+}
+
+/// Goes on with the run image that extensions ask for, if that is all they ask for. An image that the platform does not offer is not read
+/// with its credentials (docs/decisions/0015-extensions-that-choose-and-those-that-extend.md).
+fn switch_run_image(
+    call: &Call<'_>,
+    run: &RunToml,
+    group: &Group,
+    told: &Told,
+    analyzed: &mut Analyzed,
+) -> Result<(), PhaseError> {
+    if !told.extending.is_empty() {
+        return Err(PhaseError::CreateExtensions(told.extending.join(", ")));
+    }
+    let Some(base) = &told.new_base else { return Ok(()) };
+    if !offers(run, base) {
+        let registry = reference(base)?.registry;
+        if call.auth.has_any_for(&registry) {
+            return Err(PhaseError::NotOffered { image: base.clone(), registry });
+        }
+        call.warn(&format!("the run image `{base}`, which an extension asks for, is not in run.toml"));
+    }
+    call.say(&format!("Extensions choose the run image {base}"));
+    look_up(call, group, analyzed)?;
+    Ok(file::write_document(&call.arguments.path("analyzed"), analyzed)?)
 }
 
 /// Nothing that a buildpack started goes on beside the phases after it.

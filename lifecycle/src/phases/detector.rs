@@ -13,7 +13,7 @@ use super::{Call, PhaseError, analyzed, needed};
 use crate::api::EXTENSIONS_KEEP_FOLDERS;
 use crate::detect::{self, Catalog, DetectRun, Detected, Programs};
 use crate::file;
-use crate::generate::{self, GenerateInput, Generated};
+use crate::generate::{self, GenerateInput, Generated, Told};
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
@@ -24,13 +24,34 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     if group.group_extensions.is_empty() {
         return Ok(());
     }
-    let Generated { analyzed, plan } = generate(call, &group, plan, analyzed)?;
+    let (Generated { analyzed, plan }, _) = generate(call, &group, plan, analyzed)?;
     file::write_document(&arguments.path("analyzed"), &analyzed)?;
     Ok(file::write_document(&arguments.path("plan"), &plan)?)
 }
 
-/// Has the group's extensions say what they want images to be extended with.
-fn generate(call: &Call<'_>, group: &Group, plan: Plan, analyzed: Analyzed) -> Result<Generated, PhaseError> {
+/// Has the group's extensions say what they want images to be extended with, and tells of what is unusual in that.
+pub(super) fn generate(
+    call: &Call<'_>,
+    group: &Group,
+    plan: Plan,
+    analyzed: Analyzed,
+) -> Result<(Generated, Told), PhaseError> {
+    let (generated, told) = generate_with(call, group, plan, analyzed)?;
+    if let Some(base) = &told.new_base
+        && !offers(&super::run_toml(call)?, base)
+    {
+        call.warn(&format!("the run image `{base}`, which an extension asks for, is not in run.toml"));
+    }
+    Ok((generated, told))
+}
+
+/// As [`generate`], whatever run.toml says.
+pub(super) fn generate_with(
+    call: &Call<'_>,
+    group: &Group,
+    plan: Plan,
+    analyzed: Analyzed,
+) -> Result<(Generated, Told), PhaseError> {
     let scratch = Scratch::of(call)?;
     let target = super::target(&analyzed)?;
     let generated_dir = call.arguments.path("generated");
@@ -45,12 +66,7 @@ fn generate(call: &Call<'_>, group: &Group, plan: Plan, analyzed: Analyzed) -> R
     };
     let (generated, told) = generate::generate(input)?;
     told.warnings.iter().for_each(|text| call.warn(text));
-    if let Some(base) = &told.new_base
-        && !offers(&super::run_toml(call)?, base)
-    {
-        call.warn(&format!("the run image `{base}`, which an extension asks for, is not in run.toml"));
-    }
-    Ok(generated)
+    Ok((generated, told))
 }
 
 /// Before Platform API 0.13 extensions are an experiment that platforms have to ask for.

@@ -111,11 +111,16 @@ pub enum PhaseError {
     /// The phase would run as whom it should not, or where it can be looked into.
     #[error(transparent)]
     Privileges(#[from] PrivilegesError),
-    /// The group of a creator has image extensions.
+    /// Extensions of a creator's group ask for more than another run image.
     #[error(
-        "detect: the group has image extensions, which a creator cannot apply: run the phases one by one"
+        "detect: images are to be extended ({0}), which a creator cannot do: run the phases one by one with an extender, or take a builder without these extensions"
     )]
-    CreateExtensions,
+    CreateExtensions(String),
+    /// An extension of a creator's group names an image of its own, which could be any that the platform may read.
+    #[error(
+        "detect: an extension asks for the run image `{image}`, which run.toml does not list, and images of {registry} are read with credentials: list it in run.toml (-run), or run the phases one by one"
+    )]
+    NotOffered { image: String, registry: String },
     /// What buildpacks started goes on.
     #[error("end the processes that buildpacks left running")]
     LeftRunning(#[source] std::io::Error),
@@ -161,7 +166,7 @@ impl PhaseError {
             Self::Describe(DescribeError::Catalog(error)) if error.is_of_api() => 12,
             Self::Detect(error) => error.exit_code(),
             Self::Privileges(error) => error.exit_code(),
-            Self::CreateExtensions | Self::Describe(_) => 22,
+            Self::CreateExtensions(_) | Self::NotOffered { .. } | Self::Describe(_) => 22,
             Self::NotDetected(error) => error.exit_code(),
             Self::Generate(error) => error.exit_code(),
             Self::Build(error) => error.exit_code(),

@@ -172,7 +172,7 @@ pub(super) struct Documents {
 
 /// What the platform says of the image.
 pub(super) struct PlatformDocuments {
-    run: RunToml,
+    pub(super) run: RunToml,
     project: ProjectMetadata,
 }
 

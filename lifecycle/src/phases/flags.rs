@@ -37,6 +37,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("buildpacks", "CNB_BUILDPACKS_DIR", P("/cnb/buildpacks")),
     ("cache-dir", "CNB_CACHE_DIR", P("")),
     ("cache-image", "CNB_CACHE_IMAGE", Text),
+    ("chosen", "", P("<layers>/chosen.toml")),
     ("daemon", "CNB_USE_DAEMON", Switch),
     ("description", "", P("<layers>/builder.json")),
     ("extended", "CNB_EXTENDED_DIR", P("<layers>/extended")),

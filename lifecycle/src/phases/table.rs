@@ -4,8 +4,8 @@ use coracle_cnb::ApiVersion;
 
 use super::{Call, PhaseError};
 use super::{
-    analyzer, builder, creator, demands, describe_builder, detect_programs, detector, exporter, rebaser,
-    restorer,
+    analyzer, builder, creator, demands, describe_builder, detect_programs, detector, exporter,
+    generate_programs, rebaser, restorer,
 };
 
 /// One phase: what it is called by, which flags and how many image names it understands, and what it does.
@@ -149,6 +149,26 @@ pub(super) const PHASES: &[Phase] = &[
         run: detector::run,
     },
     Phase {
+        name: "generate-programs",
+        flags: &[
+            always("analyzed"),
+            always("app"),
+            always("build-config"),
+            always("buildpacks"),
+            always("chosen"),
+            always("extensions"),
+            always("generated"),
+            always("group"),
+            always("layers"),
+            always("plan"),
+            always("platform"),
+            always("scratch"),
+        ],
+        images: Names::None,
+        holds: Holds::Neither,
+        run: generate_programs::run,
+    },
+    Phase {
         name: "restorer",
         flags: &[
             always("analyzed"),
@@ -233,6 +253,8 @@ pub(super) const PHASES: &[Phase] = &[
             always("buildpacks"),
             always("cache-dir"),
             always("cache-image"),
+            since(10, "extensions"),
+            since(10, "generated"),
             always("gid"),
             since(13, "insecure-registry"),
             always("launch-cache"),
@@ -304,4 +326,4 @@ pub(super) const PHASES: &[Phase] = &[
 ];
 
 /// Phases that only `coracle build` knows.
-pub(super) const OF_OURS: &[&str] = &["describe-builder", "detect-programs"];
+pub(super) const OF_OURS: &[&str] = &["describe-builder", "detect-programs", "generate-programs"];
