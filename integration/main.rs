@@ -7,6 +7,7 @@ mod architecture;
 mod attack;
 mod build;
 mod builder;
+mod cache_image;
 mod detect;
 mod extensions;
 mod features;

@@ -61,7 +61,9 @@ pub struct BuildRequest {
     pub publish: bool,
     /// Instead of a folder of the home.
     pub cache_dir: Option<PathBuf>,
-    /// Whether what earlier builds left in the cache is deleted first.
+    /// Instead of a folder: an image in a registry, for builds that publish.
+    pub cache_image: Option<Reference>,
+    /// Whether what earlier builds left in the cache is deleted first; of a cache image nothing is read then.
     pub clear_cache: bool,
     /// When images are fetched.
     pub pull_policy: PullPolicy,
@@ -114,6 +116,12 @@ pub fn build(
     let source = request.path.canonicalize().map_err(Error::folder("use the source", &request.path))?;
     if !source.is_dir() {
         return Err(Error::NotAFolder(request.path.clone()));
+    }
+    if let Some(cache_image) = &request.cache_image {
+        let is_output = std::iter::once(&request.image).chain(&request.tags).any(|name| name == cache_image);
+        if is_output || !request.publish {
+            return Err(Error::CacheImage { image: cache_image.to_string(), is_output });
+        }
     }
     let makers = makers_of_cache(request)?;
     let cache = home.cache(&request.image, &makers, request.cache_dir.as_deref(), observer)?;
@@ -226,7 +234,9 @@ impl Build<'_> {
             process_type: request.process_type.clone(),
             publish: request.publish,
             insecure: request.insecure.clone(),
-            auth: request.auth.for_registries(&registries).into_bytes(),
+            cache_image: request.cache_image.clone(),
+            clear_cache: request.clear_cache,
+            auth: request.auth.only(&registries),
             run_image: run_image.clone(),
             switched: false,
             own_order,
@@ -239,7 +249,8 @@ impl Build<'_> {
 
     /// The registries of the images that are read and written.
     fn registries<'b>(&'b self, run_image: Option<&'b Reference>) -> Vec<&'b str> {
-        let images = std::iter::once(&self.request.image).chain(&self.request.tags).chain(run_image);
+        let BuildRequest { image, tags, cache_image, .. } = self.request;
+        let images = std::iter::once(image).chain(tags).chain(cache_image).chain(run_image);
         images.map(|reference| reference.registry.as_str()).collect()
     }
 

@@ -77,6 +77,14 @@ pub enum Error {
         /// The cause.
         why: String,
     },
+    /// A cache image that nobody can write, or that would replace what is built.
+    #[error("the cache cannot be kept in the image {image}: {}", if *is_output { "this is a name of the image to build; name another with --cache-image" } else { "it is in a registry, and so must be what is built: add --publish, or keep the cache in a folder (--cache-dir)" })]
+    CacheImage {
+        /// The image.
+        image: String,
+        /// Whether it is what is built.
+        is_output: bool,
+    },
     /// What an extension wrote into run.Dockerfile is no image's name.
     #[error("image extensions choose the run image `{name}`")]
     ChosenRunImage {

@@ -120,19 +120,26 @@ impl AuthFile {
     /// Whether there are any credentials for a registry, or for some of its repositories.
     #[must_use]
     pub fn has_any_for(&self, registry: &str) -> bool {
-        self.for_registries(&[registry]) != self.for_registries(&[])
+        !self.only(&[registry]).entries.is_empty()
+    }
+
+    /// The credentials of these registries and no others.
+    #[must_use]
+    pub fn only(&self, registries: &[&str]) -> Self {
+        let wanted: Vec<String> = registries.iter().map(|name| registry_of(name)).collect();
+        let is_wanted = |name: &str| {
+            let host = name.split('/').next();
+            wanted.iter().any(|w| w == name || w.split('/').next() == host)
+        };
+        let entries = self.entries.iter().filter(|(name, _)| is_wanted(name));
+        Self { entries: entries.map(|(name, credentials)| (name.clone(), credentials.clone())).collect() }
     }
 
     /// A file with the credentials of these registries and no others.
     #[must_use]
     pub fn for_registries(&self, registries: &[&str]) -> String {
-        let wanted: Vec<String> = registries.iter().map(|name| registry_of(name)).collect();
         let mut auths = Map::new();
-        for (name, credentials) in &self.entries {
-            let host = name.split('/').next().unwrap_or_default();
-            if !wanted.iter().any(|w| w == name || w.split('/').next() == Some(host)) {
-                continue;
-            }
+        for (name, credentials) in &self.only(registries).entries {
             // Docker knows its own registry by this name only.
             let key = if name == DOCKER_HUB { "https://index.docker.io/v1/" } else { name };
             let entry = match credentials {

@@ -66,7 +66,7 @@ impl Build<'_> {
             layout: !plan.publish,
         })?;
         let registries = self.registries(offered.then_some(&run_image));
-        plan.auth = request.auth.for_registries(&registries).into_bytes();
+        plan.auth = request.auth.only(&registries);
         (plan.run_image, plan.switched) = (run_image, true);
         Ok(())
     }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::ApiVersion;
-use coracle_images::Reference;
+use coracle_images::{AuthFile, Reference};
 use coracle_lifecycle::build::SharedLayer;
 use coracle_runtime::{Access, EphemeralFile, Mount, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
@@ -68,12 +68,7 @@ impl Phase {
     }
 
     fn speaks_to_registries(self, plan: &Plan) -> bool {
-        plan.publish
-            && match self {
-                Self::Analyze | Self::Export => true,
-                Self::Restore => plan.switched,
-                Self::Describe | Self::Detect | Self::Generate | Self::Build => false,
-            }
+        plan.publish && !reached(self, plan).is_empty()
     }
 }
 
@@ -98,9 +93,13 @@ pub(crate) struct Plan {
     pub(crate) process_type: Option<String>,
     /// Whether the image goes to its registry.
     pub(crate) publish: bool,
+    /// Instead of a folder.
+    pub(crate) cache_image: Option<Reference>,
+    /// Whether what earlier builds left there counts for nothing.
+    pub(crate) clear_cache: bool,
     pub(crate) insecure: Vec<String>,
-    /// A `config.json` with what the registries of this build need, and nothing else.
-    pub(crate) auth: Vec<u8>,
+    /// What the registries of this build need, and nothing else.
+    pub(crate) auth: AuthFile,
     /// Whether the order is the user's, not the builder's.
     pub(crate) own_order: bool,
     pub(crate) build_layers: BuildLayers,
@@ -153,20 +152,25 @@ fn mounts_of(phase: Phase, plan: &Plan) -> Vec<Mount> {
     let out = || mount(folders.out(phase.program()), guest::OUT, ReadWrite);
     let layers = |access| mount(folders.layers(), guest::LAYERS, access);
     let workspace = |access| mount(folders.workspace(), guest::WORKSPACE, access);
-    let cache = |access| mount(Path::new(folders::CACHE).join(folders::CACHE_DATA), guest::CACHE, access);
+    let cache = |access| {
+        let folder = Path::new(folders::CACHE).join(folders::CACHE_DATA);
+        plan.cache_image.is_none().then(|| mount(folder, guest::CACHE, access))
+    };
     let layout = |access| (!plan.publish).then(|| mount(folders.layout(), guest::LAYOUT, access));
     match phase {
         Phase::Describe => vec![control(), out()],
         Phase::Analyze => [control(), out(), layers(ReadWrite)].into_iter().chain(layout(ReadOnly)).collect(),
         // What the restorer finds in the layers' folder is the analyzer's and nobody else's.
         Phase::Detect | Phase::Generate => vec![control(), out(), workspace(ReadWrite)],
-        Phase::Restore => [control(), out(), layers(ReadWrite), cache(ReadOnly)]
+        Phase::Restore => [control(), out(), layers(ReadWrite)]
             .into_iter()
+            .chain(cache(ReadOnly))
             .chain(layout(ReadOnly).filter(|_| plan.switched))
             .collect(),
         Phase::Build => vec![control(), layers(ReadWrite), workspace(ReadWrite)],
-        Phase::Export => [control(), out(), layers(ReadOnly), workspace(ReadOnly), cache(ReadWrite)]
+        Phase::Export => [control(), out(), layers(ReadOnly), workspace(ReadOnly)]
             .into_iter()
+            .chain(cache(ReadWrite))
             .chain([mount(folders.new_layers(), guest::SCRATCH, ReadWrite)])
             .chain(layout(ReadWrite))
             .collect(),
@@ -190,9 +194,26 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
         files.extend(bills.iter().map(|(name, text)| file(format!("/cnb/lifecycle/{name}"), text)));
     }
     if phase.speaks_to_registries(plan) {
-        files.push(credentials(&plan.auth));
+        let registries: Vec<&str> =
+            reached(phase, plan).into_iter().map(|image| image.registry.as_str()).collect();
+        files.push(credentials(plan.auth.for_registries(&registries).as_bytes()));
     }
     files
+}
+
+/// The images that a phase asks registries for, or sends there, in a build that publishes.
+fn reached(phase: Phase, plan: &Plan) -> Vec<&Reference> {
+    let cache_image = plan.cache_image.iter();
+    match phase {
+        Phase::Analyze | Phase::Export => {
+            [&plan.image, &plan.run_image].into_iter().chain(&plan.tags).chain(cache_image).collect()
+        }
+        Phase::Restore => {
+            let cache_image = cache_image.filter(|_| !plan.clear_cache);
+            cache_image.chain(plan.switched.then_some(&plan.run_image)).collect()
+        }
+        Phase::Describe | Phase::Detect | Phase::Generate | Phase::Build => Vec::new(),
+    }
 }
 
 /// Credentials as a phase that speaks to registries gets them, a `config.json`: a file of its own.
@@ -248,6 +269,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("run", &control("run.toml"));
             flag("run-image", &plan.run_image.to_string());
             plan.tags.iter().for_each(|tag| flag("tag", &tag.to_string()));
+            plan.cache_image.iter().for_each(|image| flag("cache-image", &image.to_string()));
         }
         Phase::Detect => {
             order(&mut flag);
@@ -270,9 +292,13 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             let analyzed = if plan.switched { out } else { control };
             flag("analyzed", &analyzed("analyzed.toml"));
             flag("group", &control("group.toml"));
-            flag("cache-dir", guest::CACHE);
+            match &plan.cache_image {
+                None => flag("cache-dir", guest::CACHE),
+                Some(_) if plan.clear_cache => {}
+                Some(image) => flag("cache-image", &image.to_string()),
+            }
             flag("verified", &out(VERIFIED));
-            if plan.switched {
+            if plan.switched || plan.cache_image.is_some() {
                 words.extend(where_images_are(plan));
             }
             return words;
@@ -294,7 +320,10 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             }
             flag("project-metadata", &control("project-metadata.toml"));
             flag("report", &out("report.toml"));
-            flag("cache-dir", guest::CACHE);
+            match &plan.cache_image {
+                None => flag("cache-dir", guest::CACHE),
+                Some(image) => flag("cache-image", &image.to_string()),
+            }
             flag("verified", &control(VERIFIED));
             flag("scratch", guest::SCRATCH);
             flag("uid", &plan.user.uid.to_string());
@@ -341,14 +370,24 @@ mod tests {
             switched: false,
             process_type: None,
             publish,
+            cache_image: None,
+            clear_cache: false,
             insecure: vec!["plain.example".to_owned()],
-            auth: b"SECRET".to_vec(),
+            auth: AuthFile::parse(AUTHS).unwrap(),
             own_order: false,
             build_layers: BuildLayers::Snapshot,
             shared_layers: vec!["team/ws:all".parse().unwrap()],
             verbose: false,
             host_files: vec!["/etc/resolv.conf".into(), CA_BUNDLE.into()],
         }
+    }
+
+    /// Of the image's registry, and of the cache image's.
+    const AUTHS: &[u8] =
+        br#"{"auths":{"r.example":{"registrytoken":"SECRET"},"c.example":{"registrytoken":"CACHE"}}}"#;
+
+    fn with_cache_image() -> Plan {
+        Plan { cache_image: Some("c.example/cache:1".parse().unwrap()), ..plan(true) }
     }
 
     const PHASES: [Phase; 7] = [
@@ -421,17 +460,33 @@ mod tests {
     }
 
     #[test]
+    fn who_gets_what_when_the_cache_is_an_image() {
+        let phases = [Phase::Analyze, Phase::Restore, Phase::Export];
+        let cleared = Plan { clear_cache: true, ..with_cache_image() };
+        let specs = phases.map(|phase| sandbox(phase, &with_cache_image()));
+        insta::assert_snapshot!(shown(specs.into_iter().chain([sandbox(Phase::Restore, &cleared)])));
+    }
+
+    #[test]
     fn credentials_and_foreign_code_never_meet() {
-        for (publish, switched) in [(true, false), (true, true), (false, false), (false, true)] {
+        let switched = |publish| Plan { switched: true, ..plan(publish) };
+        for plan in [plan(true), plan(false), switched(true), switched(false), with_cache_image()] {
             for phase in PHASES {
-                let plan = Plan { switched, ..plan(publish) };
                 let spec = sandbox(phase, &plan);
-                let has_secret = spec.files.iter().any(|file| file.content == b"SECRET");
-                assert_eq!(has_secret, phase.speaks_to_registries(&plan), "{phase:?}");
-                assert!(!(has_secret && phase.has_builder_root()), "{phase:?}");
+                let has = |secret: &str| {
+                    let file = |file: &EphemeralFile| String::from_utf8_lossy(&file.content).contains(secret);
+                    spec.files.iter().any(file)
+                };
+                let is_reached =
+                    |registry: &str| reached(phase, &plan).iter().any(|image| image.registry == registry);
+                assert_eq!(has("SECRET"), plan.publish && is_reached("r.example"), "{phase:?}");
+                assert_eq!(has("CACHE"), plan.publish && is_reached("c.example"), "{phase:?}");
+                assert!(!((has("SECRET") || has("CACHE")) && phase.has_builder_root()), "{phase:?}");
                 let shown = format!("{:?} {:?}", spec.argv, spec.env);
-                assert!(!shown.contains("SECRET"), "{phase:?}");
+                assert!(!shown.contains("SECRET") && !shown.contains("CACHE"), "{phase:?}");
             }
         }
+        assert!(reached(Phase::Restore, &plan(true)).is_empty());
+        assert_eq!(reached(Phase::Restore, &switched(true)), [&plan(true).run_image]);
     }
 }

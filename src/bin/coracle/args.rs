@@ -88,7 +88,10 @@ pub(crate) struct Build {
     /// Where layers are kept between builds [default: a folder for each image name, below --home]
     #[arg(long, value_name = "DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
-    /// Delete what earlier builds left in the cache first
+    /// Keep layers between builds in this image of a registry, so that builds elsewhere find them (with --publish)
+    #[arg(long, value_name = "IMAGE", conflicts_with = "cache_dir")]
+    pub(crate) cache_image: Option<Reference>,
+    /// Delete what earlier builds left in the cache first, or read nothing of a cache image
     #[arg(long)]
     pub(crate) clear_cache: bool,
     /// When builder and run image are fetched

@@ -213,6 +213,7 @@ fn build_request(build: &Build) -> Result<BuildRequest, Failure> {
         process_type: build.default_process.clone(),
         publish: build.publish,
         cache_dir: build.cache_dir.clone(),
+        cache_image: build.cache_image.clone(),
         clear_cache: build.clear_cache,
         pull_policy: build.pull_policy.into(),
         runtime: build.runtime.into(),
