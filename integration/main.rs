@@ -5,6 +5,7 @@ mod anywhere;
 mod applications;
 mod architecture;
 mod attack;
+mod bounds;
 mod build;
 mod builder;
 mod cache_image;

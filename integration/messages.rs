@@ -24,7 +24,11 @@ fn what_is_typed_wrong_is_told_before_anything_is_done() {
         (&["frobnicate"][..], "unrecognized subcommand 'frobnicate'"),
         (&["pull", "Upper/case"], "`Upper/case` is not an image name: a repository is lower-case letters"),
         (&["build", "app"], "--builder <IMAGE>"),
-        (&["build", "app", "--builder", "b", "--network", "none"], "invalid value 'none' for '--network"),
+        (&["build", "app", "--builder", "b", "--network", "some"], "invalid value 'some' for '--network"),
+        (
+            &["build", "app", "--builder", "b", "--timeout", "5"],
+            "invalid value '5' for '--timeout <TIME>': write a number of seconds, minutes or hours, such as 90s, 30m or 2h",
+        ),
         (&["build", "app", "--builder", "b", "--runtime", "docker"], "[possible values: youki, crun, runc]"),
         (
             &["build", "app", "--builder", "b", "--buildpack", "/nowhere"],

@@ -2,25 +2,30 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `bounds.rs` | what the container of each phase may use and change |
 //! | `builder.rs` | what a builder image says of itself |
 //! | `buildpacks.rs` | what `--buildpack` means |
 //! | `extensions.rs` | the run image that image extensions choose |
 //! | `folders.rs` | where everything of a build lies |
 //! | `phase.rs` | the container of each phase: who sees what |
+//! | `run_image.rs` | whose credentials the run image gets |
 //! | `steps.rs` | a container for each buildpack |
 
+mod bounds;
 mod builder;
 mod buildpacks;
 mod extensions;
 pub(crate) mod folders;
 pub(crate) mod phase;
+mod run_image;
 mod steps;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use coracle_cnb::{BUILDER_METADATA_LABEL, BuilderMetadata};
 use coracle_images::{AuthFile, Digest, Image, Reference, Store};
-use coracle_runtime::{Access, Bind, Outcome, Runtime, SandboxSpec, Terminator};
+use coracle_runtime::{Access, Bind, Network, Outcome, Runtime, SandboxSpec, Terminator};
 
 pub use buildpacks::{Buildpack, BuildpackError};
 pub use coracle_lifecycle::build::SharedLayer;
@@ -31,6 +36,7 @@ use self::buildpacks::Chosen;
 use self::folders::Folders;
 pub(crate) use self::phase::PLATFORM_API;
 use self::phase::{Phase, Plan, sandbox};
+use self::run_image::Reach;
 use crate::error::Error;
 use crate::event::{Event, Observer, Stream};
 use crate::home::Home;
@@ -38,6 +44,9 @@ use crate::pull::{PullPolicy, fetched};
 use crate::run::{environment, host_files, unpacked_layers};
 use crate::stage::Stage;
 use crate::worker::{self, Detected, FindUser, Prepare, Receive};
+
+/// Said once in each build whose buildpacks are in the host's network.
+const HOST_NETWORK: &str = "buildpacks reach what this machine reaches: services on its loopback, its neighbours, the metadata service of a cloud (169.254.169.254); --network none gives them no network";
 
 /// What to build, of what, with what.
 pub struct BuildRequest {
@@ -77,6 +86,10 @@ pub struct BuildRequest {
     pub build_layers: BuildLayers,
     /// Layers with which they may do everything.
     pub shared_layers: Vec<SharedLayer>,
+    /// The network of the buildpacks.
+    pub network: Network,
+    /// How long buildpacks may run in one container.
+    pub time: Duration,
     /// Whether the phases say more.
     pub verbose: bool,
 }
@@ -163,8 +176,10 @@ impl Build<'_> {
         let image = self.image(&request.builder)?;
         let builder = Builder::of(&request.builder, &image.config)?;
         let run_image = builder.run_image(&request.builder, request.run_image.as_ref(), &request.image)?;
+        let reach = self.reach(&run_image);
+        reach.notice(&request.auth).into_iter().for_each(|text| self.note(text));
         if !request.publish {
-            self.image(&run_image)?;
+            self.image_with(&run_image, &reach.for_run_image(&request.auth))?;
         }
         let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
         let mut plan = self.plan(&image, &builder, run_image, chosen.is_some())?;
@@ -173,6 +188,9 @@ impl Build<'_> {
         self.phase(Phase::Describe, &plan)?;
         self.phase(Phase::Analyze, &plan)?;
         self.keep(&plan, Phase::Analyze, "analyzed.toml")?;
+        if plan.network == Network::Host {
+            self.note(HOST_NETWORK.to_owned());
+        }
         self.phase(Phase::Detect, &plan)?;
         let (count, extended) = self.detect(&plan)?;
         if extended {
@@ -203,8 +221,18 @@ impl Build<'_> {
 
     /// An image of the store, fetched first where the policy says so.
     fn image(&self, name: &Reference) -> Result<Image, Error> {
+        self.image_with(name, &self.request.auth)
+    }
+
+    fn image_with(&self, name: &Reference, auth: &AuthFile) -> Result<Image, Error> {
         let request = self.request;
-        fetched(self.stage, &self.store, name, request.pull_policy, &request.insecure, &request.auth)
+        fetched(self.stage, &self.store, name, request.pull_policy, &request.insecure, auth)
+    }
+
+    fn reach<'a>(&'a self, run_image: &'a Reference) -> Reach<'a> {
+        let BuildRequest { builder, image, tags, cache_image, run_image: wanted, .. } = self.request;
+        let named = [builder, image].into_iter().chain(tags).chain(cache_image).chain(wanted).collect();
+        Reach { named, run_image }
     }
 
     fn plan(
@@ -220,7 +248,8 @@ impl Build<'_> {
         let user = format!("{}:{}", builder.uid, builder.gid);
         let user = self.stage.work(FindUser { layers: layers.clone(), user })?;
         layers.push(folders.buildpacks());
-        let registries = self.registries(Some(&run_image));
+        let run = Some(&run_image).filter(|run_image| self.reach(run_image).is_known());
+        let registries = self.registries(run);
         Ok(Plan {
             folders,
             runtime: request.runtime,
@@ -242,6 +271,8 @@ impl Build<'_> {
             own_order,
             build_layers: request.build_layers,
             shared_layers: request.shared_layers.clone(),
+            network: request.network,
+            time: request.time,
             verbose: request.verbose,
             host_files: host_files(self.home),
         })

@@ -137,6 +137,7 @@ fn describe(outcome: Outcome) -> String {
     let advice = match outcome {
         Outcome::Killed(9) => "; memory may have run out",
         Outcome::Killed(_) => "",
+        Outcome::TimedOut(_) => "; if it needs longer, say so with --timeout",
         Outcome::Exited(12) => ": a buildpack was made for an API that is not supported; its name is above",
         Outcome::Exited(20) => {
             ": no group of buildpacks fits the application; see above what each said, or choose with --buildpack"
@@ -150,6 +151,9 @@ fn describe(outcome: Outcome) -> String {
     };
     match outcome {
         Outcome::Exited(code) => format!("failed with exit code {code}{advice}"),
+        Outcome::TimedOut(seconds) => {
+            format!("was ended because it had not finished after {seconds} seconds{advice}")
+        }
         Outcome::Killed(signal) => format!("was ended by signal {signal}{advice}"),
     }
 }
@@ -182,6 +186,10 @@ mod tests {
         );
         assert_eq!(text(Outcome::Exited(62)), "the builder failed with exit code 62; its messages are above");
         assert_eq!(text(Outcome::Killed(9)), "the builder was ended by signal 9; memory may have run out");
+        assert_eq!(
+            text(Outcome::TimedOut(90)),
+            "the builder was ended because it had not finished after 90 seconds; if it needs longer, say so with --timeout"
+        );
         assert!(text(Outcome::Exited(20)).contains("--buildpack"));
     }
 }

@@ -35,7 +35,7 @@ pub use build::{BuildLayers, BuildRequest, Buildpack, BuildpackError, Built, Sha
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};
 pub use coracle_images::{AuthFile, Digest, Reference, Store};
-pub use coracle_runtime::{Outcome, Runtime, Terminator};
+pub use coracle_runtime::{Network, Outcome, Runtime, Terminator};
 pub use error::Error;
 pub use event::{Event, Observer, Stream};
 pub use home::Home;

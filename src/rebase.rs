@@ -6,7 +6,7 @@ use coracle_lifecycle::analyze::{Access as Readable, choose_run_image};
 use coracle_lifecycle::rebase::{
     RebaseError, RebaseInput, known_run_image, metadata_of, rebase as move_image,
 };
-use coracle_runtime::{Access, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Terminator};
+use coracle_runtime::{Access, Bounds, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Terminator};
 
 use crate::build::folders::{Folders, guest};
 use crate::build::phase::{credentials, mount, where_credentials_are};
@@ -176,5 +176,6 @@ fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: &[u8])
         gid: USER,
         mounts,
         files: vec![credentials(auth)],
+        bounds: Bounds { writes_below: Some(Vec::new()), ..Bounds::default() },
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use coracle_images::{Config, Image, Reference, Store};
-use coracle_runtime::{Access, Mount, Outcome, Rootfs, Runtime, SandboxSpec, Terminator};
+use coracle_runtime::{Access, Bounds, Mount, Outcome, Rootfs, Runtime, SandboxSpec, Terminator};
 
 use crate::error::Error;
 use crate::event::Observer;
@@ -62,6 +62,7 @@ pub fn run(
             .map(read_only)
             .collect(),
         files: Vec::new(),
+        bounds: Bounds::default(),
     };
     let outcome = stage.launch(spec);
     stage.finish_with(outcome)

@@ -37,13 +37,11 @@ pub use publish::{PublishError, Publisher, Source};
 pub use slices::slice;
 pub use write::export;
 
-/// Labels that only this program writes: a buildpack that could would choose the base of the next rebase.
-pub const RESERVED_LABELS: [&str; 4] = [
-    coracle_cnb::LIFECYCLE_METADATA_LABEL,
-    coracle_cnb::BUILD_METADATA_LABEL,
-    coracle_cnb::PROJECT_METADATA_LABEL,
-    "io.buildpacks.rebasable",
-];
+/// Whether a label is the platform's own, which no buildpack sets: one that could would choose the base of the next rebase,
+/// or have an application taken for a builder (docs/decisions/0021-labels-of-the-platform.md).
+pub(crate) fn is_reserved(label: &str) -> bool {
+    label.starts_with("io.buildpacks.")
+}
 
 /// The time of images and of all in them, unless told otherwise.
 pub const CREATED: &str = "1980-01-01T00:00:01Z";
@@ -109,7 +107,7 @@ pub enum Step {
     Reused(String),
     /// The application's layers.
     App { reused: usize, added: usize },
-    /// A buildpack asked for a label of [`RESERVED_LABELS`].
+    /// A buildpack asked for a label that is the platform's own.
     RefusedLabel(String),
 }
 

@@ -29,6 +29,10 @@ const METADATA: &str = r#"buildpack-default-process-type = "web"
   value = "forged"
 
 [[labels]]
+  key = "io.buildpacks.builder.metadata"
+  value = "{}"
+
+[[labels]]
   key = "mine"
   value = "yes"
 
@@ -125,6 +129,7 @@ fn a_second_export_sends_no_layer() {
     assert_eq!(registry.manifest("team/app:1"), registry.manifest("other/app:2"));
     let labels = &config["config"]["Labels"];
     assert_eq!((&labels["base"], &labels["mine"]), (&"kept".into(), &"yes".into()));
+    assert!(labels.get("io.buildpacks.builder.metadata").is_none(), "{labels}");
     let metadata: Value = serde_json::from_str(labels[LABEL].as_str().unwrap()).unwrap();
     let sha = metadata["buildpacks"][0]["layers"]["kept"]["sha"].as_str().unwrap();
     assert!(config["rootfs"]["diff_ids"].as_array().unwrap().iter().any(|diff_id| diff_id == sha));

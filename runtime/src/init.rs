@@ -5,21 +5,15 @@
 //! kernel ends everything else in its PID namespace (pid_namespaces(7)).
 
 use std::ffi::CString;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use landlock::{
-    AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetError, Scope,
-};
-use nix::errno::Errno;
-use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::sys::wait::{WaitStatus, wait};
-use nix::unistd::{ForkResult, Pid};
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
+use nix::unistd::ForkResult;
 
+use crate::reaper::Reaper;
 use crate::sandbox::{InitReport, InitRequest, Outcome};
-use crate::{seccomp, spec, sys};
+use crate::{domain, seccomp, spec, sys};
 
 /// Run as process 1 until the phase has ended; the exit status is the phase's.
 pub(crate) fn run() -> i32 {
@@ -50,22 +44,26 @@ fn supervise(status: &OwnedFd) -> Result<Outcome, String> {
         .map_err(|e| format!("could not read {}: {e}", spec::INIT_REQUEST))?;
     let request: InitRequest = serde_json::from_slice(&request)
         .map_err(|e| format!("could not parse {}: {e}", spec::INIT_REQUEST))?;
-    harden()?;
+    harden(&request)?;
+    let reaper = Reaper::new()?;
     match sys::fork().map_err(|e| format!("could not start the phase's process: {e}"))? {
         ForkResult::Child => {
-            let message = become_phase(&request);
+            let message = reaper.restore_signals().err().unwrap_or_else(|| become_phase(&request));
             report(status, &InitReport::Failed(message));
             sys::exit_now(125)
         }
-        ForkResult::Parent { child } => reap_until(child),
+        ForkResult::Parent { child } => reaper.reap_until(child, request.bounds.seconds),
     }
 }
 
 /// What holds for process 1 and all that it starts. Fails closed, except where the kernel lacks the feature.
-fn harden() -> Result<(), String> {
+fn harden(request: &InitRequest) -> Result<(), String> {
     if !nix::sys::prctl::get_no_new_privs().unwrap_or(false) {
         return Err("no_new_privs is not set; the runtime must set it".to_owned());
     }
+    // Where memory runs out, the phase goes before anything of the user's (proc(5), oom_score_adj). While this process is
+    // closed it cannot say so; where it may not say so at all, the kernel's own choice stands.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "500");
     // The phase has the same user id: without this it could look into /proc/1 (environment, descriptors, memory),
     // and only the pipe's owner would keep it from reporting an end of its own making (proc(5), ptrace(2) on access
     // modes). Executing the phase makes the phase dumpable again.
@@ -76,8 +74,9 @@ fn harden() -> Result<(), String> {
         Err(error) if matches!(error.raw_os_error(), Some(nix::libc::ENOSYS | nix::libc::EPERM)) => {}
         Err(error) => return Err(format!("could not join a new session keyring: {error}")),
     }
-    limit_resources()?;
-    restrict_with_landlock().map_err(|e| format!("could not enter a Landlock domain: {e}"))
+    limit_resources(request.bounds.file_size)?;
+    domain::enter(request.bounds.writes_below.as_deref())
+        .map_err(|e| format!("could not enter a Landlock domain: {e}"))
 }
 
 /// Processes and threads of one user id. A quarter of the smallest default of `kernel.pid_max`, so that a phase which
@@ -90,15 +89,25 @@ const PROCESSES: rlim_t = 8192;
 /// descriptor they might have walk up to it, and take minutes where a container engine has set a billion.
 const OPEN_FILES: (rlim_t, rlim_t) = (65_536, 524_288);
 
+/// Kernel memory in message queues, and memory that is not swapped, bytes: the kernel's own defaults (getrlimit(2)).
+const QUEUES: rlim_t = 819_200;
+const LOCKED: rlim_t = 8 << 20;
+
 /// Limits that the phase inherits. None is raised: the user's own hold in here too.
-fn limit_resources() -> Result<(), String> {
+fn limit_resources(file_size: Option<u64>) -> Result<(), String> {
     // 1, not 0: for a core_pattern that is a pipe the kernel ignores 0 and starts the host's handler (core(5)).
     setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(|e| format!("could not switch core dumps off: {e}"))?;
+    let file_size = file_size.unwrap_or(RLIM_INFINITY);
     for (resource, bounds, what) in [
         (Resource::RLIMIT_NPROC, (PROCESSES, PROCESSES), "processes"),
         (Resource::RLIMIT_NOFILE, OPEN_FILES, "open files"),
+        (Resource::RLIMIT_MSGQUEUE, (QUEUES, QUEUES), "message queues"),
+        (Resource::RLIMIT_MEMLOCK, (LOCKED, LOCKED), "locked memory"),
+        (Resource::RLIMIT_NICE, (0, 0), "priority"),
+        (Resource::RLIMIT_RTPRIO, (0, 0), "real-time priority"),
+        (Resource::RLIMIT_FSIZE, (file_size, file_size), "the size of files"),
     ] {
-        let failed = |e| format!("could not limit the number of {what}: {e}");
+        let failed = |e| format!("could not limit {what}: {e}");
         let (soft, hard) = at_most(getrlimit(resource).map_err(failed)?, bounds);
         setrlimit(resource, soft, hard).map_err(failed)?;
     }
@@ -108,29 +117,6 @@ fn limit_resources() -> Result<(), String> {
 /// A soft and a hard limit, each at most as in `bounds`. "Unlimited" is the highest number.
 fn at_most((soft, hard): (rlim_t, rlim_t), bounds: (rlim_t, rlim_t)) -> (rlim_t, rlim_t) {
     (soft.min(bounds.0), hard.min(bounds.1))
-}
-
-/// A Landlock domain: no device files, no abstract sockets of and no signals to processes outside, and no look into
-/// their /proc entries, which any domain implies. Every domain also denies links and renames from one folder into
-/// another unless that is granted, and buildpacks do rename; so where the kernel cannot grant it (before 5.19), there
-/// is no domain. The scopes need 6.12. The namespaces and the filter depend on none of it. See landlock(7).
-fn restrict_with_landlock() -> Result<(), String> {
-    let refer = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
-    let Ok(ruleset) = refer.handle_access(AccessFs::Refer) else { return Ok(()) };
-    let root = PathFd::new("/").map_err(|error| error.to_string())?;
-    enter_domain(ruleset, root).map_err(|error| error.to_string())
-}
-
-fn enter_domain(ruleset: Ruleset, root: PathFd) -> Result<(), RulesetError> {
-    let devices: BitFlags<AccessFs> = AccessFs::MakeChar | AccessFs::MakeBlock;
-    ruleset
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(devices)?
-        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
-        .create()?
-        .add_rule(PathBeneath::new(root, AccessFs::Refer))?
-        .restrict_self()?;
-    Ok(())
 }
 
 /// Load the filters and become the phase; returns only the reason why not.
@@ -177,19 +163,6 @@ fn find_program(program: &str) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("program {program} is in no folder of PATH ({})", path.to_string_lossy()))
 }
 
-fn reap_until(phase: Pid) -> Result<Outcome, String> {
-    loop {
-        match wait() {
-            Ok(WaitStatus::Exited(pid, code)) if pid == phase => return Ok(Outcome::Exited(code)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == phase => {
-                return Ok(Outcome::Killed(signal as i32));
-            }
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(format!("could not wait for the phase: {}", io::Error::from(errno))),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +171,8 @@ mod tests {
     fn a_runtime_that_lets_the_phase_gain_privileges_is_refused() {
         // Nothing but the first look happens in this process.
         if nix::sys::prctl::get_no_new_privs() == Ok(false) {
-            assert!(harden().unwrap_err().contains("no_new_privs is not set"));
+            let request = InitRequest { argv: Vec::new(), filters: Vec::new(), bounds: Default::default() };
+            assert!(harden(&request).unwrap_err().contains("no_new_privs is not set"));
         }
     }
 

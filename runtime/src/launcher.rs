@@ -17,8 +17,8 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdMap, UnmappedId};
-use crate::sandbox::{Access, InitRequest, LaunchReport, Mount, Rootfs, SandboxSpec};
-use crate::{launch, protocol, root, seccomp, spec, sys};
+use crate::sandbox::{Access, Bounds, InitRequest, LaunchReport, Mount, Network, Rootfs, SandboxSpec};
+use crate::{launch, network, protocol, root, seccomp, spec, sys};
 
 /// What the conductor sends.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ enum PrepareError {
     )]
     Redirected { path: PathBuf },
     #[error(
-        "{path} cannot be {what} of a container: it must be absolute, without `..`, and outside /proc, /dev, /sys and every other mount"
+        "{path} cannot be {what} of a container: it must be absolute, without `..`, and outside /proc, /dev, /sys{}", if *what == "a mount point" { " and every other mount" } else { "" }
     )]
     Target { path: PathBuf, what: &'static str },
     #[error(transparent)]
@@ -78,6 +78,10 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare the mount namespace of", "the launcher"))?;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
         .map_err(failed("make private the mounts below", "/"))?;
+    match spec.bounds.network {
+        Network::Host => {}
+        Network::None => network::leave().map_err(failed("make a network for", &spec.id))?,
+    }
     tmpfs(PHASE, "mode=0755,size=16m")?;
     let phase = Path::new(PHASE);
     let rootfs = phase.join("rootfs");
@@ -89,7 +93,7 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     let mut own = vec![own_mount(root::PROGRAM.into(), spec::INIT_PROGRAM)];
     let init_request = phase.join("request.json");
     let filters = seccomp::programs()?.iter().map(seccomp::encode).collect();
-    write_json(&init_request, &InitRequest { argv: spec.argv.clone(), filters })?;
+    write_json(&init_request, &InitRequest { argv: spec.argv.clone(), filters, bounds: bounds(spec) })?;
     own.push(own_mount(init_request, spec::INIT_REQUEST));
     own.extend(write_files(spec, ids)?);
     let root_fd = open_folder(&rootfs)?;
@@ -108,6 +112,16 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     Ok(bundle)
 }
 
+/// The guest may write to what is mounted for that.
+fn bounds(spec: &SandboxSpec) -> Bounds {
+    let mut bounds = spec.bounds.clone();
+    if let Some(folders) = &mut bounds.writes_below {
+        let writable = spec.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
+        folders.extend(writable.map(|mount| mount.target.clone()));
+    }
+    bounds
+}
+
 /// Refuse mount points that a runtime would resolve through content: below another mount a link of the guest's making
 /// could send the mount elsewhere, and nothing of ours looks in there.
 fn check_targets(spec: &SandboxSpec) -> Result<(), PrepareError> {
@@ -115,7 +129,9 @@ fn check_targets(spec: &SandboxSpec) -> Result<(), PrepareError> {
         path.is_absolute()
             && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
     };
-    if !is_plain(&spec.cwd) {
+    // What a runtime finds there is not the image's: in `/proc/self/fd` perhaps what it has open itself.
+    let of_the_kernel = |path: &Path| ["/proc", "/dev", "/sys"].iter().any(|own| path.starts_with(own));
+    if !is_plain(&spec.cwd) || of_the_kernel(&spec.cwd) {
         return Err(PrepareError::Target { path: spec.cwd.clone(), what: "the working folder" });
     }
     let mut taken: Vec<&Path> = ["/proc", "/dev", "/sys", "/.coracle"].map(Path::new).to_vec();
@@ -339,6 +355,7 @@ mod tests {
                 gid: 0,
                 mounts: targets.iter().map(mount).collect(),
                 files: Vec::new(),
+                bounds: Bounds::default(),
             };
             check_targets(&spec).is_err()
         };
@@ -348,7 +365,10 @@ mod tests {
         {
             assert!(refuses(targets, "/"), "{targets:?}");
         }
-        assert!(refuses(&[], "relative") && refuses(&[], "/a/../b"));
+        for folder in ["relative", "/a/../b", "/proc/self/fd/7", "/dev", "/sys/x"] {
+            assert!(refuses(&[], folder), "{folder}");
+        }
+        assert!(!refuses(&[], "/processes"));
     }
 
     #[test]

@@ -12,11 +12,14 @@
 //! All of them are this same program, started again under another name: [`take_over`] must be the first call of
 //! `main`.
 
+mod domain;
 mod ids;
 mod init;
 mod launch;
 mod launcher;
+mod network;
 mod protocol;
+mod reaper;
 mod root;
 mod sandbox;
 mod seccomp;
@@ -31,7 +34,7 @@ use std::os::unix::net::UnixStream;
 pub use ids::{GUEST_IDS, IdMap, SubordinateRange, UnmappedId, find_range};
 pub use protocol::with_causes;
 pub use root::{Bind, PROGRAM, StageSetup};
-pub use sandbox::{Access, EphemeralFile, Mount, Outcome, Rootfs, Runtime, SandboxSpec};
+pub use sandbox::{Access, Bounds, EphemeralFile, Mount, Network, Outcome, Rootfs, Runtime, SandboxSpec};
 pub use session::{JobOutput, Session, SessionError, Terminator};
 pub use sys::{drop_capabilities, keep_inherited_descriptors};
 pub use userns::{UsernsError, id_map_of_user};

@@ -80,6 +80,32 @@ pub enum Rootfs {
     Empty,
 }
 
+/// The network that a guest is in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// The host's, whole: its services on loopback and what the host's neighbours offer it.
+    #[default]
+    Host,
+    /// One of its own with nothing but loopback.
+    None,
+}
+
+/// What a guest may use and change, besides what its mounts say. The default is what a container that runs for itself
+/// has: all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounds {
+    /// The network it is in.
+    pub network: Network,
+    /// Seconds that it may run, where there is an end to them.
+    pub seconds: Option<u64>,
+    /// Bytes that no file gets over by its writing, where there is an end to them.
+    pub file_size: Option<u64>,
+    /// The folders of its root below which it may write, besides what is mounted for that; `None` for all of them. Held
+    /// by Landlock, so only where the kernel has it; the modes of files hold in any case.
+    pub writes_below: Option<Vec<PathBuf>>,
+}
+
 /// One process in one container.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SandboxSpec {
@@ -103,6 +129,8 @@ pub struct SandboxSpec {
     pub mounts: Vec<Mount>,
     /// Files made for it alone.
     pub files: Vec<EphemeralFile>,
+    /// What it may use and change.
+    pub bounds: Bounds,
 }
 
 /// How the process in a container ended.
@@ -113,12 +141,15 @@ pub enum Outcome {
     Exited(i32),
     /// A signal ended it.
     Killed(i32),
+    /// It ran for longer than these seconds, all that it had, and was ended.
+    TimedOut(u64),
 }
 
 impl Outcome {
-    /// The status as a shell would give it: 128 + n for signal n.
+    /// The status as a shell would give it: 128 + n for signal n, and as timeout(1) gives it: 124.
     pub fn code(self) -> i32 {
         match self {
+            Outcome::TimedOut(_) => 124,
             Outcome::Exited(code) => code,
             Outcome::Killed(signal) => 128 + signal,
         }
@@ -133,6 +164,7 @@ pub(crate) type LaunchReport = Result<Outcome, String>;
 pub(crate) struct InitRequest {
     pub(crate) argv: Vec<String>,
     pub(crate) filters: Vec<Vec<u64>>,
+    pub(crate) bounds: Bounds,
 }
 
 /// What process 1 writes on its status descriptor, a line each.

@@ -135,6 +135,7 @@ mod tests {
                 Mount { source: "/work/order".into(), target: "/control".into(), access: Access::ReadOnly },
             ],
             files: Vec::new(),
+            bounds: crate::sandbox::Bounds::default(),
         }
     }
 

@@ -1,18 +1,18 @@
 //! Containers on the real kernel, under each runtime, as a plain user. This program is its own stage, launcher, init
 //! and probe: it is static, so the guest's root needs nothing else.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the probe answers on its outputs")]
-
+mod bounds;
 mod closed;
+mod guest;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::ExitCode;
 
 use coracle_runtime::{
-    Access, Bind, JobOutput, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Session, StageSetup,
-    id_map_of_user,
+    Access, Bind, Bounds, JobOutput, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Session,
+    StageSetup, id_map_of_user,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -25,9 +25,9 @@ fn main() -> ExitCode {
     }
     let name = std::env::args().next().unwrap_or_default();
     if name == "/probe" {
-        return probe();
+        return guest::probe();
     }
-    let tests: [Test; 16] = [
+    let tests: [Test; 23] = [
         ("an_id_that_is_not_mapped_is_refused", unmapped_id),
         ("the_outputs_can_be_opened_by_name", open_outputs),
         ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
@@ -44,6 +44,13 @@ fn main() -> ExitCode {
         ("a_mount_below_another_is_refused", closed::nested_mount),
         ("no_memory_is_dumped", closed::no_dumps),
         ("a_guest_has_a_keyring_of_its_own", closed::own_keyring),
+        ("a_call_under_another_abi_ends_the_process", bounds::other_abi),
+        ("a_guest_without_network_has_loopback_and_nothing_else", bounds::no_network),
+        ("time_that_is_over_ends_everything", bounds::time_is_over),
+        ("who_does_not_heed_the_end_is_ended", bounds::deaf),
+        ("what_is_not_to_be_written_is_not", bounds::writes),
+        ("a_file_does_not_grow_without_end", bounds::large_file),
+        ("a_working_folder_of_the_kernel_is_refused", bounds::working_folder),
     ];
     let mut trials = Vec::new();
     for runtime in [Runtime::Youki, Runtime::Crun, Runtime::Runc] {
@@ -60,114 +67,6 @@ fn main() -> ExitCode {
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-/// What the guest's process does: each argument is an act, each answer a line `act=result`.
-fn probe() -> ExitCode {
-    let mut code = 0;
-    for act in std::env::args().skip(1) {
-        let (verb, object) = act.split_once(':').unwrap_or((act.as_str(), ""));
-        let io =
-            |result: std::io::Result<String>| result.unwrap_or_else(|error| format!("{:?}", error.kind()));
-        let of = |result: nix::Result<()>| {
-            result.map_or_else(|errno| format!("{errno:?}"), |()| "done".to_owned())
-        };
-        let result = match verb {
-            "exit" => {
-                code = object.parse().unwrap_or(1);
-                continue;
-            }
-            "err" => {
-                eprintln!("{object}");
-                continue;
-            }
-            "abort" => std::process::abort(),
-            "spawn" => {
-                let child = std::process::Command::new("/probe").args(["sleep"]).spawn();
-                io(child.map(|_| "started".to_owned()))
-            }
-            "sleep" => {
-                std::thread::sleep(std::time::Duration::from_secs(60));
-                continue;
-            }
-            "nap" => {
-                std::thread::sleep(std::time::Duration::from_millis(object.parse().unwrap_or_default()));
-                continue;
-            }
-            "abstract" => {
-                use std::os::linux::net::SocketAddrExt as _;
-                let address = std::os::unix::net::SocketAddr::from_abstract_name(object);
-                let connected = address.and_then(|to| std::os::unix::net::UnixStream::connect_addr(&to));
-                io(connected.map(|_| "connected".to_owned()))
-            }
-            "cat" => io(fs::read_to_string(object).map(|text| text.trim().replace('\n', "|"))),
-            "write" => io(fs::write(object, "x").map(|()| "written".to_owned())),
-            "append" => {
-                let file = fs::OpenOptions::new().append(true).open(object);
-                io(file.and_then(|mut file| file.write_all(b"x\n")).map(|()| "appended".to_owned()))
-            }
-            "list" => io(fs::read_dir(object).map(|entries| {
-                let mut names: Vec<_> =
-                    entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
-                names.sort();
-                names.join(",")
-            })),
-            "status" => status_field(object),
-            "socket" => {
-                use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
-                let protocol = match object {
-                    "route" => SockProtocol::NetlinkRoute,
-                    _ => SockProtocol::NetlinkAudit,
-                };
-                of(socket(AddressFamily::Netlink, SockType::Raw, SockFlag::empty(), protocol).map(drop))
-            }
-            "call" => system_call(object.parse().unwrap_or_default()),
-            "limit" => {
-                use nix::sys::resource::{Resource, getrlimit};
-                let resource = match object {
-                    "files" => Resource::RLIMIT_NOFILE,
-                    "core" => Resource::RLIMIT_CORE,
-                    _ => Resource::RLIMIT_NPROC,
-                };
-                getrlimit(resource).map_or_else(|e| e.to_string(), |(soft, hard)| format!("{soft} {hard}"))
-            }
-            "ids" => format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid()),
-            "unshare" => of(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)),
-            "mount" => of(nix::mount::mount(
-                Some("tmpfs"),
-                "/tmp",
-                Some("tmpfs"),
-                nix::mount::MsFlags::empty(),
-                None::<&str>,
-            )),
-            "mknod" => of(nix::sys::stat::mknod(
-                "/dev/shm/node",
-                nix::sys::stat::SFlag::S_IFCHR,
-                nix::sys::stat::Mode::empty(),
-                nix::sys::stat::makedev(1, 3),
-            )),
-            "kill" => {
-                of(nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), nix::sys::signal::Signal::SIGKILL))
-            }
-            _ => "no such act".to_owned(),
-        };
-        println!("{act}={result}");
-    }
-    ExitCode::from(code)
-}
-
-/// Makes a system call by number, without arguments.
-fn system_call(number: nix::libc::c_long) -> String {
-    #[expect(unsafe_code, reason = "no library wraps calls that do not exist")]
-    // SAFETY: the filter answers instead of the kernel, and no kernel has calls of these numbers.
-    let result = nix::errno::Errno::result(unsafe { nix::libc::syscall(number) });
-    result.map_or_else(|errno| format!("{errno:?}"), |_| "done".to_owned())
-}
-
-fn status_field(name: &str) -> String {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    line.unwrap_or("missing").trim().to_owned()
 }
 
 struct Run {
@@ -196,6 +95,7 @@ fn spec(runtime: Runtime, acts: &[&str]) -> SandboxSpec {
         gid: 1000,
         mounts: vec![Mount { source: PROGRAM.into(), target: "/probe".into(), access: Access::ReadOnly }],
         files: Vec::new(),
+        bounds: Bounds::default(),
     }
 }
 
@@ -259,9 +159,13 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
         "socket:audit",
         "call:400",
         "call:2000",
-        "call:1073743824",
         "limit:files",
         "limit:processes",
+        "limit:queues",
+        "limit:locked",
+        "limit:nice",
+        "limit:real-time",
+        "cat:/proc/self/oom_score_adj",
         "list:/proc/self/fd",
         "list:/sys",
         "write:/proc/sys/kernel/core_pattern",
@@ -281,16 +185,20 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
     same(facts["socket:route"], "done", &run);
     same(facts["socket:audit"], "EPERM", &run);
     same(facts["unshare"], "EPERM", &run);
-    // A hole below the newest call of the list, a call newer than all of them, and one of x32.
-    same(
-        (facts["call:400"], facts["call:2000"], facts["call:1073743824"]),
-        ("EPERM", "ENOSYS", "EPERM"),
-        &run,
-    );
-    for (limit, at_most) in [("limit:files", 524_288), ("limit:processes", 8192)] {
+    // A hole below the newest call of the list, and a call newer than all of them.
+    same((facts["call:400"], facts["call:2000"]), ("EPERM", "ENOSYS"), &run);
+    for (limit, at_most) in [
+        ("limit:files", 524_288),
+        ("limit:processes", 8192),
+        ("limit:queues", 819_200),
+        ("limit:locked", 8 << 20),
+        ("limit:nice", 0),
+        ("limit:real-time", 0),
+    ] {
         let hard = facts[limit].split(' ').nth(1).and_then(|hard| hard.parse::<u64>().ok());
         assert!(hard.is_some_and(|hard| hard <= at_most), "{}", run.stdout);
     }
+    same(facts["cat:/proc/self/oom_score_adj"], "500", &run);
     same(facts["mount"], "EPERM", &run);
     // Landlock says EACCES before the missing capability says EPERM, where the kernel has it.
     assert!(["EACCES", "EPERM"].contains(&facts["mknod"]), "{}", run.stdout);

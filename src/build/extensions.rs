@@ -42,8 +42,11 @@ impl Build<'_> {
     fn switch(&self, run_image: Reference, builder: &Builder, plan: &mut Plan) -> Result<(), Error> {
         let request = self.request;
         let offered = offers(&builder.run, &run_image.to_string());
-        // Foreign programs have run: what they name is not read with credentials of the user's.
-        let auth = if offered { request.auth.clone() } else { AuthFile::default() };
+        // Foreign programs have run: what they name is not read with credentials of the user's, and what the builder offers
+        // as far as its word counts.
+        let reach = self.reach(&run_image);
+        let auth = if offered { reach.for_run_image(&request.auth) } else { AuthFile::default() };
+        reach.notice(&request.auth).filter(|_| offered).into_iter().for_each(|text| self.note(text));
         if !offered {
             let registry = &run_image.registry;
             let shared = plan.publish && self.registries(None).contains(&registry.as_str());
@@ -65,7 +68,8 @@ impl Build<'_> {
             run_image: run_image.clone(),
             layout: !plan.publish,
         })?;
-        let registries = self.registries(offered.then_some(&run_image));
+        let registries =
+            self.registries(Some(&run_image).filter(|run_image| offered && self.reach(run_image).is_known()));
         plan.auth = request.auth.only(&registries);
         (plan.run_image, plan.switched) = (run_image, true);
         Ok(())

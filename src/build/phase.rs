@@ -2,13 +2,15 @@
 //! against the table of "One build" in ARCHITECTURE.md.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use coracle_cnb::ApiVersion;
 use coracle_images::{AuthFile, Reference};
 use coracle_lifecycle::build::SharedLayer;
-use coracle_runtime::{Access, EphemeralFile, Mount, PROGRAM, Rootfs, Runtime, SandboxSpec};
+use coracle_runtime::{Access, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
 use super::BuildLayers;
+use super::bounds::bounds;
 use super::folders::{self, Folders, guest};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
@@ -59,7 +61,7 @@ impl Phase {
     }
 
     /// Whether programs of the builder and its buildpacks run in it.
-    fn runs_foreign_code(self) -> bool {
+    pub(super) fn runs_foreign_code(self) -> bool {
         matches!(self, Self::Detect | Self::Generate | Self::Build)
     }
 
@@ -67,7 +69,7 @@ impl Phase {
         matches!(self, Self::Describe) || self.runs_foreign_code()
     }
 
-    fn speaks_to_registries(self, plan: &Plan) -> bool {
+    pub(super) fn speaks_to_registries(self, plan: &Plan) -> bool {
         plan.publish && !reached(self, plan).is_empty()
     }
 }
@@ -104,6 +106,10 @@ pub(crate) struct Plan {
     pub(crate) own_order: bool,
     pub(crate) build_layers: BuildLayers,
     pub(crate) shared_layers: Vec<SharedLayer>,
+    /// The network of foreign code.
+    pub(crate) network: Network,
+    /// How long foreign code may run in one container.
+    pub(crate) time: Duration,
     pub(crate) verbose: bool,
     /// Files of the host for name resolution and TLS, where it has them.
     pub(crate) host_files: Vec<PathBuf>,
@@ -119,7 +125,8 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
     let program = format!("/cnb/lifecycle/{}", phase.program());
     let mut mounts = vec![mount(Path::new(PROGRAM), &program, Access::ReadOnly)];
     mounts.extend(mounts_of(phase, plan));
-    let online = phase.runs_foreign_code() || phase.speaks_to_registries(plan);
+    let bounds = bounds(phase, plan);
+    let online = bounds.network == Network::Host;
     if online {
         let files =
             plan.host_files.iter().filter(|file| !phase.has_builder_root() || *file != Path::new(CA_BUNDLE));
@@ -138,6 +145,7 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
         gid: plan.user.gid,
         mounts,
         files: files_of(phase, plan),
+        bounds,
     }
 }
 
@@ -377,6 +385,8 @@ mod tests {
             own_order: false,
             build_layers: BuildLayers::Snapshot,
             shared_layers: vec!["team/ws:all".parse().unwrap()],
+            network: Network::Host,
+            time: Duration::from_secs(3600),
             verbose: false,
             host_files: vec!["/etc/resolv.conf".into(), CA_BUNDLE.into()],
         }
@@ -427,6 +437,7 @@ mod tests {
             for file in &spec.files {
                 text.push_str(&format!("  file {}\n", file.target.display()));
             }
+            text.push_str(&format!("  {:?}\n", spec.bounds));
         }
         text
     }
@@ -465,6 +476,12 @@ mod tests {
         let cleared = Plan { clear_cache: true, ..with_cache_image() };
         let specs = phases.map(|phase| sandbox(phase, &with_cache_image()));
         insta::assert_snapshot!(shown(specs.into_iter().chain([sandbox(Phase::Restore, &cleared)])));
+    }
+
+    #[test]
+    fn who_gets_what_without_a_network() {
+        let plan = Plan { network: Network::None, ..plan(true) };
+        insta::assert_snapshot!(shown([Phase::Detect, Phase::Export].map(|phase| sandbox(phase, &plan))));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::found::{Found, FoundBuildpack, FoundLayer};
 use super::slices::slice;
 use crate::api::{LEGACY_BOM_FILES, SBOM_FILES};
 
-use super::{ExportError, ExportInput, RESERVED_LABELS};
+use super::{ExportError, ExportInput, is_reserved};
 use crate::cache::saving::Cached;
 
 /// Where the content of a layer comes from.
@@ -71,7 +71,7 @@ impl ExportPlan {
         Ok(Self {
             layers: layers(input, found)?,
             labels: labels(input)?,
-            refused_labels: asked.filter(|label| RESERVED_LABELS.contains(&label.as_str())).collect(),
+            refused_labels: asked.filter(|label| is_reserved(label)).collect(),
             env: env(input),
             entrypoint: vec![entrypoint(input)?],
         })
@@ -163,7 +163,7 @@ fn labels(input: &ExportInput<'_>) -> Result<BTreeMap<String, String>, ExportErr
     let text = |label: &'static str, json: Result<String, _>| {
         json.map(|json| (label.to_owned(), json)).map_err(|source| ExportError::Label { label, source })
     };
-    let asked = input.metadata.labels.iter().filter(|label| !RESERVED_LABELS.contains(&label.key.as_str()));
+    let asked = input.metadata.labels.iter().filter(|label| !is_reserved(&label.key));
     let mut labels: BTreeMap<String, String> =
         asked.map(|label| (label.key.clone(), label.value.clone())).collect();
     labels.extend([

@@ -6,6 +6,7 @@ mod import;
 mod rebase;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use coracle::Reference;
@@ -101,8 +102,11 @@ pub(crate) struct Build {
     #[arg(long, value_enum, default_value_t = RuntimeName::Youki)]
     pub(crate) runtime: RuntimeName,
     /// The network of the buildpacks
-    #[arg(long, value_enum, default_value_t = Network::Host)]
-    pub(crate) network: Network,
+    #[arg(long, value_enum, default_value_t = NetworkName::Host)]
+    pub(crate) network: NetworkName,
+    /// How long buildpacks may run, in detection and in the build: a number with s, m or h
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub(crate) timeout: Duration,
     /// What later buildpacks may do with `build` layers of earlier ones
     #[arg(long, value_enum, default_value_t = BuildLayersName::Snapshot)]
     pub(crate) build_layers: BuildLayersName,
@@ -118,9 +122,37 @@ pub(crate) struct Build {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum Network {
+pub(crate) enum NetworkName {
     /// The host's
     Host,
+    /// None but loopback
+    None,
+}
+
+impl From<NetworkName> for coracle::Network {
+    fn from(name: NetworkName) -> Self {
+        match name {
+            NetworkName::Host => Self::Host,
+            NetworkName::None => Self::None,
+        }
+    }
+}
+
+/// `90s`, `30m` or `2h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let seconds_of = |unit| match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        _ => None,
+    };
+    let split = text.len() - text.chars().next_back().map_or(0, char::len_utf8);
+    let (number, unit) = text.split_at(split);
+    let seconds = number.parse::<u64>().ok().zip(seconds_of(unit)).and_then(|(n, unit)| n.checked_mul(unit));
+    match seconds {
+        Some(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
+        _ => Err("write a number of seconds, minutes or hours, such as 90s, 30m or 2h".to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -221,6 +221,8 @@ fn build_request(build: &Build) -> Result<BuildRequest, Failure> {
         auth: settings::credentials()?,
         build_layers: build.build_layers.into(),
         shared_layers: build.shared_layer.clone(),
+        network: build.network.into(),
+        time: build.timeout,
         verbose: build.verbose,
     })
 }

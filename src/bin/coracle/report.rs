@@ -152,29 +152,46 @@ impl Observer for Terminal {
 
 /// A stranger's line without what would move the cursor, write the clipboard, rename the window or turn the order of
 /// letters around: every control character but the tab is replaced, and so are the overrides of direction (Unicode
-/// Standard Annex 9, "Explicit Directional Formatting Characters"). Colours (ECMA-48, "SGR") are kept where they are
+/// Standard Annex 9, "Explicit Directional Formatting Characters"). What would be a command to a CI runner that reads
+/// along gets a space into its mark, see [`command`]. Colours (ECMA-48, "SGR") are kept where they are
 /// shown, and end with the line; elsewhere they are left out.
 fn printable(text: &str, colours: bool) -> String {
     let drives = |c: char| {
         c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
-    let (mut line, mut rest, mut coloured) = (String::with_capacity(text.len()), text, false);
+    let (mut line, mut rest, mut coloured, mut blank) =
+        (String::with_capacity(text.len()), text, false, true);
     while let Some(next) = rest.chars().next() {
         if let Some(length) = colour(rest) {
             if colours {
                 line.push_str(&rest[..length]);
-                coloured = true;
+                (coloured, blank) = (true, false);
             }
             rest = &rest[length..];
             continue;
         }
         line.push(if drives(next) { '\u{fffd}' } else { next });
+        if command(rest, blank) {
+            line.push(' ');
+        }
+        blank &= next.is_whitespace();
         rest = &rest[next.len_utf8()..];
     }
     if coloured {
         line.push_str("\u{1b}[0m");
     }
     line
+}
+
+/// Whether `text` begins with the mark of a command to a CI runner, two characters and what follows them: GitHub's
+/// `::name` at the start of a line, and anywhere in it GitHub's `##[name]`, Azure Pipelines' `##vso[` and TeamCity's
+/// `##teamcity[`. GitLab's sections need control characters, which are gone.
+fn command(text: &str, starts_line: bool) -> bool {
+    match text.get(..2) {
+        Some("##") => ["[", "vso[", "teamcity["].iter().any(|name| text[2..].starts_with(name)),
+        Some("::") => starts_line && text[2..].starts_with(|next: char| next.is_ascii_alphabetic()),
+        _ => false,
+    }
 }
 
 /// The length of the colour that `text` begins with: the control sequence of digits, `;` and `:` that ends with `m`.
@@ -202,6 +219,25 @@ mod tests {
             );
             assert_eq!(printable("a\u{202e}b\u{2066}c \u{5d0}", colours), "a\u{fffd}b\u{fffd}c \u{5d0}");
         }
+    }
+
+    #[test]
+    fn a_strangers_line_is_no_command_to_a_ci_runner() {
+        for (text, shown) in [
+            ("::add-mask::x", ": :add-mask::x"),
+            (" \t::set-output name=a::b", " \t: :set-output name=a::b"),
+            ("a ##[add-mask]x", "a # #[add-mask]x"),
+            ("###vso[task.setvariable]x", "## #vso[task.setvariable]x"),
+            ("##teamcity[x]", "# #teamcity[x]"),
+            ("section_start:1:a\r\u{1b}[0Kx", "section_start:1:a\u{fffd}\u{fffd}[0Kx"),
+            ("::1 localhost", "::1 localhost"),
+            ("std::io, ## [x] ##", "std::io, ## [x] ##"),
+        ] {
+            assert_eq!(printable(text, false), shown);
+        }
+        // Behind a colour that is shown a line does not start.
+        assert_eq!(printable("\u{1b}[0m::error::x", true), "\u{1b}[0m::error::x\u{1b}[0m");
+        assert_eq!(printable("\u{1b}[0m::error::x", false), ": :error::x");
     }
 
     #[test]
