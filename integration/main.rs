@@ -9,6 +9,7 @@ mod bounds;
 mod build;
 mod builder;
 mod cache_image;
+mod credentials;
 mod detect;
 mod extensions;
 mod features;

@@ -37,6 +37,7 @@ use self::folders::Folders;
 pub(crate) use self::phase::PLATFORM_API;
 use self::phase::{Phase, Plan, sandbox};
 use self::run_image::Reach;
+use crate::credentials::{Keychain, Keys};
 use crate::error::Error;
 use crate::event::{Event, Observer, Stream};
 use crate::home::Home;
@@ -80,8 +81,8 @@ pub struct BuildRequest {
     pub runtime: Runtime,
     /// Registries spoken to in plain HTTP; those on loopback need not be named.
     pub insecure: Vec<String>,
-    /// Credentials: each phase gets those of the registries it must reach.
-    pub auth: AuthFile,
+    /// Credentials: each phase gets those of the images that it must reach.
+    pub auth: Keychain,
     /// What later buildpacks may do with layers of earlier ones.
     pub build_layers: BuildLayers,
     /// Layers with which they may do everything.
@@ -156,8 +157,9 @@ pub fn build(
     let stage = Stage::start_with(home, request.runtime, binds, observer, hold)?;
     let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
     let excluded = [own, cached].iter().filter_map(below).collect();
-    let built =
-        Build { home, request, stage: &stage, store: Store::open(home.store())?, observer, excluded }.run();
+    let store = Store::open(home.store())?;
+    let keys = request.auth.keys(observer, Some(&source));
+    let built = Build { home, request, stage: &stage, store, keys, observer, excluded }.run();
     stage.finish_with(built)
 }
 
@@ -166,6 +168,7 @@ struct Build<'a> {
     request: &'a BuildRequest,
     stage: &'a Stage<'a>,
     store: Store,
+    keys: Keys<'a>,
     observer: &'a dyn Observer,
     excluded: Vec<PathBuf>,
 }
@@ -177,9 +180,9 @@ impl Build<'_> {
         let builder = Builder::of(&request.builder, &image.config)?;
         let run_image = builder.run_image(&request.builder, request.run_image.as_ref(), &request.image)?;
         let reach = self.reach(&run_image);
-        reach.notice(&request.auth).into_iter().for_each(|text| self.note(text));
+        reach.notice().into_iter().for_each(|text| self.note(text));
         if !request.publish {
-            self.image_with(&run_image, &reach.for_run_image(&request.auth))?;
+            self.image_with(&run_image, Some(&self.keys).filter(|_| reach.is_known()))?;
         }
         let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
         let mut plan = self.plan(&image, &builder, run_image, chosen.is_some())?;
@@ -221,18 +224,18 @@ impl Build<'_> {
 
     /// An image of the store, fetched first where the policy says so.
     fn image(&self, name: &Reference) -> Result<Image, Error> {
-        self.image_with(name, &self.request.auth)
+        self.image_with(name, Some(&self.keys))
     }
 
-    fn image_with(&self, name: &Reference, auth: &AuthFile) -> Result<Image, Error> {
+    fn image_with(&self, name: &Reference, keys: Option<&Keys<'_>>) -> Result<Image, Error> {
         let request = self.request;
-        fetched(self.stage, &self.store, name, request.pull_policy, &request.insecure, auth)
+        fetched(self.stage, &self.store, name, request.pull_policy, &request.insecure, keys)
     }
 
     fn reach<'a>(&'a self, run_image: &'a Reference) -> Reach<'a> {
         let BuildRequest { builder, image, tags, cache_image, run_image: wanted, .. } = self.request;
         let named = [builder, image].into_iter().chain(tags).chain(cache_image).chain(wanted).collect();
-        Reach { named, run_image }
+        Reach { named, run_image, has_credentials: self.request.auth.may_have(&run_image.registry) }
     }
 
     fn plan(
@@ -249,7 +252,7 @@ impl Build<'_> {
         let user = self.stage.work(FindUser { layers: layers.clone(), user })?;
         layers.push(folders.buildpacks());
         let run = Some(&run_image).filter(|run_image| self.reach(run_image).is_known());
-        let registries = self.registries(run);
+        let auth = self.auth(run)?;
         Ok(Plan {
             folders,
             runtime: request.runtime,
@@ -265,7 +268,7 @@ impl Build<'_> {
             insecure: request.insecure.clone(),
             cache_image: request.cache_image.clone(),
             clear_cache: request.clear_cache,
-            auth: request.auth.only(&registries),
+            auth,
             run_image: run_image.clone(),
             switched: false,
             own_order,
@@ -278,11 +281,12 @@ impl Build<'_> {
         })
     }
 
-    /// The registries of the images that are read and written.
-    fn registries<'b>(&'b self, run_image: Option<&'b Reference>) -> Vec<&'b str> {
-        let BuildRequest { image, tags, cache_image, .. } = self.request;
-        let images = std::iter::once(image).chain(tags).chain(cache_image).chain(run_image);
-        images.map(|reference| reference.registry.as_str()).collect()
+    /// What phases need that speak to registries: for the image under its names, the cache, and a run image.
+    fn auth(&self, run_image: Option<&Reference>) -> Result<AuthFile, Error> {
+        let BuildRequest { image, tags, cache_image, publish, .. } = self.request;
+        let outputs = std::iter::once(image).chain(tags).chain(cache_image);
+        let reached: Vec<&Reference> = outputs.chain(run_image).filter(|_| *publish).collect();
+        self.keys.of(&reached)
     }
 
     fn prepare(&self, plan: &Plan, builder: &Builder, chosen: Option<&Chosen>) -> Result<(), Error> {

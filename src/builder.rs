@@ -10,12 +10,13 @@ mod image;
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::DocumentError;
-use coracle_images::{AuthFile, Digest, Image, Reference, Store};
+use coracle_images::{Digest, Image, Reference, Store};
 use coracle_runtime::{Access, Bind, Runtime, Terminator};
 
 use self::buildpacks::Buildpack;
 use self::definition::Definition;
 use self::image::Contents;
+use crate::credentials::Keychain;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::home::Home;
@@ -34,8 +35,8 @@ pub struct BuilderRequest {
     pub publish: bool,
     /// Registries spoken to in plain HTTP; those on loopback need not be named.
     pub insecure: Vec<String>,
-    /// Credentials; only those of the registries spoken to leave this process.
-    pub auth: AuthFile,
+    /// Credentials; only those of the images spoken of leave this process.
+    pub auth: Keychain,
 }
 
 /// A builder that is in the store now.
@@ -178,7 +179,8 @@ pub fn create_builder(
     let image = contents.image(&base, &layers)?;
     stage.work(KeepImage::new(&request.reference, &image, stage.ids))?;
     if request.publish {
-        let image = Remote::new(&request.reference, &request.insecure, &request.auth);
+        let image =
+            Remote::new(&request.reference, &request.insecure, Some(&request.auth.keys(observer, None)))?;
         stage.work(PushImage { image })?;
     }
     stage.finish()?;

@@ -35,6 +35,9 @@ pub enum Error {
     /// A builder was not created.
     #[error(transparent)]
     Builder(#[from] crate::builder::BuilderError),
+    /// The user's credentials cannot be used.
+    #[error(transparent)]
+    Credentials(#[from] crate::credentials::CredentialsError),
     /// The worker gave up.
     #[error("{0}")]
     Worker(String),

@@ -7,6 +7,7 @@
 //! | `stage.rs` | a [`coracle_runtime::Session`] with our folders bound, its output turned into events |
 //! | `worker.rs` | what runs inside the stage as the owner of all ids: pull, unpack, look up, delete |
 //! | `pull.rs`, `run.rs`, `build.rs`, `import.rs`, `rebase.rs` | one operation each |
+//! | `credentials.rs` | who gets which of the user's credentials |
 //! | `builder.rs` | another: builder.toml and folders of buildpacks become a builder's image |
 //! | `launcher.rs` | the program that built images start with |
 //! | `program.rs` | this program as a phase of a build |
@@ -16,6 +17,7 @@
 mod build;
 mod builder;
 mod config;
+mod credentials;
 mod error;
 mod event;
 mod home;
@@ -35,7 +37,8 @@ pub use build::{BuildLayers, BuildRequest, Buildpack, BuildpackError, Built, Sha
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};
 pub use coracle_images::{AuthFile, Digest, Reference, Store};
-pub use coracle_runtime::{Network, Outcome, Runtime, Terminator};
+pub use coracle_runtime::{Network, Outcome, Runtime, Terminator, take_variable};
+pub use credentials::{AuthFormat, CredentialsError, HelperError, Helpers, Keychain};
 pub use error::Error;
 pub use event::{Event, Observer, Stream};
 pub use home::Home;

@@ -1,8 +1,9 @@
 //! Bring an image into the store, its layers unpacked for this user's ids.
 
-use coracle_images::{AuthFile, Digest, Image, Reference, Store};
+use coracle_images::{Digest, Image, Reference, Store};
 use coracle_runtime::{Runtime, Terminator};
 
+use crate::credentials::{Keychain, Keys};
 use crate::error::Error;
 use crate::event::Observer;
 use crate::home::Home;
@@ -28,8 +29,8 @@ pub struct PullRequest {
     pub reference: Reference,
     /// Registries spoken to in plain HTTP; those on loopback need not be named.
     pub insecure: Vec<String>,
-    /// Credentials; only those of the image's registry leave this process.
-    pub auth: AuthFile,
+    /// Credentials; only those of the image leave this process.
+    pub auth: Keychain,
 }
 
 /// An image that is in the store now.
@@ -52,9 +53,10 @@ pub fn pull(
     hold: &dyn Fn(Terminator),
 ) -> Result<Pulled, Error> {
     let stage = Stage::start(home, Runtime::Youki, observer, hold)?;
-    let image = Remote::new(&request.reference, &request.insecure, &request.auth);
-    let pulled = stage.work(worker::Pull { image, ids: stage.ids })?;
-    stage.finish()?;
+    let keys = request.auth.keys(observer, None);
+    let pulled = Remote::new(&request.reference, &request.insecure, Some(&keys))
+        .and_then(|image| stage.work(worker::Pull { image, ids: stage.ids }));
+    let pulled = stage.finish_with(pulled)?;
     Ok(Pulled { digest: pulled.digest, fetched: pulled.fetched })
 }
 
@@ -65,7 +67,7 @@ pub(crate) fn fetched(
     name: &Reference,
     policy: PullPolicy,
     insecure: &[String],
-    auth: &AuthFile,
+    keys: Option<&Keys<'_>>,
 ) -> Result<Image, Error> {
     let here = || -> Result<Option<Image>, Error> {
         let image = store.image(name)?;
@@ -79,6 +81,6 @@ pub(crate) fn fetched(
     if policy == PullPolicy::Never {
         return Err(Error::NoImage(name.to_string()));
     }
-    stage.work(worker::Pull { image: Remote::new(name, insecure, auth), ids: stage.ids })?;
+    stage.work(worker::Pull { image: Remote::new(name, insecure, keys)?, ids: stage.ids })?;
     here()?.ok_or_else(|| Error::NoImage(name.to_string()))
 }

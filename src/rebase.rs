@@ -1,7 +1,7 @@
 //! An application on a newer run image, without a build: in the store, or where it is published.
 
 use coracle_cnb::{RunImageEntry, RunToml};
-use coracle_images::{AuthFile, Digest, Reference, Store};
+use coracle_images::{Digest, Reference, Secret, Store};
 use coracle_lifecycle::analyze::{Access as Readable, choose_run_image};
 use coracle_lifecycle::rebase::{
     RebaseError, RebaseInput, known_run_image, metadata_of, rebase as move_image,
@@ -11,6 +11,7 @@ use coracle_runtime::{Access, Bounds, Outcome, PROGRAM, Rootfs, Runtime, Sandbox
 use crate::build::folders::{Folders, guest};
 use crate::build::phase::{credentials, mount, where_credentials_are};
 use crate::build::{PLATFORM_API, published};
+use crate::credentials::{Keychain, Keys};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::home::Home;
@@ -41,8 +42,8 @@ pub struct RebaseRequest {
     pub runtime: Runtime,
     /// Registries spoken to in plain HTTP; those on loopback need not be named.
     pub insecure: Vec<String>,
-    /// Credentials: only those of registries that must be reached leave this process.
-    pub auth: AuthFile,
+    /// Credentials: only those of images that must be reached leave this process.
+    pub auth: Keychain,
 }
 
 impl std::fmt::Debug for RebaseRequest {
@@ -70,10 +71,11 @@ pub fn rebase(
         return Err(Error::NoImage(request.image.to_string()));
     }
     let stage = Stage::start(home, request.runtime, observer, hold)?;
+    let keys = request.auth.keys(observer, None);
     let rebased = if request.publish {
-        in_the_registry(home, request, &stage, observer)
+        in_the_registry(home, request, &stage, &keys, observer)
     } else {
-        in_the_store(request, &stage, &store, observer)
+        in_the_store(request, &stage, &store, &keys, observer)
     };
     stage.finish_with(rebased)
 }
@@ -82,6 +84,7 @@ fn in_the_store(
     request: &RebaseRequest,
     stage: &Stage<'_>,
     store: &Store,
+    keys: &Keys<'_>,
     observer: &dyn Observer,
 ) -> Result<Digest, Error> {
     let failed = |source| Error::Rebase { image: request.image.to_string(), source };
@@ -95,7 +98,7 @@ fn in_the_store(
         }
     };
     let run_reference: Reference = run_name.parse().map_err(|_| failed(RebaseError::NoRunImage))?;
-    let run = fetched(stage, store, &run_reference, request.pull_policy, &request.insecure, &request.auth)?;
+    let run = fetched(stage, store, &run_reference, request.pull_policy, &request.insecure, Some(keys))?;
     let rebased = move_image(&RebaseInput {
         image: &image,
         run: &run,
@@ -122,19 +125,18 @@ fn in_the_registry(
     home: &Home,
     request: &RebaseRequest,
     stage: &Stage<'_>,
+    keys: &Keys<'_>,
     observer: &dyn Observer,
 ) -> Result<Digest, Error> {
-    // The phase reaches the image's registry and those of the run image's names, and gets credentials for no other.
+    // The phase reaches the image and the run image by its names, and gets credentials for nothing else.
     let run_images = match &request.run_image {
         Some(run_image) => vec![run_image.clone()],
         None => {
-            let image = Remote::new(&request.image, &request.insecure, &request.auth);
+            let image = Remote::new(&request.image, &request.insecure, Some(keys))?;
             stage.work(KnownRunImage { image })?
         }
     };
-    let registries: Vec<&str> =
-        run_images.iter().chain([&request.image]).map(|reference| reference.registry.as_str()).collect();
-    let auth = request.auth.for_registries(&registries).into_bytes();
+    let auth = keys.of(&run_images.iter().chain([&request.image]).collect::<Vec<_>>())?.to_config();
     let folders = Folders { root: stage.folder() };
     let user = User { uid: USER, gid: USER, home: "/".to_owned() };
     stage.work(MakeFolders { folders: folders.clone(), phase: PHASE.to_owned(), ids: stage.ids, user })?;
@@ -149,7 +151,7 @@ fn in_the_registry(
 }
 
 /// Nothing but the program, what it needs to reach registries, and a folder for its report.
-fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: &[u8]) -> SandboxSpec {
+fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: &Secret) -> SandboxSpec {
     let program = format!("/cnb/lifecycle/{PHASE}");
     let mut mounts = vec![
         mount(PROGRAM, &program, Access::ReadOnly),

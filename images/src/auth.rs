@@ -1,13 +1,21 @@
-//! Credentials for registries, from Docker's configuration file.
+//! Credentials for registries: who shows what where. What files hold them, and how, is in `auth/documents.rs`.
+
+mod documents;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use zeroize::Zeroizing;
 
 use crate::reference::DOCKER_HUB;
+
+pub use documents::{AuthDocument, AuthError};
+
+/// A text that is overwritten when it is dropped. What other crates copy of it (the client of registries for one) is not.
+pub type Secret = Zeroizing<String>;
 
 /// How to speak to one registry.
 #[derive(Clone, PartialEq, Eq)]
@@ -19,14 +27,14 @@ pub enum Credentials {
         /// Name.
         user: String,
         /// Password.
-        password: String,
+        password: Secret,
     },
     /// By a token made elsewhere.
-    Bearer(String),
+    Bearer(Secret),
     /// By what the registry's token server makes of a token: see [Token Authentication: OAuth2].
     ///
     /// [Token Authentication: OAuth2]: https://distribution.github.io/distribution/spec/auth/oauth/
-    Identity(String),
+    Identity(Secret),
 }
 
 impl fmt::Debug for Credentials {
@@ -40,9 +48,8 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Credentials by registry: the `auths` of a Docker `config.json` or a Podman `auth.json`.
-///
-/// Credential helpers named in the file are not run here: a file must not choose programs.
+/// Credentials by registry, or by a repository or a part of one written after it: the `auths` of a Docker `config.json`
+/// or a Podman `auth.json`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct AuthFile {
     entries: BTreeMap<String, Credentials>,
@@ -54,49 +61,34 @@ impl fmt::Debug for AuthFile {
     }
 }
 
-/// A file without usable credentials. The message never holds what the file says.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum AuthError {
-    /// Not a JSON object with an `auths` object.
-    #[error("the credentials are not a JSON object as Docker writes it (line {line}, column {column})")]
-    Json {
-        /// Line of the parser's complaint.
-        line: usize,
-        /// Column of it.
-        column: usize,
-    },
-    /// An entry that cannot be read.
-    #[error("the credentials for `{registry}` cannot be read: expected `auth` as base64 of `user:password`")]
-    Entry {
-        /// Registry.
-        registry: String,
-    },
+#[derive(Serialize)]
+struct Written<'a> {
+    auths: BTreeMap<&'a str, BTreeMap<&'static str, Secret>>,
 }
 
 impl AuthFile {
-    /// Reads Docker's `config.json`; entries without credentials are passed over.
+    /// Reads the `auths` of Docker's `config.json`; entries without credentials are passed over.
     ///
     /// # Errors
     ///
     /// When it is no such file.
     pub fn parse(text: &[u8]) -> Result<Self, AuthError> {
-        let value: Value = serde_json::from_slice(text)
-            .map_err(|e| AuthError::Json { line: e.line(), column: e.column() })?;
-        let file = value.as_object().ok_or(AuthError::Json { line: 1, column: 1 })?;
-        let mut entries = BTreeMap::new();
-        for (name, entry) in file.get("auths").and_then(Value::as_object).into_iter().flatten() {
-            let bad = || AuthError::Entry { registry: name.clone() };
-            let entry = entry.as_object().ok_or_else(bad)?;
-            if let Some(credentials) = credentials(entry).map_err(|()| bad())? {
-                entries.insert(registry_of(name), credentials);
-            }
-        }
-        Ok(Self { entries })
+        Ok(AuthDocument::parse(text)?.auths)
     }
 
     /// Adds or replaces the credentials of one registry.
     pub fn insert(&mut self, registry: &str, credentials: Credentials) {
         self.entries.insert(registry_of(registry), credentials);
+    }
+
+    /// Takes over the credentials of another one, in place of those for the same registries.
+    pub fn extend(&mut self, other: Self) {
+        self.entries.extend(other.entries);
+    }
+
+    /// The registries that there are credentials for, or repositories.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
     }
 
     /// The credentials for a registry, or for a repository written after it, the most exact entry counting.
@@ -106,7 +98,8 @@ impl AuthFile {
     }
 
     /// As [`AuthFile::lookup`], with what the entry is called.
-    pub(crate) fn entry(&self, registry: &str) -> Option<(&str, &Credentials)> {
+    #[must_use]
+    pub fn entry(&self, registry: &str) -> Option<(&str, &Credentials)> {
         let wanted = registry_of(registry);
         let mut name = wanted.as_str();
         loop {
@@ -120,71 +113,61 @@ impl AuthFile {
     /// Whether there are any credentials for a registry, or for some of its repositories.
     #[must_use]
     pub fn has_any_for(&self, registry: &str) -> bool {
-        !self.only(&[registry]).entries.is_empty()
+        let wanted = registry_of(registry);
+        self.names().any(|name| name.split('/').next() == Some(&wanted))
     }
 
-    /// The credentials of these registries and no others.
+    /// What these repositories need, `REGISTRY/REPOSITORY` each, and no more: where an entry is for a part of a registry,
+    /// only the repository itself is named.
     #[must_use]
-    pub fn only(&self, registries: &[&str]) -> Self {
-        let wanted: Vec<String> = registries.iter().map(|name| registry_of(name)).collect();
-        let is_wanted = |name: &str| {
-            let host = name.split('/').next();
-            wanted.iter().any(|w| w == name || w.split('/').next() == host)
-        };
-        let entries = self.entries.iter().filter(|(name, _)| is_wanted(name));
-        Self { entries: entries.map(|(name, credentials)| (name.clone(), credentials.clone())).collect() }
+    pub fn for_repositories<'a>(&self, repositories: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut needed = Self::default();
+        for repository in repositories {
+            if let Some((name, credentials)) = self.entry(repository) {
+                let name = if name.contains('/') { repository } else { name };
+                needed.insert(name, credentials.clone());
+            }
+        }
+        needed
     }
 
-    /// A file with the credentials of these registries and no others.
+    /// A `config.json` with all of it, as Docker writes it.
     #[must_use]
-    pub fn for_registries(&self, registries: &[&str]) -> String {
-        let mut auths = Map::new();
-        for (name, credentials) in &self.only(registries).entries {
-            // Docker knows its own registry by this name only.
-            let key = if name == DOCKER_HUB { "https://index.docker.io/v1/" } else { name };
-            let entry = match credentials {
+    pub fn to_config(&self) -> Secret {
+        let mut auths = BTreeMap::new();
+        for (name, credentials) in &self.entries {
+            let (field, text) = match credentials {
                 Credentials::Anonymous => continue,
                 Credentials::Basic { user, password } => {
-                    json!({ "auth": STANDARD.encode(format!("{user}:{password}")) })
+                    let pair = Zeroizing::new(format!("{user}:{}", password.as_str()));
+                    ("auth", Zeroizing::new(STANDARD.encode(pair.as_bytes())))
                 }
-                Credentials::Bearer(token) => json!({ "registrytoken": token }),
-                Credentials::Identity(token) => json!({ "identitytoken": token }),
+                Credentials::Bearer(token) => ("registrytoken", token.clone()),
+                Credentials::Identity(token) => ("identitytoken", token.clone()),
             };
-            auths.insert(key.to_owned(), entry);
+            auths.insert(shown(name), BTreeMap::from([(field, text)]));
         }
-        json!({ "auths": auths }).to_string()
+        // Strings and maps of strings: there is nothing that JSON cannot hold.
+        Zeroizing::new(serde_json::to_string(&Written { auths }).unwrap_or_default())
     }
 }
 
-fn credentials(entry: &Map<String, Value>) -> Result<Option<Credentials>, ()> {
-    let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    if let Some(token) = text("registrytoken") {
-        return Ok(Some(Credentials::Bearer(token.to_owned())));
-    }
-    // Beside it there is a name without a password.
-    if let Some(token) = text("identitytoken") {
-        return Ok(Some(Credentials::Identity(token.to_owned())));
-    }
-    if let Some(auth) = text("auth") {
-        let bytes = STANDARD.decode(auth.trim()).map_err(drop)?;
-        let pair = String::from_utf8(bytes).map_err(drop)?;
-        let (user, password) = pair.split_once(':').ok_or(())?;
-        let password = password.trim_end_matches('\0').to_owned();
-        return Ok(Some(Credentials::Basic { user: user.to_owned(), password }));
-    }
-    Ok(match (text("username"), text("password")) {
-        (Some(user), Some(password)) => {
-            Some(Credentials::Basic { user: user.to_owned(), password: password.to_owned() })
-        }
-        _ => None,
-    })
+/// As Docker calls a registry in its files and to its helpers: its own only by this name.
+#[must_use]
+pub fn server_url(registry: &str) -> String {
+    shown(&registry_of(registry)).to_owned()
 }
 
-/// The host (and path, if any) an entry speaks of: Docker wrote urls with a version, others plain hosts.
+fn shown(name: &str) -> &str {
+    if name == DOCKER_HUB { "https://index.docker.io/v1/" } else { name }
+}
+
+/// The host (and path, if any) an entry speaks of. Docker once wrote addresses with a version, or another path: those are
+/// of a whole registry.
 fn registry_of(name: &str) -> String {
-    let name = name.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
-    let name = name.strip_suffix("/v1").or_else(|| name.strip_suffix("/v2")).unwrap_or(name);
-    let (host, path) = name.split_once('/').map_or((name, None), |(host, path)| (host, Some(path)));
+    let plain = name.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
+    let (host, path) = plain.split_once('/').map_or((plain, None), |(host, path)| (host, Some(path)));
+    let path = path.filter(|path| plain.len() == name.len() && !matches!(*path, "v1" | "v2"));
     let host = if matches!(host, "docker.io" | "registry-1.docker.io") { DOCKER_HUB } else { host };
     path.map_or_else(|| host.to_owned(), |path| format!("{host}/{path}"))
 }
@@ -194,7 +177,11 @@ mod tests {
     use super::*;
 
     fn basic(user: &str, password: &str) -> Credentials {
-        Credentials::Basic { user: user.into(), password: password.into() }
+        Credentials::Basic { user: user.into(), password: password.to_owned().into() }
+    }
+
+    fn identity(token: &str) -> Credentials {
+        Credentials::Identity(token.to_owned().into())
     }
 
     fn file() -> AuthFile {
@@ -205,6 +192,8 @@ mod tests {
                 "example.org/team":{"auth":"eDp5"},
                 "example.org":{"registrytoken":"t"},
                 "azure.example.org":{"auth":"MDA6","identitytoken":"long-lived"},
+                "https://old.example.org/some/path":{"auth":"eDp5"},
+                "nothing.example.org":null,
                 "empty.example.org":{}},
                 "credHelpers":{"x":"y"}}"#,
         )
@@ -214,26 +203,35 @@ mod tests {
     #[test]
     fn lookup() {
         let file = file();
-        for name in ["index.docker.io", "docker.io", "index.docker.io/library/alpine"] {
+        for name in ["index.docker.io", "docker.io", "index.docker.io/library/alpine", "registry-1.docker.io"]
+        {
             assert_eq!(file.lookup(name), basic("a", "b:c"));
         }
         assert_eq!(file.lookup("localhost:5000"), basic("u", "p"));
+        assert_eq!(file.lookup("localhost"), Credentials::Anonymous);
         assert_eq!(file.lookup("example.org/team/app"), basic("x", "y"));
-        assert_eq!(file.lookup("example.org/team2"), Credentials::Bearer("t".into()));
-        assert_eq!(file.lookup("azure.example.org"), Credentials::Identity("long-lived".into()));
-        assert_eq!(file.lookup("empty.example.org"), Credentials::Anonymous);
-        assert_eq!(file.lookup("other.example.org"), Credentials::Anonymous);
+        assert_eq!(file.lookup("example.org/team2"), Credentials::Bearer("t".to_owned().into()));
+        assert_eq!(file.lookup("azure.example.org"), identity("long-lived"));
+        assert_eq!(file.lookup("old.example.org/other"), basic("x", "y"));
+        for name in ["empty.example.org", "nothing.example.org", "other.example.org"] {
+            assert_eq!(file.lookup(name), Credentials::Anonymous);
+        }
     }
 
     #[test]
-    fn subset_holds_nothing_else() {
-        let text = file().for_registries(&["example.org", "docker.io", "azure.example.org"]);
-        let subset = AuthFile::parse(text.as_bytes()).unwrap();
-        assert_eq!(subset.lookup("example.org/team"), basic("x", "y"));
-        assert_eq!(subset.lookup("docker.io"), basic("a", "b:c"));
-        assert_eq!(subset.lookup("azure.example.org"), Credentials::Identity("long-lived".into()));
-        assert_eq!(subset.lookup("localhost:5000"), Credentials::Anonymous);
-        assert_eq!(AuthFile::parse(file().for_registries(&[]).as_bytes()).unwrap(), AuthFile::default());
+    fn what_repositories_need_and_no_more() {
+        let wanted =
+            ["example.org/team/app", "index.docker.io/library/x", "azure.example.org/y", "z.example/y"];
+        let needed = file().for_repositories(wanted);
+        let names: Vec<_> = needed.names().collect();
+        assert_eq!(names, ["azure.example.org", "example.org/team/app", "index.docker.io"]);
+        let text = needed.to_config();
+        assert_eq!(
+            text.as_str(),
+            r#"{"auths":{"azure.example.org":{"identitytoken":"long-lived"},"example.org/team/app":{"auth":"eDp5"},"https://index.docker.io/v1/":{"auth":"YTpiOmM="}}}"#
+        );
+        assert_eq!(AuthFile::parse(text.as_bytes()).unwrap(), needed);
+        assert_eq!(file().for_repositories([]).to_config().as_str(), r#"{"auths":{}}"#);
     }
 
     #[test]
@@ -244,8 +242,5 @@ mod tests {
             !shown.contains("b:c") && !shown.contains("long-lived") && shown.contains("localhost:5000"),
             "{shown}"
         );
-        let error = AuthFile::parse(br#"{"auths":{"r":{"auth":"secret!"}}}"#).unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("secret"));
-        assert!(AuthFile::parse(b"[]").is_err() && AuthFile::parse(b"{").is_err());
     }
 }

@@ -15,7 +15,7 @@ mod registry;
 mod store;
 pub mod unpack;
 
-pub use auth::{AuthError, AuthFile, Credentials};
+pub use auth::{AuthDocument, AuthError, AuthFile, Credentials, Secret, server_url};
 pub use compression::{GzipWriter, LayerWriter, WrittenLayer, uncompressed};
 pub use config::{Config, Empty, Execution, History, RootFs};
 pub use digest::{Digest, DigestError, Hashing};

@@ -373,7 +373,8 @@ mod tests {
 
     #[test]
     fn secrets_do_not_show_in_debug_output() {
-        let file = crate::sandbox::EphemeralFile { target: "/auth".into(), content: b"hunter2".to_vec() };
+        let file =
+            crate::sandbox::EphemeralFile { target: "/auth".into(), content: b"hunter2".to_vec().into() };
         assert!(!format!("{file:?}").contains("hunter2") && !format!("{file:?}").contains("104"));
     }
 }

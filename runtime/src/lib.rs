@@ -36,7 +36,7 @@ pub use protocol::with_causes;
 pub use root::{Bind, PROGRAM, StageSetup};
 pub use sandbox::{Access, Bounds, EphemeralFile, Mount, Network, Outcome, Rootfs, Runtime, SandboxSpec};
 pub use session::{JobOutput, Session, SessionError, Terminator};
-pub use sys::{drop_capabilities, keep_inherited_descriptors};
+pub use sys::{drop_capabilities, keep_inherited_descriptors, take_variable};
 pub use userns::{UsernsError, id_map_of_user};
 
 /// If this process was started by a stage or a container under one of our names, play that role and return the exit

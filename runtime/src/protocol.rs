@@ -8,6 +8,7 @@ use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::sys;
 
@@ -71,15 +72,39 @@ pub(crate) fn receive_spawn(from: BorrowedFd<'_>) -> io::Result<Option<(Spawn, V
 
 /// Write `message` and close the writing side.
 pub(crate) fn send_last<T: Serialize>(stream: &UnixStream, message: &T) -> io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
+    // Requests hold secrets.
+    let mut bytes = Wiped::default();
+    serde_json::to_writer(&mut bytes, message)?;
     let mut writer = stream;
-    writer.write_all(&bytes)?;
+    writer.write_all(&bytes.0)?;
     stream.shutdown(std::net::Shutdown::Write)
+}
+
+/// Bytes that are overwritten when they go, wherever they have been.
+#[derive(Default)]
+struct Wiped(Zeroizing<Vec<u8>>);
+
+impl Write for Wiped {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let needed = self.0.len() + bytes.len();
+        if needed > self.0.capacity() {
+            // What grows by itself leaves a copy behind.
+            let mut larger = Zeroizing::new(Vec::with_capacity((2 * needed).max(1 << 16)));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Read one message, up to the end of the stream. `None` where the other side ended without a word.
 pub(crate) fn receive_last<T: DeserializeOwned>(stream: impl Read) -> io::Result<Option<T>> {
-    let mut bytes = Vec::new();
+    let mut bytes = Zeroizing::new(Vec::new());
     match stream.take(MESSAGE_LIMIT).read_to_end(&mut bytes) {
         // The other side ended without reading all that it was sent; what it said before counts.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// The low-level runtime that launches a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +57,7 @@ pub struct EphemeralFile {
     /// An absolute path in the guest.
     pub target: PathBuf,
     /// The content; never shown by `Debug`.
-    pub content: Vec<u8>,
+    pub content: Zeroizing<Vec<u8>>,
 }
 
 impl fmt::Debug for EphemeralFile {

@@ -2,12 +2,14 @@
 
 #![allow(unsafe_code, reason = "this is the module that exists to hold it")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::libc;
 use nix::unistd::{ForkResult, Pid};
+use zeroize::{Zeroize, Zeroizing};
 
 /// The descriptor on which a sandbox's process 1 reports: 3, the first that runtimes preserve.
 pub(crate) const STATUS_FD: RawFd = 3;
@@ -24,6 +26,33 @@ pub(crate) fn fork() -> io::Result<ForkResult> {
     // SAFETY: the process has one thread (just counted, and only this thread could start another), so the child
     // inherits no lock that some other thread held.
     unsafe { nix::unistd::fork() }.map_err(io::Error::from)
+}
+
+/// Take a variable out of the environment: programs that are started later do not have it, and what the kernel shows of
+/// this process's environment (proc_pid_environ(5)) no longer says its value. Only for processes with one thread.
+///
+/// # Errors
+/// `EBUSY` where the process has more than one thread, or why they cannot be counted.
+pub fn take_variable(name: &CStr) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let known = OsStr::from_bytes(name.to_bytes());
+    let Some(taken) = std::env::var_os(known) else { return Ok(None) };
+    let taken = Zeroizing::new(taken.into_vec());
+    let threads = std::fs::read_dir("/proc/self/task")?.count();
+    if threads != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: the name ends with a zero byte, and there is one thread (just counted, and only this thread could start
+    // another), so that nobody changes the environment meanwhile. Where it is not null, getenv(3) points to a string that
+    // ends with a zero byte, in memory that this process may write: the kernel put it on its stack (execve(2)), or a
+    // library of this process made it. The borrow ends with the block.
+    unsafe {
+        let place = libc::getenv(name.as_ptr());
+        if !place.is_null() {
+            std::slice::from_raw_parts_mut(place.cast::<u8>(), libc::strlen(place)).zeroize();
+        }
+        std::env::remove_var(known);
+    }
+    Ok(Some(taken))
 }
 
 /// Take ownership of descriptors that recvmsg(2) has just installed in this process.

@@ -1,7 +1,7 @@
 //! Where image extensions take part: what their programs ask for, and another run image if that is all
 //! (docs/decisions/0015-extensions-that-choose-and-those-that-extend.md).
 
-use coracle_images::{AuthFile, Reference};
+use coracle_images::Reference;
 use coracle_lifecycle::phases::offers;
 use coracle_runtime::Outcome;
 
@@ -45,13 +45,13 @@ impl Build<'_> {
         // Foreign programs have run: what they name is not read with credentials of the user's, and what the builder offers
         // as far as its word counts.
         let reach = self.reach(&run_image);
-        let auth = if offered { reach.for_run_image(&request.auth) } else { AuthFile::default() };
-        reach.notice(&request.auth).filter(|_| offered).into_iter().for_each(|text| self.note(text));
+        let is_known = offered && reach.is_known();
+        reach.notice().filter(|_| offered).into_iter().for_each(|text| self.note(text));
+        plan.auth = self.auth(is_known.then_some(&run_image))?;
         if !offered {
-            let registry = &run_image.registry;
-            let shared = plan.publish && self.registries(None).contains(&registry.as_str());
-            if shared && request.auth.has_any_for(registry) {
-                return Err(Error::NotOffered { registry: registry.clone(), image: run_image.to_string() });
+            if plan.auth.entry(&run_image.name()).is_some() {
+                let registry = run_image.registry.clone();
+                return Err(Error::NotOffered { registry, image: run_image.to_string() });
             }
             self.note(format!(
                 "the builder does not offer the run image {run_image}, which an extension chooses: it is read without credentials"
@@ -59,7 +59,14 @@ impl Build<'_> {
         }
         if !plan.publish {
             let policy = request.pull_policy;
-            fetched(self.stage, &self.store, &run_image, policy, &request.insecure, &auth)?;
+            fetched(
+                self.stage,
+                &self.store,
+                &run_image,
+                policy,
+                &request.insecure,
+                Some(&self.keys).filter(|_| is_known),
+            )?;
         }
         self.stage.work(SwitchRunImage {
             folders: plan.folders.clone(),
@@ -68,9 +75,6 @@ impl Build<'_> {
             run_image: run_image.clone(),
             layout: !plan.publish,
         })?;
-        let registries =
-            self.registries(Some(&run_image).filter(|run_image| offered && self.reach(run_image).is_known()));
-        plan.auth = request.auth.only(&registries);
         (plan.run_image, plan.switched) = (run_image, true);
         Ok(())
     }

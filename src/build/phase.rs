@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coracle_cnb::ApiVersion;
-use coracle_images::{AuthFile, Reference};
+use coracle_images::{AuthFile, Reference, Secret};
 use coracle_lifecycle::build::SharedLayer;
 use coracle_runtime::{Access, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
@@ -100,7 +100,7 @@ pub(crate) struct Plan {
     /// Whether what earlier builds left there counts for nothing.
     pub(crate) clear_cache: bool,
     pub(crate) insecure: Vec<String>,
-    /// What the registries of this build need, and nothing else.
+    /// What the images of this build need that a phase must reach, and nothing else.
     pub(crate) auth: AuthFile,
     /// Whether the order is the user's, not the builder's.
     pub(crate) own_order: bool,
@@ -188,8 +188,10 @@ fn mounts_of(phase: Phase, plan: &Plan) -> Vec<Mount> {
 /// Credentials only where a registry is spoken to and nothing foreign runs; the user's variables only where something
 /// foreign does; what the launcher is made of where it is put into an image.
 fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
-    let file =
-        |target: String, content: &[u8]| EphemeralFile { target: target.into(), content: content.to_vec() };
+    let file = |target: String, content: &[u8]| EphemeralFile {
+        target: target.into(),
+        content: content.to_vec().into(),
+    };
     if phase.runs_foreign_code() {
         let variables = plan.platform_env.iter();
         return variables
@@ -202,9 +204,8 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
         files.extend(bills.iter().map(|(name, text)| file(format!("/cnb/lifecycle/{name}"), text)));
     }
     if phase.speaks_to_registries(plan) {
-        let registries: Vec<&str> =
-            reached(phase, plan).into_iter().map(|image| image.registry.as_str()).collect();
-        files.push(credentials(plan.auth.for_registries(&registries).as_bytes()));
+        let reached: Vec<String> = reached(phase, plan).into_iter().map(Reference::name).collect();
+        files.push(credentials(&plan.auth.for_repositories(reached.iter().map(String::as_str)).to_config()));
     }
     files
 }
@@ -225,9 +226,9 @@ fn reached(phase: Phase, plan: &Plan) -> Vec<&Reference> {
 }
 
 /// Credentials as a phase that speaks to registries gets them, a `config.json`: a file of its own.
-pub(crate) fn credentials(auth: &[u8]) -> EphemeralFile {
+pub(crate) fn credentials(auth: &Secret) -> EphemeralFile {
     let target = format!("{}/config.json", guest::DOCKER_CONFIG);
-    EphemeralFile { target: target.into(), content: auth.to_vec() }
+    EphemeralFile { target: target.into(), content: auth.as_bytes().to_vec().into() }
 }
 
 /// The variable by which the phase finds them.
@@ -394,7 +395,7 @@ mod tests {
 
     /// Of the image's registry, and of the cache image's.
     const AUTHS: &[u8] =
-        br#"{"auths":{"r.example":{"registrytoken":"SECRET"},"c.example":{"registrytoken":"CACHE"}}}"#;
+        br#"{"auths":{"r.example":{"registrytoken":"SECRET"},"c.example/cache":{"registrytoken":"CACHE"},"c.example":{"registrytoken":"OTHERS"}}}"#;
 
     fn with_cache_image() -> Plan {
         Plan { cache_image: Some("c.example/cache:1".parse().unwrap()), ..plan(true) }
@@ -500,6 +501,7 @@ mod tests {
                 assert_eq!(has("CACHE"), plan.publish && is_reached("c.example"), "{phase:?}");
                 assert!(!((has("SECRET") || has("CACHE")) && phase.has_builder_root()), "{phase:?}");
                 let shown = format!("{:?} {:?}", spec.argv, spec.env);
+                assert!(!has("OTHERS"), "{phase:?}");
                 assert!(!shown.contains("SECRET") && !shown.contains("CACHE"), "{phase:?}");
             }
         }

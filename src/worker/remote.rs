@@ -2,25 +2,31 @@
 
 use std::fmt;
 
-use coracle_images::{AuthFile, Reference, Registry, RegistryOptions};
+use coracle_images::{AuthFile, Reference, Registry, RegistryOptions, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::AnyError;
+use crate::credentials::Keys;
+use crate::error::Error;
 
 /// The image's name, and what it takes to speak to its registry.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Remote {
     pub(crate) reference: Reference,
     insecure: Vec<String>,
-    /// A `config.json` with the credentials of the image's registry alone.
-    auth: String,
+    /// A `config.json` with the image's credentials alone.
+    auth: Secret,
 }
 
 impl Remote {
-    /// Of all credentials, only those of the image's registry leave this process.
-    pub(crate) fn new(reference: &Reference, insecure: &[String], auth: &AuthFile) -> Self {
-        let auth = auth.for_registries(&[&reference.registry]);
-        Self { reference: reference.clone(), insecure: insecure.to_vec(), auth }
+    /// Of all credentials, only those of the image leave this process; none without `keys`.
+    pub(crate) fn new(
+        reference: &Reference,
+        insecure: &[String],
+        keys: Option<&Keys<'_>>,
+    ) -> Result<Self, Error> {
+        let auth = keys.map(|keys| keys.of(&[reference])).transpose()?.unwrap_or_default().to_config();
+        Ok(Self { reference: reference.clone(), insecure: insecure.to_vec(), auth })
     }
 
     /// A client for its registry.
@@ -39,13 +45,27 @@ impl fmt::Debug for Remote {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credentials::{AuthFormat, Keychain};
+    use crate::event::{Event, Observer};
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn event(&self, _: Event) {}
+    }
 
     #[test]
     fn only_the_registry_s_own_credentials_are_in_it_and_none_is_shown() {
         let auth = r#"{"auths":{"a.example":{"auth":"YTpvbmU="},"b.example":{"auth":"Yjp0d28="}}}"#;
-        let auth = AuthFile::parse(auth.as_bytes()).unwrap();
-        let remote = Remote::new(&"a.example/app".parse().unwrap(), &[], &auth);
-        assert!(remote.auth.contains("YTpvbmU=") && !remote.auth.contains("Yjp0d28="), "{}", remote.auth);
+        let mut keychain = Keychain::default();
+        keychain.add_text("a test", auth.as_bytes(), AuthFormat::Config).unwrap();
+        let remote =
+            Remote::new(&"a.example/app".parse().unwrap(), &[], Some(&keychain.keys(&Nobody, None))).unwrap();
+        assert!(
+            remote.auth.contains("YTpvbmU=") && !remote.auth.contains("Yjp0d28="),
+            "{}",
+            remote.auth.as_str()
+        );
         assert!(!format!("{remote:?}").contains("YTpvbmU="));
     }
 }

@@ -9,7 +9,7 @@ use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientP
 use oci_client::secrets::RegistryAuth;
 
 use super::{Registry, RegistryError, identity};
-use crate::auth::Credentials;
+use crate::auth::{Credentials, Secret};
 use crate::reference::Reference;
 
 /// What a request needs leave for.
@@ -24,7 +24,7 @@ pub(super) enum Leave {
 pub(super) struct Clients {
     made: HashMap<Purpose, Made>,
     /// Identity tokens that token servers gave in place of the user's, by registry.
-    renewed: HashMap<String, String>,
+    renewed: HashMap<String, Secret>,
 }
 
 /// What a client was made for.
@@ -71,9 +71,9 @@ impl Registry {
         let (auth, until) = match entry.map(|(_, credentials)| credentials) {
             None | Some(Credentials::Anonymous) => (RegistryAuth::Anonymous, None),
             Some(Credentials::Basic { user, password }) => {
-                (RegistryAuth::Basic(user.clone(), password.clone()), None)
+                (RegistryAuth::Basic(user.clone(), password.to_string()), None)
             }
-            Some(Credentials::Bearer(token)) => (RegistryAuth::Bearer(token.clone()), None),
+            Some(Credentials::Bearer(token)) => (RegistryAuth::Bearer(token.to_string()), None),
             Some(Credentials::Identity(token)) => {
                 let token = clients.renewed.get(&reference.registry).unwrap_or(token);
                 let exchange = self.exchange(reference, leave, token);
@@ -85,7 +85,7 @@ impl Registry {
                 if let Some(renewed) = access.renewed {
                     clients.renewed.insert(reference.registry.clone(), renewed);
                 }
-                (RegistryAuth::Bearer(access.token), Some(Instant::now() + access.lasts))
+                (RegistryAuth::Bearer(access.token.to_string()), Some(Instant::now() + access.lasts))
             }
         };
         let client = Client::try_from(self.configuration(reference))

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::client::Leave;
 use super::{PAUSES, error};
+use crate::auth::Secret;
 use crate::reference::Reference;
 
 /// As long as an access token lasts that does not say so, by the specification.
@@ -28,10 +29,10 @@ const ANSWER_LIMIT: usize = 1 << 20;
 
 /// Access to one repository.
 pub(super) struct Access {
-    pub(super) token: String,
+    pub(super) token: Secret,
     pub(super) lasts: Duration,
     /// To be shown the next time.
-    pub(super) renewed: Option<String>,
+    pub(super) renewed: Option<Secret>,
 }
 
 /// Why an identity token gives no access. No message holds a token.
@@ -109,9 +110,9 @@ impl IdentityError {
 #[derive(Deserialize)]
 struct Answer {
     #[serde(alias = "token")]
-    access_token: String,
+    access_token: Secret,
     expires_in: Option<u64>,
-    refresh_token: Option<String>,
+    refresh_token: Option<Secret>,
 }
 
 /// Asks the registry for its token server, and that for access.

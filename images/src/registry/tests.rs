@@ -228,7 +228,7 @@ fn registry(auth: AuthFile) -> Registry {
 
 fn with_basic(host: &str) -> AuthFile {
     let mut auth = AuthFile::default();
-    auth.insert(host, Credentials::Basic { user: "u".into(), password: "p".into() });
+    auth.insert(host, Credentials::Basic { user: "u".into(), password: "p".to_owned().into() });
     auth
 }
 

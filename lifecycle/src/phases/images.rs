@@ -3,13 +3,13 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use coracle_images::{
-    AuthError, AuthFile, Digest, Image, Layer, LayoutError, Platform, Reference, ReferenceError, Registry,
-    RegistryError, RegistryOptions, read_layout,
+    AuthDocument, AuthError, AuthFile, Digest, Image, Layer, LayoutError, Platform, Reference,
+    ReferenceError, Registry, RegistryError, RegistryOptions, read_layout,
 };
-use serde_json::{Map, Value, json};
 
 use super::arguments::ArgumentError;
 use crate::env::Env;
@@ -184,39 +184,22 @@ pub(super) fn credentials_file(env: &Env) -> Option<PathBuf> {
 /// Docker's configuration, and above it `CNB_REGISTRY_AUTH` (Platform API, "Registry
 /// Authentication").
 pub(super) fn auth(env: &Env) -> Result<AuthFile, ImagesError> {
-    let mut file = Value::Null;
-    let mut path = String::from("CNB_REGISTRY_AUTH");
-    if let Some(config) = credentials_file(env) {
-        let shown = config.display().to_string();
-        if let Some(bytes) = file::read_bytes(&config)? {
-            // Parsed alone first: an error must say in which of the two places it is.
-            AuthFile::parse(&bytes).map_err(|source| ImagesError::Auth { path: shown.clone(), source })?;
-            file = serde_json::from_slice(&bytes).unwrap_or_default();
-            path = shown;
-        }
+    let mut auth = AuthFile::default();
+    if let Some(config) = credentials_file(env)
+        && let Some(bytes) = file::read_bytes(&config)?
+    {
+        let path = config.display().to_string();
+        auth = AuthFile::parse(&bytes).map_err(|source| ImagesError::Auth { path, source })?;
     }
-    let mut auths = file.get("auths").and_then(Value::as_object).cloned().unwrap_or_default();
     if let Some(variable) = set(env, super::CREDENTIALS_VARIABLE) {
-        auths.extend(of_variable(variable).ok_or(ImagesError::Variable)?);
+        let path = super::CREDENTIALS_VARIABLE.to_owned();
+        let document = AuthDocument::parse_headers(variable.as_bytes()).map_err(|source| match source {
+            AuthError::Headers => ImagesError::Variable,
+            source => ImagesError::Auth { path, source },
+        })?;
+        auth.extend(document.auths);
     }
-    let text = json!({ "auths": auths }).to_string();
-    AuthFile::parse(text.as_bytes()).map_err(|source| ImagesError::Auth { path, source })
-}
-
-/// The variable's registries in the form of Docker's configuration.
-fn of_variable(variable: &OsStr) -> Option<Map<String, Value>> {
-    let value: Value = serde_json::from_str(variable.to_str()?).ok()?;
-    let entry = |(registry, header): (&String, &Value)| {
-        let (scheme, word) = header.as_str()?.split_once(' ')?;
-        let entry = match scheme.to_ascii_lowercase().as_str() {
-            "basic" => json!({ "auth": word.trim() }),
-            "bearer" => json!({ "registrytoken": word.trim() }),
-            "x-identity" => json!({ "identitytoken": word.trim() }),
-            _ => return None,
-        };
-        Some((registry.clone(), entry))
-    };
-    value.as_object()?.iter().map(entry).collect()
+    Ok(auth)
 }
 
 #[cfg(test)]
@@ -261,12 +244,12 @@ mod tests {
         let read = auth(&env).unwrap();
         let basic = |user: &str, password: &str| coracle_images::Credentials::Basic {
             user: user.into(),
-            password: password.into(),
+            password: password.to_owned().into(),
         };
         assert_eq!(read.lookup("a.org"), basic("x", "y"));
         assert_eq!(read.lookup("b.org"), basic("a", "b"));
-        assert_eq!(read.lookup("c.org"), coracle_images::Credentials::Bearer("t".into()));
-        assert_eq!(read.lookup("d.org"), coracle_images::Credentials::Identity("i".into()));
+        assert_eq!(read.lookup("c.org"), coracle_images::Credentials::Bearer("t".to_owned().into()));
+        assert_eq!(read.lookup("d.org"), coracle_images::Credentials::Identity("i".to_owned().into()));
         env.insert("CNB_REGISTRY_AUTH".into(), r#"{"a.org":"Digest secret"}"#.into());
         let error = auth(&env).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"));

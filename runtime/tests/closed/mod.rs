@@ -24,7 +24,7 @@ pub(crate) fn read_only_mount(runtime: Runtime) -> TestResult {
 
 pub(crate) fn ephemeral_file(runtime: Runtime) -> TestResult {
     let mut with_file = spec(runtime, &["cat:/auth", "write:/auth"]);
-    with_file.files.push(EphemeralFile { target: "/auth".into(), content: b"s3cret".to_vec() });
+    with_file.files.push(EphemeralFile { target: "/auth".into(), content: b"s3cret".to_vec().into() });
     let run = run(with_file, Vec::new())?;
     same(run.facts()["cat:/auth"], "s3cret", &run);
     assert_ne!(run.facts()["write:/auth"], "written");

@@ -1,5 +1,6 @@
 //! What can be typed. No decision is made here.
 
+mod auth;
 pub(crate) mod builder;
 pub(crate) mod config;
 mod import;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use coracle::Reference;
 
+pub(crate) use auth::Access;
 pub(crate) use builder::Builder;
 pub(crate) use config::Config;
 pub(crate) use import::Import;
@@ -113,12 +115,8 @@ pub(crate) struct Build {
     /// A layer that later buildpacks may change, or all of a buildpack (repeatable)
     #[arg(long, value_name = "BUILDPACK[:LAYER]")]
     pub(crate) shared_layer: Vec<coracle::SharedLayer>,
-    /// A registry to speak to in plain HTTP (repeatable); those on loopback are anyway
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub(crate) insecure_registry: Vec<String>,
-    /// Have the phases say more
-    #[arg(short, long)]
-    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -206,9 +204,8 @@ pub(crate) struct Lifecycle {
 pub(crate) struct Pull {
     /// The image, as REGISTRY/REPOSITORY:TAG or ...@DIGEST
     pub(crate) image: Reference,
-    /// A registry to speak to in plain HTTP (repeatable); those on loopback are anyway
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub(crate) insecure_registry: Vec<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
 
 #[derive(Debug, clap::Args)]

@@ -12,7 +12,8 @@ pub(crate) enum Failure {
     Library(coracle::Error),
     Signals(std::io::Error),
     NoHome,
-    Credentials { path: PathBuf, source: Box<dyn StdError + Send + Sync> },
+    AuthFile(PathBuf),
+    Environment(std::io::Error),
     Certificates { path: PathBuf, source: Option<std::io::Error> },
     Variable(String),
     NoConfig,
@@ -49,8 +50,15 @@ impl Failure {
                     .to_owned(),
                 None,
             ),
-            Self::Credentials { path, source } => {
-                (format!("could not use the credentials in {}", path.display()), Some(source.as_ref()))
+            Self::AuthFile(path) => (
+                format!(
+                    "there is no file of credentials at {} (--registry-auth-file, REGISTRY_AUTH_FILE)",
+                    path.display()
+                ),
+                None,
+            ),
+            Self::Environment(error) => {
+                ("could not take CORACLE_REGISTRY_AUTH out of the environment".to_owned(), Some(error))
             }
             Self::Certificates { path, source } => (
                 format!(
@@ -79,7 +87,7 @@ fn with_causes(message: String, source: Option<&dyn StdError>) -> String {
 pub(crate) fn print(failure: &Failure) -> ExitCode {
     report::error(&failure.text());
     ExitCode::from(match failure {
-        Failure::Variable(_) => 2,
+        Failure::Variable(_) | Failure::AuthFile(_) => 2,
         Failure::Library(coracle::Error::Phase { outcome, .. }) => u8::try_from(outcome.code()).unwrap_or(1),
         _ => 1,
     })

@@ -21,11 +21,17 @@ use crate::args::config::TrustCommand;
 use crate::args::{Args, Build, Command, builder};
 use crate::failure::Failure;
 use crate::report::{Quiet, Terminal};
+use crate::settings::Given;
 
 fn main() -> ExitCode {
     if let Some(code) = coracle::take_over(failure::print_phase) {
         return exit_code(code);
     }
+    // Before anything is started that would have it.
+    let given = match coracle::take_variable(settings::AUTH_VARIABLE) {
+        Ok(given) => given,
+        Err(error) => return failure::print(&Failure::Environment(error)),
+    };
     let args = Args::parse();
     let signal = AtomicI32::new(0);
     // The signal handler's thread lives as long as the process does, and so does what it holds.
@@ -33,7 +39,7 @@ fn main() -> ExitCode {
     if let Err(error) = held.listen() {
         return failure::print(&Failure::Signals(error));
     }
-    let result = carry_out(&args, held);
+    let result = carry_out(&args, given.as_ref(), held);
     match (held.signal.load(Ordering::SeqCst), result) {
         (0, Ok(code)) => exit_code(code),
         (0, Err(failure)) => failure::print(&failure),
@@ -90,7 +96,7 @@ impl Held {
     }
 }
 
-fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
+fn carry_out(args: &Args, given: Option<&Given>, held: &Held) -> Result<i32, Failure> {
     // Made where it is missing, for those who keep something in it.
     let home = || home(args);
     let hold = |terminator| held.hold(terminator);
@@ -104,7 +110,8 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
     };
     match &args.command {
         Command::Build(build) => {
-            let built = coracle::build(&home()?, &build_request(build)?, observer, &hold).inspect_err(why)?;
+            let request = build_request(build, given)?;
+            let built = coracle::build(&home()?, &request, observer, &hold).inspect_err(why)?;
             for name in &built.names {
                 report::result(&format!("{}@{}", name, built.digest));
             }
@@ -113,8 +120,8 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
         Command::Pull(pull) => {
             let request = PullRequest {
                 reference: pull.image.clone(),
-                insecure: pull.insecure_registry.clone(),
-                auth: settings::credentials()?,
+                insecure: pull.access.insecure_registry.clone(),
+                auth: settings::keychain(&pull.access, given)?,
             };
             let pulled = coracle::pull(&home()?, &request, observer, &hold)?;
             report::result(&format!("{}", pulled.digest));
@@ -151,8 +158,8 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 force: rebase.force,
                 pull_policy: rebase.pull_policy.into(),
                 runtime: rebase.runtime.into(),
-                insecure: rebase.insecure_registry.clone(),
-                auth: settings::credentials()?,
+                insecure: rebase.access.insecure_registry.clone(),
+                auth: settings::keychain(&rebase.access, given)?,
             };
             let digest = coracle::rebase(&home()?, &request, observer, &hold).inspect_err(why)?;
             report::result(digest.as_str());
@@ -163,8 +170,8 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
                 reference: create.name.clone(),
                 config: create.config.clone(),
                 publish: create.publish,
-                insecure: create.insecure_registry.clone(),
-                auth: settings::credentials()?,
+                insecure: create.access.insecure_registry.clone(),
+                auth: settings::keychain(&create.access, given)?,
             };
             let created = coracle::create_builder(&home()?, &request, observer, &hold)?;
             report::result(created.digest.as_str());
@@ -201,7 +208,7 @@ fn carry_out(args: &Args, held: &Held) -> Result<i32, Failure> {
     }
 }
 
-fn build_request(build: &Build) -> Result<BuildRequest, Failure> {
+fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, Failure> {
     Ok(BuildRequest {
         image: build.image.clone(),
         tags: build.tag.clone(),
@@ -217,12 +224,12 @@ fn build_request(build: &Build) -> Result<BuildRequest, Failure> {
         clear_cache: build.clear_cache,
         pull_policy: build.pull_policy.into(),
         runtime: build.runtime.into(),
-        insecure: build.insecure_registry.clone(),
-        auth: settings::credentials()?,
+        insecure: build.access.insecure_registry.clone(),
+        auth: settings::keychain(&build.access, given)?,
         build_layers: build.build_layers.into(),
         shared_layers: build.shared_layer.clone(),
         network: build.network.into(),
         time: build.timeout,
-        verbose: build.verbose,
+        verbose: build.access.verbose,
     })
 }

@@ -1,11 +1,13 @@
 //! What was typed, completed from the environment and the user's files.
 
-use std::io;
+use std::ffi::{CStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use coracle::{AuthFile, Config, Policy};
+use coracle::{AuthFormat, Config, Helpers, Keychain, Policy};
+use zeroize::Zeroizing;
 
+use crate::args::Access;
 use crate::failure::Failure;
 
 /// An absolute path in a variable; others mean nothing (XDG Base Directory Specification).
@@ -44,18 +46,85 @@ pub(crate) fn home(typed: Option<PathBuf>) -> Result<PathBuf, Failure> {
         .ok_or(Failure::NoHome)
 }
 
-/// The user's credentials: `config.json` of `$DOCKER_CONFIG` or `~/.docker`. No file is no credentials.
-pub(crate) fn credentials() -> Result<AuthFile, Failure> {
-    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
-    let Some(path) = folder.map(|folder| folder.join("config.json")) else { return Ok(AuthFile::default()) };
-    match std::fs::read(&path) {
-        Ok(text) => {
-            AuthFile::parse(&text).map_err(|source| Failure::Credentials { path, source: Box::new(source) })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(AuthFile::default()),
-        Err(error) => Err(Failure::Credentials { path, source: Box::new(error) }),
+/// Credentials for continuous integration: a header by registry, as `CNB_REGISTRY_AUTH` of the Platform API has them.
+pub(crate) const AUTH_VARIABLE: &CStr = c"CORACLE_REGISTRY_AUTH";
+
+/// What [`AUTH_VARIABLE`] said.
+pub(crate) type Given = Zeroizing<Vec<u8>>;
+
+/// The user's credentials, in the order of docs/decisions/0019-credentials.md. Where a file is named, it alone counts.
+pub(crate) fn keychain(access: &Access, given: Option<&Given>) -> Result<Keychain, Failure> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let helpers = Helpers::new(&path, helper_environment(std::env::vars_os()));
+    let mut keychain = Keychain::new(helpers, access.verbose);
+    let failed = |source| Failure::Library(coracle::Error::Credentials(source));
+    if let Some(path) = access.registry_auth_file.as_ref().filter(|path| !path.as_os_str().is_empty()) {
+        return match keychain.add_file(path, AuthFormat::Config).map_err(failed)? {
+            true => Ok(keychain),
+            false => Err(Failure::AuthFile(path.clone())),
+        };
     }
+    if let Some(text) = given.filter(|text| !text.is_empty()) {
+        let name = AUTH_VARIABLE.to_string_lossy();
+        keychain.add_text(&name, text, AuthFormat::Headers).map_err(failed)?;
+    }
+    for (path, format) in auth_files(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
+        keychain.add_file(&path, format).map_err(failed)?;
+    }
+    Ok(keychain)
+}
+
+/// Where files with credentials may be: Docker's, Podman's (containers-auth.json(5)), that of old Dockers.
+fn auth_files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<(PathBuf, AuthFormat)> {
+    let folder = |name: &str| variable(name).map(PathBuf::from);
+    let home = folder("HOME");
+    let below = |path: &str| Some(home.as_ref()?.join(path));
+    let config = |path: Option<PathBuf>, name: &str| Some((path?.join(name), AuthFormat::Config));
+    let docker = config(folder("DOCKER_CONFIG").or_else(|| below(".docker")), "config.json");
+    let running = config(folder("XDG_RUNTIME_DIR"), "containers/auth.json");
+    let lasting = config(folder("XDG_CONFIG_HOME").or_else(|| below(".config")), "containers/auth.json");
+    let old = below(".dockercfg").map(|path| (path, AuthFormat::Flat));
+    [docker, running, lasting, old].into_iter().flatten().collect()
+}
+
+/// What of the environment credential helpers get: how to find the user's keyring, password store or cloud, and how to
+/// ask the user. Whoever writes a helper that needs more can have it read a file below HOME.
+fn helper_environment(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    const NAMES: [&str; 27] = [
+        "HOME",
+        "PATH",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "XDG_RUNTIME_DIR",
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "XDG_CACHE_HOME",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DISPLAY",
+        "WAYLAND_DISPLAY",
+        "XAUTHORITY",
+        "GNUPGHOME",
+        "GPG_TTY",
+        "PASSWORD_STORE_DIR",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "WSL_INTEROP",
+    ];
+    const PREFIXES: [&str; 4] = ["AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_"];
+    let wanted = |name: &OsString| {
+        let name = name.to_string_lossy();
+        NAMES.contains(&&*name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    all.filter(|(name, _)| wanted(name)).collect()
 }
 
 /// The certificate authorities to trust, where the user names a file instead of the host's own (`SSL_CERT_FILE`, as

@@ -6,7 +6,7 @@ const SECRET: &str = "identity-of-somebody";
 
 fn holder(host: &str) -> Registry {
     let mut auth = AuthFile::default();
-    auth.insert(host, Credentials::Identity(SECRET.into()));
+    auth.insert(host, Credentials::Identity(SECRET.to_owned().into()));
     registry(auth)
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use coracle::Reference;
 
+use super::Access;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Builder {
     #[command(subcommand)]
@@ -29,7 +31,6 @@ pub(crate) struct Create {
     /// Send it to its registry as well
     #[arg(long)]
     pub(crate) publish: bool,
-    /// A registry to speak to in plain HTTP (repeatable); those on loopback are anyway
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub(crate) insecure_registry: Vec<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }

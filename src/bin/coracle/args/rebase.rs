@@ -2,7 +2,7 @@
 
 use coracle::Reference;
 
-use super::{PullPolicyName, RuntimeName};
+use super::{Access, PullPolicyName, RuntimeName};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rebase {
@@ -23,7 +23,6 @@ pub(crate) struct Rebase {
     /// What launches the container
     #[arg(long, value_enum, default_value_t = RuntimeName::Youki)]
     pub(crate) runtime: RuntimeName,
-    /// A registry to speak to in plain HTTP (repeatable); those on loopback are anyway
-    #[arg(long, value_name = "HOST[:PORT]")]
-    pub(crate) insecure_registry: Vec<String>,
+    #[command(flatten)]
+    pub(crate) access: Access,
 }
