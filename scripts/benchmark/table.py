@@ -15,6 +15,8 @@ TITLES = {
     "detect": "Detection of 100 buildpacks in 20 groups, milliseconds",
     "launcher": "Start of a process with the variables of 3 buildpacks, milliseconds",
     "layers": "Rebuild in which a later buildpack runs beside a build layer, seconds",
+    "pack-cold": "Cold build beside pack with a Docker daemon, seconds",
+    "pack-rebuild": "Rebuild with nothing changed beside pack with a Docker daemon, seconds",
     "overhead": "Rebuild in which there is nothing to do, milliseconds",
 }
 
