@@ -32,4 +32,5 @@ mod release;
 mod run;
 mod site;
 mod strict;
+mod timings;
 mod trust;

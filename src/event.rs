@@ -1,5 +1,7 @@
 //! What an operation says on its way.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 /// Which of a program's two outputs a line came from.
@@ -10,6 +12,22 @@ pub enum Stream {
     Out,
     /// Standard error.
     Err,
+}
+
+/// What an operation spends time on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Work {
+    /// The namespaces and mounts in which everything else happens.
+    Stage,
+    /// A job of ours on images, layers or documents.
+    Job,
+    /// A container, from the request for it to its end.
+    Container,
+    /// A program of a buildpack in the container of a phase.
+    Buildpack,
+    /// A layer on its way from a registry into the store.
+    Layer,
 }
 
 /// One thing that happened.
@@ -43,6 +61,17 @@ pub enum Event {
     PhaseStarted {
         /// Its name.
         phase: String,
+    },
+    /// Something that took time is over.
+    Took {
+        /// What kind of thing.
+        work: Work,
+        /// Which one.
+        name: String,
+        /// From its beginning until now.
+        took: Duration,
+        /// The bytes it moved, where that is what it was for.
+        bytes: Option<u64>,
     },
     /// Something the user should know that stops nothing.
     Notice {

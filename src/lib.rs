@@ -13,6 +13,7 @@
 //! | `program.rs` | this program as a phase of a build |
 //! | `config.rs`, `trust.rs` | what the user has chosen for every command; whether a builder is trusted |
 //! | `event.rs`, `error.rs` | what an operation says on its way, and at its end |
+//! | `timings.rs` | what it spent its time on, as a table, a trace and a page |
 
 mod build;
 mod builder;
@@ -30,6 +31,7 @@ mod rebase;
 mod run;
 mod sbom;
 mod stage;
+mod timings;
 mod trust;
 mod worker;
 
@@ -40,7 +42,7 @@ pub use coracle_images::{AuthFile, Digest, Reference, Store};
 pub use coracle_runtime::{Network, Outcome, Runtime, Terminator, take_variable};
 pub use credentials::{AuthFormat, CredentialsError, HelperError, Helpers, Keychain};
 pub use error::Error;
-pub use event::{Event, Observer, Stream};
+pub use event::{Event, Observer, Stream, Work};
 pub use home::Home;
 pub use import::{ImportError, ImportRequest, import};
 pub use program::play_phase;
@@ -48,6 +50,7 @@ pub use pull::{PullPolicy, PullRequest, Pulled, pull};
 pub use rebase::{RebaseRequest, rebase};
 pub use run::{RunRequest, run};
 pub use stage::sweep;
+pub use timings::{Mark, Span, Timings, Trace};
 pub use trust::{BuilderName, Policy, Suggested, Trust, TrustError, TrustedBuilders, suggested};
 
 /// The first call of `main`: plays a role inside a stage, if this process was started for one, or a phase of a build,

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use coracle_lifecycle::phases::took;
 use coracle_runtime::{
     Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, Terminator,
 };
 
 use crate::error::Error;
-use crate::event::{Event, Observer, Stream};
+use crate::event::{Event, Observer, Stream, Work};
 use crate::home::{Home, WorkFolder};
 use crate::worker::{Delete, Job, Request};
 
@@ -54,6 +56,7 @@ impl<'a> Stage<'a> {
         observer: &'a dyn Observer,
         hold: &dyn Fn(Terminator),
     ) -> Result<Self, Error> {
+        let began = Instant::now();
         let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
         let bind = |source, target: &str| Bind { source, target: target.into(), access: Access::ReadWrite };
         let mut binds = vec![bind(home.store(), STORE), bind(home.work(), WORK)];
@@ -76,7 +79,9 @@ impl<'a> Stage<'a> {
             }
         })?;
         hold(session.terminator().map_err(Error::Pipe)?);
-        Ok(Self { session, home, folder, finished: false, ids, observer })
+        let stage = Self { session, home, folder, finished: false, ids, observer };
+        stage.took(Work::Stage, "start", began);
+        Ok(stage)
     }
 
     /// The work folder's path in the stage's root.
@@ -86,7 +91,7 @@ impl<'a> Stage<'a> {
 
     /// Have the worker do something. Its standard output is a stream of events.
     pub(crate) fn work<J: Job>(&self, job: J) -> Result<J::Answer, Error> {
-        let request: Request = job.into();
+        let (request, began): (Request, Instant) = (job.into(), Instant::now());
         let event =
             |line: String| serde_json::from_str(&line).unwrap_or_else(|_| line_of(Stream::Out, None, line));
         let answer: Result<J::Answer, String> = with_output(
@@ -94,19 +99,32 @@ impl<'a> Stage<'a> {
             |out| lines(out, |line| self.observer.event(event(line))),
             |err| lines(err, |line| self.observer.event(line_of(Stream::Err, None, line))),
         )?;
+        self.took(Work::Job, request.name(), began);
         answer.map_err(Error::Worker)
     }
 
     /// Run a phase's container. Its output becomes [`Event::Line`]s.
     pub(crate) fn launch_phase(&self, spec: SandboxSpec, phase: &str) -> Result<Outcome, Error> {
-        let forward = |from, stream| {
-            lines(from, |line| self.observer.event(line_of(stream, Some(phase), line)));
+        let event = |stream, line: String| match took(&line) {
+            Some((buildpack, took)) => {
+                Event::Took { work: Work::Buildpack, name: buildpack.to_owned(), took, bytes: None }
+            }
+            None => line_of(stream, Some(phase), line),
         };
-        with_output(
+        let forward = |from, stream| lines(from, |line| self.observer.event(event(stream, line)));
+        let began = Instant::now();
+        let outcome = with_output(
             |output| Ok(self.session.launch(spec, output)?),
             |out| forward(out, Stream::Out),
             |err| forward(err, Stream::Err),
-        )
+        )?;
+        self.took(Work::Container, phase, began);
+        Ok(outcome)
+    }
+
+    fn took(&self, work: Work, name: &str, began: Instant) {
+        let (name, took) = (name.to_owned(), began.elapsed());
+        self.observer.event(Event::Took { work, name, took, bytes: None });
     }
 
     /// Run a container. Its output becomes [`Event::Output`], byte for byte.

@@ -67,6 +67,15 @@ macro_rules! jobs {
         #[serde(rename_all = "kebab-case")]
         pub(crate) enum Request { $($job($job)),* }
 
+        impl Request {
+            /// The job's name.
+            pub(crate) fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$job(_) => stringify!($job)),*
+                }
+            }
+        }
+
         $(impl From<$job> for Request {
             fn from(job: $job) -> Self { Self::$job(job) }
         })*

@@ -29,6 +29,7 @@ mod restorer;
 mod scratch;
 mod stacks;
 mod table;
+mod times;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -59,6 +60,7 @@ pub use images::{ImagesError, layout_path};
 pub use owner::OwnerError;
 pub use privileges::{PrivilegesError, User, close_process};
 pub use rebaser::RebaserError;
+pub use times::took;
 
 use documents::{analyzed, group, left, needed, run_toml};
 use table::{Holds, Names, OF_OURS, PHASES, Phase};

@@ -317,6 +317,8 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("group", &control("group.toml"));
             flag("plan", &control("plan.toml"));
             flag("scratch", guest::PLANS);
+            words.push("-times".to_owned());
+            let mut flag = |name: &str, value: &str| words.extend([format!("-{name}"), value.to_owned()]);
             if let Some(build_layers) = plan.build_layers.in_one_container() {
                 flag("build-layers", build_layers.name());
             }

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use coracle_images::{
     Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, Store, ingest_layer,
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::remote::Remote;
 use super::{AnyError, Job, tell};
-use crate::event::Event;
+use crate::event::{Event, Work};
 use crate::stage::STORE;
 
 /// How many layers are fetched and unpacked at once.
@@ -80,6 +81,7 @@ fn fetch_layers(
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<AnyError>> = Mutex::new(None);
     let fetch = |number: usize, layer: &Layer| -> Result<(), AnyError> {
+        let began = Instant::now();
         let source: Box<dyn Read + Send> = match store.blob(&layer.descriptor.digest) {
             Ok(file) => Box::new(file),
             Err(_) => registry.blob(reference, &layer.descriptor)?,
@@ -95,6 +97,8 @@ fn fetch_layers(
         let (_, unpacked) = ingest_layer(store, source, layer, &ids.key(), &Owners(ids), &progress)?;
         let skipped = unpacked.map_or(0, |unpacked| unpacked.devices.len());
         tell(&Event::LayerReady { layer: number, skipped });
+        let (name, bytes) = (layer.descriptor.digest.to_string(), Some(layer.descriptor.size));
+        tell(&Event::Took { work: Work::Layer, name, took: began.elapsed(), bytes });
         Ok(())
     };
     std::thread::scope(|scope| {

@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 
 use coracle_cnb::{BuildpackId, GroupElement, IdError};
 use nix::sys::stat::{Mode, fchmod, fstat};
@@ -72,6 +73,8 @@ pub enum Note {
     PutBack { by: String, of: String, layer: Option<String>, paths: usize, example: PathBuf },
     /// Processes of a buildpack were ended.
     Ended { of: String, processes: usize },
+    /// A buildpack's program is over.
+    Took { buildpack: String, took: Duration },
 }
 
 impl fmt::Display for Note {
@@ -94,6 +97,7 @@ impl fmt::Display for Note {
             Self::Ended { of, processes } => {
                 write!(f, "buildpack `{of}` left {processes} running: ended", processes = count(*processes))
             }
+            Self::Took { buildpack, took } => write!(f, "buildpack `{buildpack}` took {took:.1?}"),
         }
     }
 }

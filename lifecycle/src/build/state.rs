@@ -1,11 +1,12 @@
 //! The steps of one buildpack, and what it hands on to those after it.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use coracle_cnb::{Bom, BuildToml, BuildpackToml, GroupElement, LaunchToml, Plan, Require};
 
 use super::layers::{self, Layer};
-use super::{BuildError, BuildInput, sbom};
+use super::{BuildError, BuildInput, Note, sbom};
 use crate::bom;
 use crate::detect::{Module, buildpack_dir};
 use crate::env::{self, Env};
@@ -52,12 +53,14 @@ impl<'a> State<'a> {
         let dir = buildpack_dir(&around.buildpacks_dir, element);
         let program = dir.join("bin/build");
         let paths = [("CNB_LAYERS_DIR", own_layers.as_path()), ("CNB_BP_PLAN_PATH", &plan_path)];
+        let began = Instant::now();
         let status = around
             .command(&program, (&Module::buildpack(element), &dir, toml), self.env.clone(), &paths)
             .map_err(file_error)?
             .args([&own_layers, &around.platform_dir, &plan_path])
             .status()
             .map_err(|source| BuildError::Start { program, source })?;
+        (self.input.note)(&Note::Took { buildpack: name.clone(), took: began.elapsed() });
         if status.success() { Ok(()) } else { Err(BuildError::Failed { name, status }) }
     }
 

@@ -79,6 +79,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("step", "", Text),
     ("system", "CNB_SYSTEM_PATH", P("/cnb/system.toml")),
     ("tag", "", Texts),
+    ("times", "", Switch),
     ("uid", "CNB_USER_ID", Id),
     ("verified", "", P("")),
     ("version", "", Switch),

@@ -207,6 +207,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("scratch"),
             always("shared-layer"),
             always("step"),
+            always("times"),
         ],
         images: Names::None,
         holds: Holds::Programs,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use coracle_cnb::{ApiVersion, Group, GroupElement, LaunchToml, Plan};
-use coracle_lifecycle::build::{BuildError, BuildInput, BuildLayers, SharedLayer, build};
+use coracle_lifecycle::build::{BuildError, BuildInput, BuildLayers, Note, SharedLayer, build};
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::surroundings::Surroundings;
 
@@ -85,7 +85,12 @@ pub(crate) fn with_input<T>(
         platform_api: options.platform_api,
         build_layers: options.build_layers,
         shared: &options.shared,
-        note: &|note| notes.borrow_mut().push(note.to_string()),
+        note: &|note| {
+            // No two runs take as long.
+            if !matches!(note, Note::Took { .. }) {
+                notes.borrow_mut().push(note.to_string());
+            }
+        },
     })?;
     Ok((built, notes.into_inner()))
 }

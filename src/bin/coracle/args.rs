@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Print results and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+    /// Tell what took how long: a table, a trace in FILE.json (Perfetto opens it) or a page in FILE.html
+    #[arg(long, global = true, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub(crate) timings: Option<crate::timings::Form>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -58,6 +61,19 @@ pub(crate) enum Command {
     Images,
     /// Run one phase of a build on this machine's own folders, as other platforms do
     Lifecycle(Lifecycle),
+}
+
+impl Command {
+    /// What is done, and to which image: the rest of the command line may hold secrets.
+    pub(crate) fn title(&self) -> String {
+        match self {
+            Self::Build(build) => format!("build {}", build.image),
+            Self::Pull(pull) => format!("pull {}", pull.image),
+            Self::Run(run) => format!("run {}", run.image),
+            Self::Rebase(rebase) => format!("rebase {}", rebase.image),
+            _ => "coracle".to_owned(),
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -16,6 +16,7 @@ pub(crate) enum Failure {
     Environment(std::io::Error),
     Certificates { path: PathBuf, source: Option<std::io::Error> },
     Variable(String),
+    Timings { path: PathBuf, source: std::io::Error },
     NoConfig,
     Config(coracle::ConfigError),
     Trust(coracle::TrustError),
@@ -67,6 +68,9 @@ impl Failure {
                 ),
                 source.as_ref().map(|error| error as &dyn StdError),
             ),
+            Self::Timings { path, source } => {
+                (format!("could not write the timings to {}", path.display()), Some(source))
+            }
             Self::NoConfig => (
                 "there is no file to keep this in: neither CORACLE_CONFIG, XDG_CONFIG_HOME nor HOME is set".to_owned(),
                 None,

@@ -5,6 +5,7 @@ mod config;
 mod failure;
 mod report;
 mod settings;
+mod timings;
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use clap::Parser;
 use coracle::{
     BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PullRequest, RebaseRequest, RunRequest,
-    Store, Terminator,
+    Store, Terminator, Timings,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         Ok(given) => given,
         Err(error) => return failure::print(&Failure::Environment(error)),
     };
-    let args = Args::parse();
+    let args = Args::parse_from(timings::joined(std::env::args_os()));
     let signal = AtomicI32::new(0);
     // The signal handler's thread lives as long as the process does, and so does what it holds.
     let held: &'static Held = Box::leak(Box::new(Held { signal, terminator: Mutex::new(None) }));
@@ -96,13 +97,30 @@ impl Held {
     }
 }
 
+/// The operation, with the clock beside it where that was asked for.
 fn carry_out(args: &Args, given: Option<&Given>, held: &Held) -> Result<i32, Failure> {
+    let (terminal, quiet) = (Terminal::new(), Quiet::default());
+    // The program that `run` starts speaks for itself.
+    let is_quiet = args.quiet && !matches!(args.command, Command::Run(_));
+    let observer: &dyn Observer = if is_quiet { &quiet } else { &terminal };
+    let Some(form) = &args.timings else { return operate(args, given, held, observer, &quiet) };
+    let (output, timings) = (timings::Output::open(form)?, Timings::new(observer));
+    let result = operate(args, given, held, &timings, &quiet);
+    let written = output.write(&timings.trace(&args.command.title()));
+    // What became of the operation comes first.
+    result.and_then(|code| written.map(|()| code))
+}
+
+fn operate(
+    args: &Args,
+    given: Option<&Given>,
+    held: &Held,
+    observer: &dyn Observer,
+    quiet: &Quiet,
+) -> Result<i32, Failure> {
     // Made where it is missing, for those who keep something in it.
     let home = || home(args);
     let hold = |terminator| held.hold(terminator);
-    let terminal = Terminal::new();
-    let quiet = Quiet::default();
-    let observer: &dyn Observer = if args.quiet { &quiet } else { &terminal };
     let why = |error: &coracle::Error| {
         if matches!(error, coracle::Error::Phase { .. }) {
             quiet.tell();
@@ -135,7 +153,7 @@ fn carry_out(args: &Args, given: Option<&Given>, held: &Held) -> Result<i32, Fai
                 env: settings::variables(&run.env)?,
                 args: run.args.clone(),
             };
-            Ok(coracle::run(&home()?, &request, &terminal, &hold)?.code())
+            Ok(coracle::run(&home()?, &request, observer, &hold)?.code())
         }
         Command::Import(import) => {
             let request = ImportRequest {

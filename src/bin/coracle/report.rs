@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
-use coracle::{Event, Observer, Stream};
+use coracle::{Event, Observer, Stream, Work};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// What the user asked to be told: on standard output.
@@ -20,6 +20,11 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
         let cells = row.iter().zip(widths).map(|(text, width)| format!("{text:width$}"));
         out(cells.collect::<Vec<_>>().join("  ").trim_end());
     }
+}
+
+/// What took how long: on standard error, for results are on the other. Names in it are strangers'.
+pub(crate) fn timings(table: &str) {
+    table.lines().for_each(|line| err(&printable(line, false)));
 }
 
 /// What went wrong: on standard error. It quotes strangers: names of their files, what their documents hold.
@@ -102,9 +107,11 @@ impl Observer for Terminal {
     fn event(&self, event: Event) {
         let Ok(mut slot) = self.bar.lock() else { return };
         // The bar makes room for whatever comes after it.
-        if !matches!(event, Event::LayerProgress { .. })
-            && let Some(done) = slot.take_if(|_| !matches!(event, Event::LayerReady { .. }))
-        {
+        let of_layers = matches!(
+            event,
+            Event::LayerProgress { .. } | Event::LayerReady { .. } | Event::Took { work: Work::Layer, .. }
+        );
+        if let Some(done) = slot.take_if(|_| !of_layers) {
             done.bar.finish_and_clear();
         }
         match event {
@@ -134,6 +141,7 @@ impl Observer for Terminal {
                     slot.as_ref().map_or_else(|| err(&text), |bar| bar.bar.suspend(|| err(&text)));
                 }
             }
+            Event::Took { .. } => {}
             Event::PhaseStarted { phase } => out(&format!("===> {}", phase.to_uppercase())),
             Event::Output { stream: Stream::Out, bytes } => raw(&mut std::io::stdout().lock(), &bytes),
             Event::Output { stream: Stream::Err, bytes } => raw(&mut std::io::stderr().lock(), &bytes),
