@@ -210,7 +210,7 @@ impl Layer<'_> {
                     if !self.tree.link(path, &target)? {
                         self.links.push((path.clone(), target));
                     }
-                } else if !self.tree.exists(path)? {
+                } else if !self.tree.may_link(path, &target)? {
                     return Err(dangling(path, &target));
                 }
             }
@@ -218,8 +218,9 @@ impl Layer<'_> {
         Ok(())
     }
 
-    /// Removes what an earlier entry left at this path.
+    /// Removes what an earlier entry left at this path, or would have had there at the end.
     fn clear(&mut self, path: &Components) -> Result<(), UnpackError> {
+        self.links.retain(|(link, _)| !link.starts_with(path));
         if self.tree.remove(path)? {
             self.forget(path);
         }
@@ -258,13 +259,14 @@ impl Layer<'_> {
                 return Err(dangling(&path, &target));
             }
         }
-        for path in std::mem::take(&mut self.whiteouts) {
-            if self.tree.whiteout(&path)? {
-                self.opaque.insert(path);
-            }
-        }
+        // Folders that are opaque first: a whiteout of one above them then hides what is beside them, too.
         for path in std::mem::take(&mut self.opaque) {
             self.tree.opaque(&path)?;
+        }
+        for path in std::mem::take(&mut self.whiteouts) {
+            if self.tree.whiteout(&path)? {
+                self.tree.opaque(&path)?;
+            }
         }
         let (uid, gid) = self.owner.owner(0, 0).map_err(|source| UnpackError::Owner {
             path: "a folder no entry describes".to_owned(),
@@ -327,13 +329,12 @@ fn dangling(path: &Components, target: &Components) -> UnpackError {
     UnpackError::Dangling { path: shown(&path.join(&b'/')), target: shown(&target.join(&b'/')) }
 }
 
-/// A path for people: control and direction characters escaped, length bounded.
+/// A path for people: characters that control a terminal, break lines or turn text around are escaped, and the length bounded.
 pub(crate) fn shown(path: &[u8]) -> String {
     let mut text = String::new();
     for c in String::from_utf8_lossy(path).chars().take(300) {
-        let directs =
-            matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if c.is_control() || directs {
+        let steers = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || steers {
             text.extend(c.escape_unicode());
         } else {
             text.push(c);

@@ -108,6 +108,15 @@ impl<'a, R: Read> Archive<'a, R> {
         let parsed = |field: &[u8]| number(field);
         let (uid, gid) = (parsed(&old.uid), parsed(&old.gid));
         let mode = parsed(&old.mode).map_err(|what| self.damaged(what))?;
+        // Of the two, Go believes the older one and others the newer one.
+        let pax_names = pending.pax.as_ref().map(|pax| (pax.path.as_ref(), pax.link.as_ref()));
+        let (pax_path, pax_link) = pax_names.unwrap_or_default();
+        let two = |long: &Option<Vec<u8>>, pax: Option<&Vec<u8>>| {
+            long.is_some() && pax.is_some() && long.as_ref() != pax
+        };
+        if two(&pending.long_path, pax_path) || two(&pending.long_link, pax_link) {
+            return Err(self.damaged("an entry has two names"));
+        }
         let mut entry = Entry {
             path: pending.long_path.unwrap_or_else(|| path(header)),
             link: pending.long_link.unwrap_or_else(|| until_nul(&old.linkname).to_owned()),

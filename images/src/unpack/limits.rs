@@ -11,7 +11,7 @@ pub struct Limits {
     pub ratio: u64,
     /// How long it may be in any case.
     pub free: u64,
-    /// Length of a path in bytes.
+    /// Length of a path in bytes; Linux takes 4095 and the end.
     pub path: usize,
     /// Depth of a path in components.
     pub depth: usize,
@@ -29,7 +29,7 @@ impl Default for Limits {
             // Layers of programs shrink to a third, text to a tenth; a gzip of nothing but zeros to a thousandth.
             ratio: 200,
             free: 1 << 30,
-            path: 4096,
+            path: 4095,
             depth: 256,
             extended_header: 1 << 20,
             attributes: 64 << 10,

@@ -99,17 +99,21 @@ impl<'a> Tree<'a> {
             .map_err(|e| failed("set the time of", path, e))
     }
 
+    /// Whether there is something that a hard link may lead to.
+    pub(super) fn may_link(&self, path: &Components, target: &Components) -> Result<bool> {
+        match self.stat(target)? {
+            Some(stat) if is(&stat, SFlag::S_IFDIR) => {
+                let path = shown(&path.join(&b'/'));
+                Err(UnpackError::Refused { path, why: "a hard link to a folder" })
+            }
+            found => Ok(found.is_some()),
+        }
+    }
+
     /// Links to an inode of this tree, be it a symbolic link itself; false if there is none yet.
     pub(super) fn link(&mut self, path: &Components, target: &Components) -> Result<bool> {
-        match self.stat(target)? {
-            None => return Ok(false),
-            Some(stat) if is(&stat, SFlag::S_IFDIR) => {
-                return Err(UnpackError::Refused {
-                    path: shown(&path.join(&b'/')),
-                    why: "a hard link to a folder",
-                });
-            }
-            Some(_) => {}
+        if !self.may_link(path, target)? {
+            return Ok(false);
         }
         let Some((leaf, above)) = target.split_last() else { return Ok(false) };
         let from = self.open(above).map_err(|e| failed("open the folder of", target, e))?;
@@ -139,13 +143,8 @@ impl<'a> Tree<'a> {
         if let Some(stat) = self.stat(path)? {
             return Ok(is(&stat, SFlag::S_IFDIR));
         }
-        // Where a parent is no folder, everything below is hidden already.
-        for depth in 1..path.len() {
-            match self.stat(&path[..depth].to_vec())? {
-                Some(stat) if !is(&stat, SFlag::S_IFDIR) => return Ok(false),
-                Some(_) => {}
-                None => break,
-            }
+        if self.is_blocked(path)? {
+            return Ok(false);
         }
         let (parent, name) = self.parent(path)?;
         mknodat(parent, name, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))
@@ -158,6 +157,7 @@ impl<'a> Tree<'a> {
         match self.stat(path)? {
             Some(stat) if !is(&stat, SFlag::S_IFDIR) => return Ok(()),
             Some(_) => {}
+            None if self.is_blocked(path)? => return Ok(()),
             None => {
                 self.folder(path)?;
                 self.implied.push(path.clone());
@@ -166,6 +166,18 @@ impl<'a> Tree<'a> {
         let folder = self.open_for_change(path)?;
         rustix::fs::fsetxattr(&folder, "user.overlay.opaque", b"y", XattrFlags::empty())
             .map_err(|e| failed_io("mark as opaque", path, e.into()))
+    }
+
+    /// Whether a parent is there and no folder: everything of the layers below is hidden there already.
+    fn is_blocked(&self, path: &Components) -> Result<bool> {
+        for depth in 1..path.len() {
+            match self.stat(&path[..depth].to_vec())? {
+                Some(stat) if !is(&stat, SFlag::S_IFDIR) => return Ok(true),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(false)
     }
 
     pub(super) fn finish_folder(&mut self, path: &Components, metadata: &Metadata) -> Result<Vec<String>> {

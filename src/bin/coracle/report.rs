@@ -165,7 +165,8 @@ impl Observer for Terminal {
 /// shown, and end with the line; elsewhere they are left out.
 fn printable(text: &str, colours: bool) -> String {
     let drives = |c: char| {
-        c.is_control() && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        c.is_control() && c != '\t'
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let (mut line, mut rest, mut coloured, mut blank) =
         (String::with_capacity(text.len()), text, false, true);
