@@ -22,6 +22,8 @@ pub use digest::{Digest, DigestError, Hashing};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};
 pub use image::{Image, ImageError, Layer};
 pub use reference::{DOCKER_HUB, Reference, ReferenceError};
+#[doc(hidden)]
+pub use registry::fuzzing;
 pub use registry::{IdentityError, Pushed, Registry, RegistryError, RegistryOptions};
 pub use store::{
     Blob, BlobWriter, FileError, IngestError, LayerSlot, LayoutError, ReceiveError, StagedLayer, Store,

@@ -8,6 +8,8 @@
 mod blob;
 mod client;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod push;
 

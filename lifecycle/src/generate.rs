@@ -9,6 +9,7 @@ use std::process::ExitStatus;
 
 use coracle_cnb::{Analyzed, ApiVersion, BuildpackToml, Entry, GroupElement, Plan, Require, RunImage};
 
+use dockerfile::Dockerfile;
 pub use dockerfile::DockerfileError;
 use output::{Kind, Output};
 
@@ -18,6 +19,12 @@ use crate::env;
 use crate::file::{self, FileError};
 use crate::folder::FolderError;
 use crate::surroundings::Surroundings;
+
+/// Whether a text is a `run.Dockerfile`, and a `build.Dockerfile`: for fuzz targets.
+#[doc(hidden)]
+pub fn dockerfiles(text: &str) -> [Result<(), DockerfileError>; 2] {
+    [Dockerfile::run(text).map(drop), Dockerfile::build(text).map(drop)]
+}
 
 /// What generation has to do with.
 #[derive(Debug)]

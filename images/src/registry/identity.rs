@@ -108,9 +108,9 @@ impl IdentityError {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+pub(super) struct Answer {
     #[serde(alias = "token")]
-    access_token: Secret,
+    pub(super) access_token: Secret,
     expires_in: Option<u64>,
     refresh_token: Option<Secret>,
 }
@@ -193,7 +193,7 @@ fn unanswered(server: &str, source: reqwest::Error) -> IdentityError {
     IdentityError::Ask { server: server.to_owned(), advice, source: source.without_url() }
 }
 
-fn realm_and_service(header: &str) -> Option<(String, Option<String>)> {
+pub(super) fn realm_and_service(header: &str) -> Option<(String, Option<String>)> {
     let challenges = ChallengeParser::new(header).flatten();
     let bearer = challenges.into_iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case("Bearer"))?;
     let value = |name: &str| {
@@ -210,7 +210,7 @@ fn shown(realm: &Url) -> String {
 
 /// Whether a token server belongs to a registry: the same host, a host of the same domain, and TLS unless the registry
 /// itself is spoken to without. A registry behind an address has its token server there.
-fn belongs(realm: &Url, registry: &str, plain: bool) -> Result<(), &'static str> {
+pub(super) fn belongs(realm: &Url, registry: &str, plain: bool) -> Result<(), &'static str> {
     if realm.scheme() != "https" && !(plain && realm.scheme() == "http") {
         return Err("it is not spoken to in TLS");
     }
