@@ -22,6 +22,7 @@ mod isolation;
 mod kill;
 mod layers;
 mod libcnb;
+mod lifecycles;
 mod messages;
 mod no_range;
 mod options;

@@ -7,6 +7,8 @@
 //! | `buildpacks.rs` | what `--buildpack` means |
 //! | `extensions.rs` | the run image that image extensions choose |
 //! | `folders.rs` | where everything of a build lies |
+//! | `foreign.rs` | phases that another lifecycle plays |
+//! | `turns.rs` | one phase and what is made of what it left, whoever plays it |
 //! | `phase.rs` | the container of each phase: who sees what |
 //! | `run_image.rs` | whose credentials the run image gets |
 //! | `steps.rs` | a container for each buildpack |
@@ -16,35 +18,39 @@ mod builder;
 mod buildpacks;
 mod extensions;
 pub(crate) mod folders;
+pub(crate) mod foreign;
 pub(crate) mod phase;
 mod run_image;
 mod steps;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use coracle_cnb::{BUILDER_METADATA_LABEL, BuilderMetadata};
+use coracle_cnb::{ApiVersion, BUILDER_METADATA_LABEL, BuilderMetadata, StackToml};
 use coracle_images::{AuthFile, Digest, Image, Reference, Store};
 use coracle_runtime::{Access, Bind, Network, Outcome, Runtime, SandboxSpec, Terminator};
 
 pub use buildpacks::{Buildpack, BuildpackError};
 pub use coracle_lifecycle::build::SharedLayer;
+pub use foreign::{ChoiceError, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase};
 pub use steps::BuildLayers;
 
 use self::builder::Builder;
 use self::buildpacks::Chosen;
 use self::folders::Folders;
+use self::foreign::{ANALYZES_FIRST, Foreign, LAYOUTS};
 pub(crate) use self::phase::PLATFORM_API;
 use self::phase::{Phase, Plan, sandbox};
 use self::run_image::Reach;
 use crate::credentials::{Keychain, Keys};
 use crate::error::Error;
-use crate::event::{Event, Observer, Stream};
+use crate::event::{Event, Observer};
 use crate::home::Home;
 use crate::pull::{PullPolicy, fetched};
 use crate::run::{environment, host_files, unpacked_layers};
 use crate::stage::Stage;
-use crate::worker::{self, Detected, FindUser, Prepare, Receive};
+use crate::worker::{FindUser, Prepare, Receive};
 
 /// Said once in each build whose buildpacks are in the host's network.
 const HOST_NETWORK: &str = "buildpacks reach what this machine reaches: services on its loopback, its neighbours, the metadata service of a cloud (169.254.169.254); --network none gives them no network";
@@ -91,6 +97,12 @@ pub struct BuildRequest {
     pub network: Network,
     /// How long buildpacks may run in one container.
     pub time: Duration,
+    /// Whose programs play the phases.
+    pub lifecycle: LifecycleChoice,
+    /// Where lifecycles are published, for phases that an untrusted builder is kept away from.
+    pub lifecycle_image: LifecycleImage,
+    /// Phases that this program plays although another lifecycle was chosen.
+    pub native_phases: Vec<NativePhase>,
     /// Whether the phases say more.
     pub verbose: bool,
 }
@@ -154,6 +166,13 @@ pub fn build(
             binds.push(bind(path, &format!("{}/{number}", folders::BUILDPACKS), Access::ReadOnly));
         }
     }
+    if let LifecycleChoice::Path(path) = &request.lifecycle {
+        let path = path.canonicalize().map_err(Error::folder("use the lifecycle", path))?;
+        binds.push(bind(&path, foreign::SOURCE, Access::ReadOnly));
+    }
+    if request.lifecycle == LifecycleChoice::Native && !request.native_phases.is_empty() {
+        return Err(LifecycleError::NothingForeign.into());
+    }
     let stage = Stage::start_with(home, request.runtime, binds, observer, hold)?;
     let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
     let excluded = [own, cached].iter().filter_map(below).collect();
@@ -185,30 +204,30 @@ impl Build<'_> {
             self.image_with(&run_image, Some(&self.keys).filter(|_| reach.is_known()))?;
         }
         let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
-        let mut plan = self.plan(&image, &builder, run_image, chosen.is_some())?;
+        let players = self.players(&image)?;
+        let mut plan = self.plan(&image, &builder, run_image, chosen.is_some(), players)?;
         self.prepare(&plan, &builder, chosen.as_ref())?;
 
         self.phase(Phase::Describe, &plan)?;
-        self.phase(Phase::Analyze, &plan)?;
-        self.keep(&plan, Phase::Analyze, "analyzed.toml")?;
         if plan.network == Network::Host {
             self.note(HOST_NETWORK.to_owned());
         }
-        self.phase(Phase::Detect, &plan)?;
+        if plan.api >= ANALYZES_FIRST {
+            self.analyze(&plan)?;
+        }
         let (count, extended) = self.detect(&plan)?;
         if extended {
             self.extensions(&builder, &mut plan)?;
         }
-        self.phase(Phase::Restore, &plan)?;
-        self.keep(&plan, Phase::Restore, phase::VERIFIED)?;
-        if plan.switched {
-            self.keep(&plan, Phase::Restore, "analyzed.toml")?;
+        if plan.api < ANALYZES_FIRST {
+            self.analyze(&plan)?;
         }
+        self.restore(&plan)?;
         match request.build_layers {
             BuildLayers::Strict => self.steps(count, &plan)?,
             BuildLayers::Snapshot | BuildLayers::Shared => self.phase(Phase::Build, &plan)?,
         }
-        self.stage.work(worker::Compose { folders: plan.folders.clone() })?;
+        self.compose(&plan)?;
         self.phase(Phase::Export, &plan)?;
 
         let names: Vec<Reference> = std::iter::once(&request.image).chain(&request.tags).cloned().collect();
@@ -244,6 +263,7 @@ impl Build<'_> {
         builder: &Builder,
         run_image: Reference,
         own_order: bool,
+        (api, foreign): (ApiVersion, Option<Foreign>),
     ) -> Result<Plan, Error> {
         let request = self.request;
         let folders = Folders { root: self.stage.folder() };
@@ -256,6 +276,8 @@ impl Build<'_> {
         Ok(Plan {
             folders,
             runtime: request.runtime,
+            api,
+            foreign,
             user,
             builder: layers,
             env: environment(&image.config, &[]),
@@ -291,6 +313,10 @@ impl Build<'_> {
 
     fn prepare(&self, plan: &Plan, builder: &Builder, chosen: Option<&Chosen>) -> Result<(), Error> {
         let mut control = vec![("run.toml".to_owned(), document(&builder.run)?)];
+        if plan.api < LAYOUTS {
+            let run_image = builder.run.images.first().cloned().unwrap_or_default();
+            control.push(("stack.toml".to_owned(), document(&StackToml { run_image })?));
+        }
         let mut buildpacks = Vec::new();
         if let Some(chosen) = chosen {
             control.push(("order.toml".to_owned(), document(&chosen.order)?));
@@ -339,51 +365,6 @@ impl Build<'_> {
         }
     }
 
-    fn keep(&self, plan: &Plan, phase: Phase, document: &str) -> Result<String, Error> {
-        let texts = self.stage.work(worker::Keep {
-            folders: plan.folders.clone(),
-            phase: phase.program().to_owned(),
-            documents: vec![document.to_owned()],
-        })?;
-        Ok(texts.into_iter().next().unwrap_or_default())
-    }
-
-    /// How many buildpacks take part, and whether image extensions do.
-    fn detect(&self, plan: &Plan) -> Result<(usize, bool), Error> {
-        let phase = Phase::Detect.title();
-        let line = |text: String| {
-            let phase = Some(phase.to_owned());
-            self.observer.event(Event::Line { stream: Stream::Out, phase, text });
-        };
-        let Detected { group, extensions, runs, tried } =
-            self.stage.work(worker::Detect { folders: plan.folders.clone() })?;
-        if group.is_err() || plan.verbose {
-            for run in runs {
-                let verdict = match run.exit {
-                    0 => "passed".to_owned(),
-                    100 => "does not take part".to_owned(),
-                    exit => format!("failed (exit code {exit})"),
-                };
-                line(format!("{}: {verdict}", run.buildpack));
-                run.output.lines().for_each(|text| line(format!("  {text}")));
-            }
-            tried.iter().flat_map(|group| group.lines()).for_each(|text| line(text.to_owned()));
-        }
-        match group {
-            Ok(buildpacks) => {
-                line(format!("{} of the builder's buildpacks take part:", buildpacks.len()));
-                let count = buildpacks.len();
-                buildpacks.into_iter().for_each(line);
-                extensions.iter().for_each(|name| line(format!("{name} (image extension)")));
-                Ok((count, !extensions.is_empty()))
-            }
-            Err((code, why)) => {
-                line(why);
-                Err(Error::Phase { phase, outcome: Outcome::Exited(code.into()) })
-            }
-        }
-    }
-
     fn note(&self, text: String) {
         self.observer.event(Event::Notice { text });
     }
@@ -396,7 +377,13 @@ fn makers_of_cache(request: &BuildRequest) -> Result<String, Error> {
         Buildpack::Folder(path) => format!("{:?}", path.canonicalize().as_deref().unwrap_or(path)),
         named => format!("{named:?}"),
     });
-    Ok([request.builder.to_string(), ids.key()].into_iter().chain(buildpacks).collect::<Vec<_>>().join("\n"))
+    // A builder's own lifecycle is its own; any other may be anybody's.
+    let lifecycle = match &request.lifecycle {
+        LifecycleChoice::Native | LifecycleChoice::Builder => None,
+        other => Some(format!("{other:?}")),
+    };
+    let makers = [request.builder.to_string(), ids.key()].into_iter().chain(lifecycle);
+    Ok(makers.chain(buildpacks).collect::<Vec<_>>().join("\n"))
 }
 
 /// The label has been read before; what it lacks is what nobody asked for.

@@ -15,12 +15,16 @@ use toml_edit::{DocumentMut, Item, Table};
 
 pub use self::document::ConfigError;
 pub(crate) use self::document::read;
+use crate::build::LifecycleImage;
 use crate::trust::TrustedBuilders;
 
 /// The document. What is not in it is as its default says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Config {
+    /// Where lifecycles are published, where it is not where other platforms look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle_image: Option<LifecycleImage>,
     /// Which builders are trusted beside the suggested ones, and which of those are not.
     #[serde(skip_serializing_if = "TrustedBuilders::is_default")]
     pub trusted_builders: TrustedBuilders,

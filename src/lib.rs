@@ -35,7 +35,10 @@ mod timings;
 mod trust;
 mod worker;
 
-pub use build::{BuildLayers, BuildRequest, Buildpack, BuildpackError, Built, SharedLayer, build};
+pub use build::{
+    BuildLayers, BuildRequest, Buildpack, BuildpackError, Built, ChoiceError, LifecycleChoice,
+    LifecycleError, LifecycleImage, NativePhase, SharedLayer, build,
+};
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};
 pub use coracle_images::{AuthFile, Digest, Reference, Store};

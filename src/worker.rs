@@ -9,6 +9,8 @@
 //! | `prepare.rs`, `source.rs` | the folders that the phases of a build see |
 //! | `step.rs` | what a buildpack sees that has a container of its own |
 //! | `decide.rs`, `generate.rs` | what is made of what phases with foreign programs left |
+//! | `lifecycle.rs` | the programs of another lifecycle |
+//! | `foreign.rs` | documents to and from phases that another lifecycle plays |
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
 //! | `pack.rs` | layers of what lies on the host |
@@ -17,9 +19,11 @@
 
 mod decide;
 mod delete;
+mod foreign;
 mod generate;
 mod keep;
 mod known;
+mod lifecycle;
 mod pack;
 mod prepare;
 mod pull;
@@ -39,9 +43,11 @@ use crate::event::Event;
 
 pub(crate) use decide::{Compose, Detect, Detected, Keep};
 pub(crate) use delete::Delete;
+pub(crate) use foreign::{Lend, TakeDetected};
 pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use known::KnownRunImage;
+pub(crate) use lifecycle::{FindLifecycle, TakeLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{MakeFolders, Prepare};
 pub(crate) use pull::Pull;
@@ -100,6 +106,10 @@ jobs!(
     Generate,
     SwitchRunImage,
     Compose,
+    Lend,
+    TakeDetected,
+    TakeLifecycle,
+    FindLifecycle,
     Receive,
     PackLayers,
     KeepImage,

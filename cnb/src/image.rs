@@ -163,7 +163,7 @@ pub struct RunToml {
 }
 
 /// `stack.toml`, which says before Platform API 0.12 what `run.toml` says since.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct StackToml {
     #[serde(default)]

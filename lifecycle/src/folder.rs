@@ -188,7 +188,7 @@ fn entries_up_to(limit: usize, at: BorrowedFd<'_>, path: &Path) -> Result<Vec<En
 }
 
 /// Removes a file, or a folder with all below it, closed ones too; there need not be any.
-pub(crate) fn remove(at: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
+pub fn remove(at: BorrowedFd<'_>, name: &OsStr) -> nix::Result<()> {
     match unlinkat(at, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),
         // Linux says EISDIR, POSIX EPERM.

@@ -60,6 +60,11 @@ impl Folders {
         self.below("new-layers")
     }
 
+    /// The root filesystem of a lifecycle that is there for this build alone.
+    pub(crate) fn lifecycle(&self) -> PathBuf {
+        self.below("lifecycle")
+    }
+
     /// A layer above the builder's with buildpacks of the user.
     pub(crate) fn buildpacks(&self) -> PathBuf {
         self.below("buildpacks")

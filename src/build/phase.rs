@@ -12,6 +12,7 @@ use coracle_runtime::{Access, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Ru
 use super::BuildLayers;
 use super::bounds::bounds;
 use super::folders::{self, Folders, guest};
+use super::foreign::{self, Foreign, LAYOUTS};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
 use crate::worker::User;
@@ -61,7 +62,7 @@ impl Phase {
     }
 
     /// Whether programs of the builder and its buildpacks run in it.
-    pub(super) fn runs_foreign_code(self) -> bool {
+    pub(crate) fn runs_foreign_code(self) -> bool {
         matches!(self, Self::Detect | Self::Generate | Self::Build)
     }
 
@@ -78,6 +79,10 @@ impl Phase {
 pub(crate) struct Plan {
     pub(crate) folders: Folders,
     pub(crate) runtime: Runtime,
+    /// The Platform API that all phases are driven at.
+    pub(crate) api: ApiVersion,
+    /// Another lifecycle, if one plays phases.
+    pub(crate) foreign: Option<Foreign>,
     pub(crate) user: User,
     /// The builder's layers, the lowest first.
     pub(crate) builder: Vec<PathBuf>,
@@ -115,8 +120,23 @@ pub(crate) struct Plan {
     pub(crate) host_files: Vec<PathBuf>,
 }
 
+impl Plan {
+    /// The other lifecycle, if it plays this phase.
+    pub(crate) fn foreign_for(&self, phase: Phase) -> Option<&Foreign> {
+        self.foreign.as_ref().filter(|foreign| foreign.plays(phase))
+    }
+
+    /// Where a phase leaves what it writes.
+    pub(crate) fn out(&self, phase: Phase) -> &'static str {
+        if self.foreign_for(phase).is_some() { phase.title() } else { phase.program() }
+    }
+}
+
 /// The container of one phase.
 pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
+    if let Some(foreign) = plan.foreign_for(phase) {
+        return foreign::sandbox(phase, plan, foreign);
+    }
     let rootfs = if phase.has_builder_root() {
         Rootfs::Overlay { lower: plan.builder.clone(), scratch: plan.folders.scratch(phase.program()) }
     } else {
@@ -128,9 +148,7 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
     let bounds = bounds(phase, plan);
     let online = bounds.network == Network::Host;
     if online {
-        let files =
-            plan.host_files.iter().filter(|file| !phase.has_builder_root() || *file != Path::new(CA_BUNDLE));
-        mounts.extend(files.map(|file| mount(file, &file.to_string_lossy(), Access::ReadOnly)));
+        mounts.extend(host_mounts(plan, !phase.has_builder_root()));
     }
     let mut argv = vec![program];
     argv.extend(arguments(phase, plan));
@@ -147,6 +165,13 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
         files: files_of(phase, plan),
         bounds,
     }
+}
+
+/// The host's files for name resolution, and those for TLS where the builder's own do not count.
+pub(super) fn host_mounts(plan: &Plan, with_authorities: bool) -> impl Iterator<Item = Mount> {
+    let files = plan.host_files.iter();
+    let files = files.filter(move |file| with_authorities || *file != Path::new(CA_BUNDLE));
+    files.map(|file| mount(file, &file.to_string_lossy(), Access::ReadOnly))
 }
 
 pub(crate) fn mount(source: impl AsRef<Path>, target: &str, access: Access) -> Mount {
@@ -193,10 +218,7 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
         content: content.to_vec().into(),
     };
     if phase.runs_foreign_code() {
-        let variables = plan.platform_env.iter();
-        return variables
-            .map(|(name, value)| file(format!("/platform/env/{name}"), value.as_bytes()))
-            .collect();
+        return platform_env(plan);
     }
     let mut files = Vec::new();
     if phase == Phase::Export {
@@ -204,14 +226,13 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
         files.extend(bills.iter().map(|(name, text)| file(format!("/cnb/lifecycle/{name}"), text)));
     }
     if phase.speaks_to_registries(plan) {
-        let reached: Vec<String> = reached(phase, plan).into_iter().map(Reference::name).collect();
-        files.push(credentials(&plan.auth.for_repositories(reached.iter().map(String::as_str)).to_config()));
+        files.push(credentials_for(&reached(phase, plan), plan));
     }
     files
 }
 
 /// The images that a phase asks registries for, or sends there, in a build that publishes.
-fn reached(phase: Phase, plan: &Plan) -> Vec<&Reference> {
+pub(super) fn reached(phase: Phase, plan: &Plan) -> Vec<&Reference> {
     let cache_image = plan.cache_image.iter();
     match phase {
         Phase::Analyze | Phase::Export => {
@@ -223,6 +244,21 @@ fn reached(phase: Phase, plan: &Plan) -> Vec<&Reference> {
         }
         Phase::Describe | Phase::Detect | Phase::Generate | Phase::Build => Vec::new(),
     }
+}
+
+/// The user's variables as buildpacks get them, a file each.
+pub(super) fn platform_env(plan: &Plan) -> Vec<EphemeralFile> {
+    let file = |(name, value): &(String, String)| EphemeralFile {
+        target: format!("/platform/env/{name}").into(),
+        content: value.clone().into_bytes().into(),
+    };
+    plan.platform_env.iter().map(file).collect()
+}
+
+/// The user's credentials for the registries of these images.
+pub(super) fn credentials_for(images: &[&Reference], plan: &Plan) -> EphemeralFile {
+    let names: Vec<String> = images.iter().map(|image| image.name()).collect();
+    credentials(&plan.auth.for_repositories(names.iter().map(String::as_str)).to_config())
 }
 
 /// Credentials as a phase that speaks to registries gets them, a `config.json`: a file of its own.
@@ -237,19 +273,25 @@ pub(crate) fn where_credentials_are() -> (String, String) {
 }
 
 fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)> {
-    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut env = vec![pair("CNB_PLATFORM_API", &PLATFORM_API.to_string())];
-    if phase.has_builder_root() {
-        env.extend(plan.env.iter().filter(|(name, _)| name != "CNB_PLATFORM_API").cloned());
-        if !env.iter().any(|(name, _)| name == "HOME") {
-            env.push(pair("HOME", &plan.user.home));
-        }
-    }
+    let mut env = base_environment(plan, phase.has_builder_root());
     if online {
         env.extend(plan.proxies.iter().cloned());
     }
     if phase.speaks_to_registries(plan) {
         env.push(where_credentials_are());
+    }
+    env
+}
+
+/// The Platform API, and the builder's own variables where they belong.
+pub(super) fn base_environment(plan: &Plan, of_builder: bool) -> Vec<(String, String)> {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let mut env = vec![pair("CNB_PLATFORM_API", &plan.api.to_string())];
+    if of_builder {
+        env.extend(plan.env.iter().filter(|(name, _)| name != "CNB_PLATFORM_API").cloned());
+        if !env.iter().any(|(name, _)| name == "HOME") {
+            env.push(pair("HOME", &plan.user.home));
+        }
     }
     env
 }
@@ -267,6 +309,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("order", "/cnb/order.toml");
         }
     };
+    let run = if plan.api < LAYOUTS { "stack" } else { "run" };
     match phase {
         Phase::Describe => {
             order(&mut flag);
@@ -275,7 +318,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
         }
         Phase::Analyze => {
             flag("analyzed", &out("analyzed.toml"));
-            flag("run", &control("run.toml"));
+            flag(run, &control(&format!("{run}.toml")));
             flag("run-image", &plan.run_image.to_string());
             plan.tags.iter().for_each(|tag| flag("tag", &tag.to_string()));
             plan.cache_image.iter().for_each(|image| flag("cache-image", &image.to_string()));
@@ -313,7 +356,9 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             return words;
         }
         Phase::Build => {
-            flag("analyzed", &control("analyzed.toml"));
+            if plan.api >= LAYOUTS {
+                flag("analyzed", &control("analyzed.toml"));
+            }
             flag("group", &control("group.toml"));
             flag("plan", &control("plan.toml"));
             flag("scratch", guest::PLANS);
@@ -326,7 +371,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             return words;
         }
         Phase::Export => {
-            for name in ["analyzed", "group", "metadata", "run"] {
+            for name in ["analyzed", "group", "metadata", run] {
                 flag(name, &control(&format!("{name}.toml")));
             }
             flag("project-metadata", &control("project-metadata.toml"));
@@ -355,21 +400,23 @@ fn where_images_are(plan: &Plan) -> Vec<String> {
     if !plan.publish {
         return ["-layout-dir", guest::LAYOUT, "-layout"].map(str::to_owned).to_vec();
     }
-    let insecure = plan.insecure.iter();
+    let insecure = plan.insecure.iter().filter(|_| plan.api >= ApiVersion::new(0, 13));
     insecure.flat_map(|registry| ["-insecure-registry".to_owned(), registry.clone()]).collect()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::build::steps::step;
     use crate::worker::Place;
 
-    fn plan(publish: bool) -> Plan {
+    pub(in crate::build) fn plan(publish: bool) -> Plan {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Plan {
             folders: Folders { root: "/work/op".into() },
             runtime: Runtime::Youki,
+            api: PLATFORM_API,
+            foreign: None,
             user: User { uid: 1001, gid: 1002, home: "/home/cnb".to_owned() },
             builder: vec!["/store/layers/a".into(), "/work/op/buildpacks".into()],
             env: vec![pair("PATH", "/usr/bin")],
@@ -414,7 +461,7 @@ mod tests {
     ];
 
     /// Mounts, files, variables and arguments, a line each.
-    fn shown(specs: impl IntoIterator<Item = SandboxSpec>) -> String {
+    pub(in crate::build) fn shown(specs: impl IntoIterator<Item = SandboxSpec>) -> String {
         let mut text = String::new();
         for spec in specs {
             let root = if spec.rootfs == Rootfs::Empty { "empty" } else { "builder" };

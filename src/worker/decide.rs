@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use coracle_cnb::{Analyzed, Group, GroupElement};
+use coracle_cnb::{Analyzed, ApiVersion, Group, GroupElement};
 use coracle_lifecycle::describe::Description;
 use coracle_lifecycle::detect::{Catalog, DetectRun, Given, complete, resolve};
 use coracle_lifecycle::phases::DetectRuns;
@@ -103,6 +103,10 @@ impl Job for Detect {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Compose {
     pub(crate) folders: Folders,
+    /// In the form of this Platform API.
+    pub(crate) api: ApiVersion,
+    /// Whether the exporter is another lifecycle's, which looks among the layers.
+    pub(crate) among_layers: bool,
 }
 
 impl Job for Compose {
@@ -111,8 +115,14 @@ impl Job for Compose {
     fn carry_out(self) -> Result<(), AnyError> {
         let group: Group = read_toml(&self.folders.control(), "group.toml")?;
         let layers = File::open(self.folders.layers())?;
-        let metadata = build::compose(&build::read_launch(layers.as_fd(), &group)?, &group)?;
-        Ok(fs::write(self.folders.control().join("metadata.toml"), coracle_cnb::write_toml(&metadata)?)?)
+        let built = build::read_launch(layers.as_fd(), &group)?;
+        let mut metadata = build::compose(&built, &group)?;
+        build::in_form_of(self.api, &built, &mut metadata);
+        let text = coracle_cnb::write_toml(&metadata)?;
+        if self.among_layers {
+            super::foreign::put_among_layers(layers.as_fd(), &text)?;
+        }
+        Ok(fs::write(self.folders.control().join("metadata.toml"), text)?)
     }
 }
 
@@ -121,7 +131,7 @@ pub(super) fn read_toml<T: DeserializeOwned>(dir: &Path, name: &'static str) -> 
     found.ok_or_else(|| format!("a phase ended without writing {name}").into())
 }
 
-fn read_json<T: DeserializeOwned>(dir: &Path, name: &'static str) -> Result<T, AnyError> {
+pub(super) fn read_json<T: DeserializeOwned>(dir: &Path, name: &'static str) -> Result<T, AnyError> {
     let found = folder::text(File::open(dir)?.as_fd(), Path::new(name))?;
     let text = found.ok_or_else(|| format!("a phase ended without writing {name}"))?;
     serde_json::from_str(&text).map_err(|error| format!("could not read {name}: {error}").into())

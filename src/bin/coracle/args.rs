@@ -131,6 +131,13 @@ pub(crate) struct Build {
     /// A layer that later buildpacks may change, or all of a buildpack (repeatable)
     #[arg(long, value_name = "BUILDPACK[:LAYER]")]
     pub(crate) shared_layer: Vec<coracle::SharedLayer>,
+    /// Whose programs play the phases: `native` (Coracle's), `builder` (the builder's), an image of a lifecycle, or the path of
+    /// its release archive or folder
+    #[arg(long, value_name = "native|builder|IMAGE|PATH", default_value = "native")]
+    pub(crate) lifecycle: coracle::LifecycleChoice,
+    /// A phase that Coracle plays although --lifecycle names another lifecycle (repeatable)
+    #[arg(long, value_name = "PHASE")]
+    pub(crate) native_phase: Vec<coracle::NativePhase>,
     #[command(flatten)]
     pub(crate) access: Access,
 }

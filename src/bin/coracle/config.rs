@@ -2,7 +2,7 @@
 
 use coracle::{BuilderName, Config, Policy};
 
-use crate::args::config::TrustCommand;
+use crate::args::config::{LifecycleImage, TrustCommand};
 use crate::failure::Failure;
 use crate::{report, settings};
 
@@ -23,6 +23,18 @@ pub(crate) fn trusted_builders(command: &TrustCommand) -> Result<(), Failure> {
             report::result(&format!("{} is not trusted", name.builder));
         }
     }
+    Ok(())
+}
+
+pub(crate) fn lifecycle_image(typed: &LifecycleImage) -> Result<(), Failure> {
+    if typed.image.is_some() || typed.unset {
+        let path = settings::config_path().ok_or(Failure::NoConfig)?;
+        Config::change(&path, |config| {
+            config.lifecycle_image.clone_from(&typed.image);
+            Ok::<_, Failure>(())
+        })?;
+    }
+    report::result(&settings::config()?.lifecycle_image.unwrap_or_default().to_string());
     Ok(())
 }
 

@@ -199,6 +199,10 @@ fn operate(
             config::suggest()?;
             Ok(0)
         }
+        Command::Config(args::Config { command: args::config::Command::LifecycleImage(typed) }) => {
+            config::lifecycle_image(typed)?;
+            Ok(0)
+        }
         Command::Config(args::Config { command: args::config::Command::TrustedBuilders(trusted) }) => {
             config::trusted_builders(trusted.command.as_ref().unwrap_or(&TrustCommand::List))?;
             Ok(0)
@@ -248,6 +252,9 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         shared_layers: build.shared_layer.clone(),
         network: build.network.into(),
         time: build.timeout,
+        lifecycle: build.lifecycle.clone(),
+        lifecycle_image: settings::config()?.lifecycle_image.unwrap_or_default(),
+        native_phases: build.native_phase.clone(),
         verbose: build.access.verbose,
     })
 }

@@ -13,6 +13,18 @@ pub(crate) struct Config {
 pub(crate) enum Command {
     /// Builders whose buildpacks may share a container with the program that has the credentials
     TrustedBuilders(TrustedBuilders),
+    /// Where images of lifecycles are, for --lifecycle builder with a builder that is not trusted
+    LifecycleImage(LifecycleImage),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LifecycleImage {
+    /// A repository with a tag for each version, or one image by tag or digest; without it, say which is in use
+    #[arg(value_name = "IMAGE", conflicts_with = "unset")]
+    pub(crate) image: Option<coracle::LifecycleImage>,
+    /// Look where other platforms do again
+    #[arg(long)]
+    pub(crate) unset: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,0 +1,168 @@
+//! Which lifecycle plays the phases: what can be asked for.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use coracle_images::Reference;
+use serde::{Deserialize, Serialize};
+
+use crate::build::phase::Phase;
+
+/// Whose programs play the phases.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LifecycleChoice {
+    /// This program's own.
+    #[default]
+    Native,
+    /// The builder's.
+    Builder,
+    /// Those of an image of a lifecycle.
+    Image(Reference),
+    /// Those of a release archive, or of a folder with what is in one.
+    Path(PathBuf),
+}
+
+/// What a text given as lifecycle cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChoiceError {
+    /// Neither of the words, no image, no path.
+    #[error(
+        "`{text}` is neither `native`, `builder`, a path (begin it with `.` or `/`) nor the name of an image: {why}"
+    )]
+    Lifecycle {
+        /// As typed.
+        text: String,
+        /// Why it is no image.
+        why: String,
+    },
+    /// No phase.
+    #[error("`{0}` is no phase of a build: analyzer, detector, restorer, builder or exporter")]
+    Phase(String),
+}
+
+impl FromStr for LifecycleChoice {
+    type Err = ChoiceError;
+
+    /// A path is what begins with `.` or `/`.
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
+        match text {
+            "native" => Ok(Self::Native),
+            "builder" => Ok(Self::Builder),
+            _ if text.starts_with(['.', '/']) => Ok(Self::Path(Path::new(text).to_owned())),
+            _ => text.parse().map(Self::Image).map_err(|error: coracle_images::ReferenceError| {
+                ChoiceError::Lifecycle { text: text.to_owned(), why: error.to_string() }
+            }),
+        }
+    }
+}
+
+/// Where images of lifecycles are: a repository with a tag for each version, or one image for every version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LifecycleImage(String);
+
+impl Default for LifecycleImage {
+    /// Where other platforms look.
+    fn default() -> Self {
+        Self("docker.io/buildpacksio/lifecycle".to_owned())
+    }
+}
+
+impl LifecycleImage {
+    /// Whether it is one image, by tag or digest.
+    pub(super) fn is_one(&self) -> bool {
+        let name = self.0.rsplit('/').next().unwrap_or_default();
+        name.contains([':', '@'])
+    }
+
+    /// The image of a version.
+    pub(super) fn of_version(&self, version: &str) -> Result<Reference, coracle_images::ReferenceError> {
+        if self.is_one() { self.0.parse() } else { format!("{}:{version}", self.0).parse() }
+    }
+}
+
+impl std::fmt::Display for LifecycleImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for LifecycleImage {
+    type Err = coracle_images::ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<Reference>().map(|_| Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for LifecycleImage {
+    type Error = coracle_images::ReferenceError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<LifecycleImage> for String {
+    fn from(image: LifecycleImage) -> String {
+        image.0
+    }
+}
+
+/// A phase that this program plays although another lifecycle was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NativePhase(pub(crate) Phase);
+
+impl FromStr for NativePhase {
+    type Err = ChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
+        let phases = [Phase::Analyze, Phase::Detect, Phase::Restore, Phase::Build, Phase::Export];
+        let found = phases.into_iter().find(|phase| phase.title() == text);
+        found.map(Self).ok_or_else(|| ChoiceError::Phase(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifecycle_is_a_word_a_path_or_an_image() {
+        let of = |text: &str| text.parse::<LifecycleChoice>();
+        assert_eq!(of("native"), Ok(LifecycleChoice::Native));
+        assert_eq!(of("builder"), Ok(LifecycleChoice::Builder));
+        assert_eq!(of("./x.tgz"), Ok(LifecycleChoice::Path("./x.tgz".into())));
+        assert_eq!(of("/x"), Ok(LifecycleChoice::Path("/x".into())));
+        let image = "r.example/lifecycle:1".parse().unwrap();
+        assert_eq!(of("r.example/lifecycle:1"), Ok(LifecycleChoice::Image(image)));
+        let refused = of("A b").unwrap_err().to_string();
+        let start = "`A b` is neither `native`, `builder`, a path (begin it with `.` or `/`) nor the name of an image: ";
+        assert!(refused.starts_with(start), "{refused}");
+    }
+
+    #[test]
+    fn an_image_without_a_tag_has_one_for_each_version() {
+        let of =
+            |text: &str| text.parse::<LifecycleImage>().unwrap().of_version("1.2.3").unwrap().to_string();
+        assert_eq!(of("r.example:5000/team/lifecycle"), "r.example:5000/team/lifecycle:1.2.3");
+        assert_eq!(of("r.example:5000/team/lifecycle:own"), "r.example:5000/team/lifecycle:own");
+        let digest = format!("r.example/l@sha256:{}", "0".repeat(64));
+        assert_eq!(of(&digest), digest);
+        assert_eq!(
+            LifecycleImage::default().of_version("1").unwrap().to_string(),
+            "index.docker.io/buildpacksio/lifecycle:1"
+        );
+        assert!("A b".parse::<LifecycleImage>().is_err());
+    }
+
+    #[test]
+    fn a_phase_is_called_as_its_program_is() {
+        assert_eq!("detector".parse(), Ok(NativePhase(Phase::Detect)));
+        let refused = "detect-programs".parse::<NativePhase>().unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "`detect-programs` is no phase of a build: analyzer, detector, restorer, builder or exporter"
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! Where the programs of another lifecycle come from, and whether they can do what is asked.
+
+use coracle_cnb::ApiVersion;
+use coracle_images::{Image, Reference};
+
+use super::described::Described;
+use super::interface::PROCESS_TYPES;
+use super::{ANALYZES_FIRST, Foreign, LAYOUTS, LifecycleChoice, LifecycleError, Place, SOURCE};
+use crate::build::folders::Folders;
+use crate::build::phase::{PLATFORM_API, Phase};
+use crate::build::{Build, BuildLayers, BuildRequest};
+use crate::error::Error;
+use crate::run::unpacked_layers;
+use crate::worker::{FindLifecycle, TakeLifecycle};
+
+/// A lifecycle that was found.
+struct Found {
+    /// As messages call it.
+    name: String,
+    described: Described,
+    place: Place,
+}
+
+impl Found {
+    fn shown(&self) -> String {
+        match self.described.version.as_str() {
+            "" => self.name.clone(),
+            version => format!("{} (version {version})", self.name),
+        }
+    }
+}
+
+/// Whether an image of this version was ever published.
+fn is_published(version: &str) -> bool {
+    let of = |text: &str| semver::Version::parse(text).ok();
+    version == "0.6.1" || of(version).zip(of("0.7.5")).is_some_and(|(version, first)| version >= first)
+}
+
+impl Build<'_> {
+    /// Who plays the phases, and at which Platform API. What cannot be is refused before anything runs.
+    pub(in crate::build) fn players(&self, builder: &Image) -> Result<(ApiVersion, Option<Foreign>), Error> {
+        let request = self.request;
+        let (found, privileged) = match &request.lifecycle {
+            LifecycleChoice::Native => {
+                self.tell_of_the_unused(builder)?;
+                return Ok((PLATFORM_API, None));
+            }
+            LifecycleChoice::Image(reference) => (self.of_image(reference, self.lifecycle_name())?, None),
+            LifecycleChoice::Path(_) => (self.taken()?, None),
+            LifecycleChoice::Builder => {
+                let own = self.of_builder(builder)?;
+                let published = self.published(&own.described.version)?;
+                (own, Some(published))
+            }
+        };
+        let native: Vec<Phase> = request.native_phases.iter().map(|phase| phase.0).collect();
+        let other = privileged.as_ref().map(|found| &found.described);
+        let api = found.described.highest(&found.name, other)?;
+        check(request, &native, &found.name, api)?;
+        self.note(format!("{} plays the phases, at Platform API {api}", found.shown()));
+        if let Some(privileged) = &privileged {
+            self.note(format!("{} plays those with credentials", privileged.shown()));
+        }
+        let privileged = privileged.map_or_else(|| found.place.clone(), |found| found.place);
+        Ok((api, Some(Foreign { with_buildpacks: found.place, privileged, native })))
+    }
+
+    fn of_image(&self, reference: &Reference, name: String) -> Result<Found, Error> {
+        let image = self.image(reference)?;
+        let described = Described::of_image(&image.config)
+            .map_err(|source| LifecycleError::Described { name: name.clone(), source })?;
+        let layers = unpacked_layers(&self.store, &image, self.stage)?;
+        let layer = self.stage.work(FindLifecycle { layers, name: name.clone() })?;
+        Ok(Found { name, described, place: Place::Layer(layer) })
+    }
+
+    fn of_builder(&self, builder: &Image) -> Result<Found, Error> {
+        let name = self.lifecycle_name();
+        let described = Described::of_builder(&builder.config)
+            .map_err(|source| LifecycleError::Described { name: name.clone(), source })?;
+        match described.filter(|described| !described.version.is_empty()) {
+            Some(described) => Ok(Found { name, described, place: Place::InBuilder }),
+            None => Err(LifecycleError::NoneInBuilder(self.request.builder.to_string()).into()),
+        }
+    }
+
+    /// The lifecycle that was published under this version, for phases that an untrusted builder is kept away from.
+    fn published(&self, version: &str) -> Result<Found, Error> {
+        let builder = self.request.builder.to_string();
+        let unavailable = |looked: String| LifecycleError::Unavailable {
+            builder: builder.clone(),
+            version: version.to_owned(),
+            looked,
+        };
+        let images = &self.request.lifecycle_image;
+        if !images.is_one() && !is_published(version) {
+            return Err(
+                unavailable("images are published of 0.6.1, and of 0.7.5 and later".to_owned()).into()
+            );
+        }
+        let reference = images
+            .of_version(version)
+            .map_err(|error| unavailable(format!("{images} with the tag {version}: {error}")))?;
+        let found = self.of_image(&reference, format!("the lifecycle {reference}"));
+        let found = found
+            .map_err(|error| unavailable(format!("{reference}: {}", coracle_runtime::with_causes(&error))))?;
+        if !images.is_one() && found.described.version != version {
+            let said = &found.described.version;
+            return Err(unavailable(format!("{reference} says that its version is `{said}`")).into());
+        }
+        Ok(found)
+    }
+
+    /// As messages call the lifecycle that was chosen.
+    pub(in crate::build) fn lifecycle_name(&self) -> String {
+        match &self.request.lifecycle {
+            LifecycleChoice::Native => "Coracle".to_owned(),
+            LifecycleChoice::Builder => format!("the lifecycle of builder {}", self.request.builder),
+            LifecycleChoice::Image(reference) => format!("the lifecycle {reference}"),
+            LifecycleChoice::Path(path) => format!("the lifecycle {}", path.display()),
+        }
+    }
+
+    /// Whoever chose nothing learns what was not chosen.
+    fn tell_of_the_unused(&self, builder: &Image) -> Result<(), Error> {
+        let name = || format!("builder {}", self.request.builder);
+        let described = Described::of_builder(&builder.config)
+            .map_err(|source| LifecycleError::Described { name: name(), source })?;
+        if let Some(Described { version, .. }) = described.filter(|described| !described.version.is_empty()) {
+            self.note(format!(
+                "the builder's own lifecycle {version} is not used; --lifecycle builder uses it"
+            ));
+        }
+        Ok(())
+    }
+
+    /// A lifecycle of the user's disk: a root filesystem of its own for this build, with nothing else in it.
+    fn taken(&self) -> Result<Found, Error> {
+        let name = self.lifecycle_name();
+        let folders = Folders { root: self.stage.folder() };
+        let text = self.stage.work(TakeLifecycle {
+            source: SOURCE.into(),
+            name: name.clone(),
+            into: folders.lifecycle(),
+            ids: self.stage.ids,
+        })?;
+        let described = Described::of_toml(&text)
+            .map_err(|source| LifecycleError::Described { name: name.clone(), source })?;
+        Ok(Found { name, described, place: Place::Layer(folders.lifecycle()) })
+    }
+}
+
+/// Whether what is asked for can be asked of a lifecycle at this Platform API. Nothing is passed over in silence.
+fn check(
+    request: &BuildRequest,
+    native: &[Phase],
+    name: &str,
+    api: ApiVersion,
+) -> Result<(), LifecycleError> {
+    let name = || name.to_owned();
+    let too_old = |what| LifecycleError::TooOld { name: name(), api, what };
+    if api < ANALYZES_FIRST && !native.is_empty() {
+        return Err(LifecycleError::TooOldToMix { name: name(), api });
+    }
+    if api < LAYOUTS && !request.publish {
+        return Err(LifecycleError::NoLayouts { name: name(), api });
+    }
+    if api < PROCESS_TYPES && request.process_type.is_some() {
+        return Err(too_old("the process to start cannot be chosen (--default-process, since 0.3)"));
+    }
+    let used = [&request.image].into_iter().chain(&request.run_image);
+    let is_plain = |registry: &str| request.insecure.iter().any(|plain| plain == registry);
+    if api < ApiVersion::new(0, 13)
+        && request.publish
+        && used.clone().any(|image| is_plain(&image.registry) && !image.is_loopback())
+    {
+        return Err(too_old("no registry is spoken to in plain HTTP (--insecure-registry, since 0.13)"));
+    }
+    let builds = !native.contains(&Phase::Build);
+    if builds && request.build_layers != BuildLayers::default() {
+        return Err(LifecycleError::OursAlone { option: "--build-layers" });
+    }
+    if builds && !request.shared_layers.is_empty() {
+        return Err(LifecycleError::OursAlone { option: "--shared-layer" });
+    }
+    Ok(())
+}
