@@ -34,4 +34,5 @@ mod run;
 mod site;
 mod strict;
 mod timings;
+mod tree;
 mod trust;

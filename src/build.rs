@@ -12,6 +12,7 @@
 //! | `phase.rs` | the container of each phase: who sees what |
 //! | `run_image.rs` | whose credentials the run image gets |
 //! | `steps.rs` | a container for each buildpack |
+//! | `tree.rs` | whose cache it is, and layers that stay unpacked between builds |
 
 mod bounds;
 mod builder;
@@ -22,6 +23,7 @@ pub(crate) mod foreign;
 pub(crate) mod phase;
 mod run_image;
 mod steps;
+mod tree;
 mod turns;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ pub use buildpacks::{Buildpack, BuildpackError};
 pub use coracle_lifecycle::build::SharedLayer;
 pub use foreign::{ChoiceError, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase};
 pub use steps::BuildLayers;
+pub use tree::Restore;
 
 use self::builder::Builder;
 use self::buildpacks::Chosen;
@@ -81,6 +84,8 @@ pub struct BuildRequest {
     pub cache_image: Option<Reference>,
     /// Whether what earlier builds left in the cache is deleted first; of a cache image nothing is read then.
     pub clear_cache: bool,
+    /// How cached layers come back.
+    pub restore: Restore,
     /// When images are fetched.
     pub pull_policy: PullPolicy,
     /// What launches the containers.
@@ -149,7 +154,7 @@ pub fn build(
             return Err(Error::CacheImage { image: cache_image.to_string(), is_output });
         }
     }
-    let makers = makers_of_cache(request)?;
+    let makers = tree::makers_of_cache(request)?;
     let cache = home.cache(&request.image, &makers, request.cache_dir.as_deref(), observer)?;
     let (own, cached) = (home.canonical()?, cache.path.clone());
     if source.starts_with(&own) || source.starts_with(&cached) {
@@ -177,8 +182,12 @@ pub fn build(
     let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
     let excluded = [own, cached].iter().filter_map(below).collect();
     let store = Store::open(home.store())?;
+    let tree = tree::is_used(request, &cache)?;
     let keys = request.auth.keys(observer, Some(&source));
-    let built = Build { home, request, stage: &stage, store, keys, observer, excluded }.run();
+    let built = Build { home, request, stage: &stage, store, keys, observer, excluded, tree }.run();
+    if tree && built.is_err() {
+        tree::leave_layers(&stage);
+    }
     stage.finish_with(built)
 }
 
@@ -190,6 +199,7 @@ struct Build<'a> {
     keys: Keys<'a>,
     observer: &'a dyn Observer,
     excluded: Vec<PathBuf>,
+    tree: bool,
 }
 
 impl Build<'_> {
@@ -222,13 +232,16 @@ impl Build<'_> {
         if plan.api < ANALYZES_FIRST {
             self.analyze(&plan)?;
         }
+        let reused = self.reuse_layers(&plan)?;
         self.restore(&plan)?;
         match request.build_layers {
             BuildLayers::Strict => self.steps(count, &plan)?,
             BuildLayers::Snapshot | BuildLayers::Shared => self.phase(Phase::Build, &plan)?,
         }
         self.compose(&plan)?;
+        self.check_layers(&plan, reused)?;
         self.phase(Phase::Export, &plan)?;
+        self.keep_layers(&plan);
 
         let names: Vec<Reference> = std::iter::once(&request.image).chain(&request.tags).cloned().collect();
         let digest = if request.publish {
@@ -266,7 +279,7 @@ impl Build<'_> {
         (api, foreign): (ApiVersion, Option<Foreign>),
     ) -> Result<Plan, Error> {
         let request = self.request;
-        let folders = Folders { root: self.stage.folder() };
+        let folders = Folders { root: self.stage.folder(), tree: self.tree };
         let mut layers = unpacked_layers(&self.store, image, self.stage)?;
         let user = format!("{}:{}", builder.uid, builder.gid);
         let user = self.stage.work(FindUser { layers: layers.clone(), user })?;
@@ -368,22 +381,6 @@ impl Build<'_> {
     fn note(&self, text: String) {
         self.observer.event(Event::Notice { text });
     }
-}
-
-/// Whoever decides what is in the cache: the builder, the buildpacks brought along, and the ids that own its files.
-fn makers_of_cache(request: &BuildRequest) -> Result<String, Error> {
-    let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
-    let buildpacks = request.buildpacks.iter().map(|buildpack| match buildpack {
-        Buildpack::Folder(path) => format!("{:?}", path.canonicalize().as_deref().unwrap_or(path)),
-        named => format!("{named:?}"),
-    });
-    // A builder's own lifecycle is its own; any other may be anybody's.
-    let lifecycle = match &request.lifecycle {
-        LifecycleChoice::Native | LifecycleChoice::Builder => None,
-        other => Some(format!("{other:?}")),
-    };
-    let makers = [request.builder.to_string(), ids.key()].into_iter().chain(lifecycle);
-    Ok(makers.chain(buildpacks).collect::<Vec<_>>().join("\n"))
 }
 
 /// The label has been read before; what it lacks is what nobody asked for.

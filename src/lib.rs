@@ -37,7 +37,7 @@ mod worker;
 
 pub use build::{
     BuildLayers, BuildRequest, Buildpack, BuildpackError, Built, ChoiceError, LifecycleChoice,
-    LifecycleError, LifecycleImage, NativePhase, SharedLayer, build,
+    LifecycleError, LifecycleImage, NativePhase, Restore, SharedLayer, build,
 };
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};

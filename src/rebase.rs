@@ -137,7 +137,7 @@ fn in_the_registry(
         }
     };
     let auth = keys.of(&run_images.iter().chain([&request.image]).collect::<Vec<_>>())?.to_config();
-    let folders = Folders { root: stage.folder() };
+    let folders = Folders { root: stage.folder(), tree: false };
     let user = User { uid: USER, gid: USER, home: "/".to_owned() };
     stage.work(MakeFolders { folders: folders.clone(), phase: PHASE.to_owned(), ids: stage.ids, user })?;
     observer.event(Event::PhaseStarted { phase: PHASE.to_owned() });

@@ -11,6 +11,7 @@
 //! | `decide.rs`, `generate.rs` | what is made of what phases with foreign programs left |
 //! | `lifecycle.rs` | the programs of another lifecycle |
 //! | `foreign.rs` | documents to and from phases that another lifecycle plays |
+//! | `layers.rs`, `tree.rs` | layers that stay unpacked between builds |
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
 //! | `pack.rs` | layers of what lies on the host |
@@ -23,6 +24,7 @@ mod foreign;
 mod generate;
 mod keep;
 mod known;
+mod layers;
 mod lifecycle;
 mod pack;
 mod prepare;
@@ -31,6 +33,7 @@ mod receive;
 mod remote;
 mod source;
 mod step;
+mod tree;
 mod user;
 
 use std::io::{self, Write};
@@ -47,6 +50,7 @@ pub(crate) use foreign::{Lend, TakeDetected};
 pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use known::KnownRunImage;
+pub(crate) use layers::{CheckLayers, KeepLayers, LeaveLayers, ReuseLayers};
 pub(crate) use lifecycle::{FindLifecycle, TakeLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{MakeFolders, Prepare};
@@ -54,6 +58,7 @@ pub(crate) use pull::Pull;
 pub(crate) use receive::Receive;
 pub(crate) use remote::Remote;
 pub(crate) use step::{Place, PrepareStep};
+pub(crate) use tree::Clocks;
 pub(crate) use user::{FindUser, User};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -100,6 +105,10 @@ jobs!(
     Prepare,
     MakeFolders,
     PrepareStep,
+    ReuseLayers,
+    CheckLayers,
+    KeepLayers,
+    LeaveLayers,
     Keep,
     KnownRunImage,
     Detect,

@@ -10,6 +10,7 @@ mod pack;
 mod pattern;
 mod plan;
 mod publish;
+mod settled;
 mod slices;
 mod write;
 
@@ -24,6 +25,7 @@ use coracle_images::{DigestError, Image, ImageError};
 
 use crate::cache::{CacheError, Saved};
 use crate::folder::FolderError;
+use crate::known::KnownLayers;
 
 pub(crate) use outbox::{Staged, Staging};
 pub(crate) use pack::Layers;
@@ -70,6 +72,8 @@ pub struct ExportInput<'input> {
     pub launcher: &'input Launcher<'input>,
     /// Since Platform API 0.11: what the lifecycle's own programs are made of.
     pub bills: Option<&'input Bills>,
+    /// Layers that are what they were when they were packed, verified.
+    pub unchanged: &'input KnownLayers,
     /// Owner and group of what the build made.
     pub owner: (u32, u32),
     /// The process to start, where the buildpacks' choice does not count.

@@ -23,6 +23,8 @@ pub mod file;
 pub mod folder;
 #[cfg(feature = "phases")]
 pub mod generate;
+#[cfg(feature = "phases")]
+pub mod known;
 pub mod launcher;
 #[cfg(feature = "phases")]
 mod packing;
@@ -34,6 +36,10 @@ mod processes;
 pub mod rebase;
 #[cfg(feature = "phases")]
 pub mod restore;
+#[cfg(feature = "phases")]
+pub mod signature;
+#[cfg(feature = "phases")]
+pub(crate) mod stamp;
 #[cfg(feature = "phases")]
 pub mod surroundings;
 

@@ -20,6 +20,8 @@ use crate::export::Outbox;
 
 use tee::{Packed, Tee};
 
+pub(crate) use tee::link_or_copy;
+
 /// How many layers are packed at once, at most; each is compressed by threads of its own.
 const AT_ONCE: usize = 4;
 

@@ -19,6 +19,7 @@ use serde_json::Value;
 use crate::api::CACHE_ALONE;
 use crate::cache::Cache;
 use crate::folder::FolderError;
+use crate::known::KnownLayers;
 
 pub use bills::restore_launch_bills;
 
@@ -32,6 +33,8 @@ pub struct RestoreInput<'input> {
     /// Nothing but what buildpacks keep in store.toml comes back.
     pub skip_layers: bool,
     pub platform_api: ApiVersion,
+    /// What lies where it belongs already, verified.
+    pub unchanged: &'input KnownLayers,
     pub to: Destination<'input>,
 }
 
@@ -76,6 +79,8 @@ pub enum RestoreStep {
     Metadata { layer: String, from: Source },
     /// A layer's content came back, from an archive whose digest is right.
     Content { layer: String, diff_id: Digest },
+    /// A layer's content is there: it was not away.
+    Unchanged { layer: String },
     /// A layer does not come back, because the cache has none, or another one.
     Removed { layer: String, why: &'static str },
     /// A layer's archive is damaged, or is no such layer: it does not come back, and the buildpack makes it again.
@@ -91,7 +96,9 @@ impl std::fmt::Display for RestoreStep {
             Self::Metadata { layer, from: Source::Cache } => {
                 write!(f, "Restoring metadata for \"{layer}\" from cache")
             }
-            Self::Content { layer, .. } => write!(f, "Restoring data for \"{layer}\" from cache"),
+            Self::Content { layer, .. } | Self::Unchanged { layer } => {
+                write!(f, "Restoring data for \"{layer}\" from cache")
+            }
             Self::Removed { layer, why } => write!(f, "Removing \"{layer}\", {why}"),
             Self::Damaged { layer, .. } => {
                 write!(f, "cannot restore \"{layer}\" from cache, so that it is made again")

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_images::{Config, Descriptor, Digest, Image, Layer};
 use coracle_lifecycle::export::{Bills, ExportInput, Launcher, Outbox, export};
+use coracle_lifecycle::known::KnownLayers;
 use coracle_lifecycle::with_causes;
 use nix::sys::stat::{Mode, umask};
 use tempfile::TempDir;
@@ -84,6 +85,7 @@ impl Build {
             app_path: "/workspace",
             launcher: &Launcher { program: b"launcher", metadata: "L".into() },
             bills: Some(bills),
+            unchanged: &KnownLayers::default(),
             owner: (1001, 1002),
             process_type: None,
             exec_env: None,

@@ -10,6 +10,7 @@ use std::path::Path;
 use coracle_cnb::ApiVersion;
 use coracle_images::{Config, Descriptor, Digest, Image, Layer};
 use coracle_lifecycle::export::{ExportInput, Launcher, Outbox, export};
+use coracle_lifecycle::known::KnownLayers;
 use serde_json::Value;
 
 fn set_mode(path: &Path, mode: u32) {
@@ -88,6 +89,7 @@ fn recorded_images() {
                     app_path: "/workspace",
                     launcher: &Launcher { program: b"launcher", metadata: "L".into() },
                     bills: None,
+                    unchanged: &KnownLayers::default(),
                     owner: (1001, 1002),
                     process_type: kind,
                     exec_env: wanted["labels"]["io.buildpacks.exec-env"].as_str(),

@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) const SOURCE: &str = "/source";
 /// The folder of the application's cache in the stage's root; [`CACHE_DATA`] in it is what guests see.
 pub(crate) const CACHE: &str = "/cache";
+/// Where cached layers stay unpacked; guests see nothing of it but the folder of layers.
+pub(crate) const TREE: &str = "/cache/tree";
+/// In the control folder: layers that need neither be unpacked nor read, verified.
+pub(crate) const UNCHANGED: &str = "unchanged.toml";
+/// The exporter's word on the layers that are in the cache now.
+pub(crate) const PACKED: &str = "packed.toml";
 /// Owned by the phases' user.
 pub(crate) const CACHE_DATA: &str = "data";
 /// Folders of buildpacks that the user brings, each in one numbered folder.
@@ -18,6 +24,8 @@ pub(crate) const BUILDPACKS: &str = "/buildpacks";
 pub(crate) struct Folders {
     /// The work folder, in the stage's root.
     pub(crate) root: PathBuf,
+    /// Whether layers stay unpacked until the next build.
+    pub(crate) tree: bool,
 }
 
 impl Folders {
@@ -42,7 +50,7 @@ impl Folders {
 
     /// `/layers` of the phases.
     pub(crate) fn layers(&self) -> PathBuf {
-        self.below("layers")
+        if self.tree { Path::new(TREE).join("layers") } else { self.below("layers") }
     }
 
     /// The copy of the application.

@@ -11,7 +11,7 @@ use coracle_runtime::{Access, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Ru
 
 use super::BuildLayers;
 use super::bounds::bounds;
-use super::folders::{self, Folders, guest};
+use super::folders::{self, Folders, PACKED, UNCHANGED, guest};
 use super::foreign::{self, Foreign, LAYOUTS};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
@@ -350,6 +350,9 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
                 Some(image) => flag("cache-image", &image.to_string()),
             }
             flag("verified", &out(VERIFIED));
+            if plan.folders.tree {
+                flag("unchanged", &control(UNCHANGED));
+            }
             if plan.switched || plan.cache_image.is_some() {
                 words.extend(where_images_are(plan));
             }
@@ -381,6 +384,10 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
                 Some(image) => flag("cache-image", &image.to_string()),
             }
             flag("verified", &control(VERIFIED));
+            if plan.folders.tree {
+                flag("unchanged", &control(UNCHANGED));
+                flag("packed", &out(PACKED));
+            }
             flag("scratch", guest::SCRATCH);
             flag("uid", &plan.user.uid.to_string());
             flag("gid", &plan.user.gid.to_string());
@@ -413,7 +420,7 @@ pub(super) mod tests {
     pub(in crate::build) fn plan(publish: bool) -> Plan {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Plan {
-            folders: Folders { root: "/work/op".into() },
+            folders: Folders { root: "/work/op".into(), tree: true },
             runtime: Runtime::Youki,
             api: PLATFORM_API,
             foreign: None,

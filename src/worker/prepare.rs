@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delete::delete;
 use super::source::copy_tree;
-use super::{AnyError, Job, User};
+use super::{AnyError, Job, User, layers};
 use crate::build::folders::{self, Folders};
 use crate::stage::STORE;
 
@@ -46,6 +46,9 @@ impl Job for Prepare {
         let folders = &self.folders;
         // Runtimes look mounts up as a guest's id; the home above, of mode 0700, keeps everybody else out.
         fs::set_permissions(&folders.root, Permissions::from_mode(0o755))?;
+        if folders.tree {
+            layers::tree(self.ids, &self.user)?.begin(self.clear_cache)?;
+        }
         for folder in folders.of_ours() {
             make(&folder, None)?;
         }

@@ -222,7 +222,7 @@ impl Keeper {
             .look(self.layers_dir.as_fd(), &folder, &kept)
             .map_err(|source| KeepError::Keep { name: name.clone(), source })?;
         self.kept.push(Kept { name, folder, layers: kept, node });
-        self.record.settle();
+        self.record.newest.settle();
         Ok(())
     }
 }

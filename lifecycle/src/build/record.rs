@@ -4,32 +4,25 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{FileStat, Mode};
+use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
+
+use crate::stamp::Newest;
 
 /// From this size on a file's content begins at a block, so that file systems which share blocks need not copy it.
 const WORTH_A_BLOCK: u64 = 1 << 16;
 const BLOCK: u64 = 4096;
-
-/// What a file system's clock may lag behind: two ticks of a slow kernel.
-const TICK: Duration = Duration::from_millis(20);
 
 /// Contents of files, and the newest time at which one of them was found changed.
 #[derive(Debug)]
 pub(super) struct Record {
     file: File,
     end: u64,
-    newest: Time,
-    /// Whether some time had a fraction of a second: not every file system has them.
-    fractions: bool,
+    pub(super) newest: Newest,
 }
-
-/// Seconds and nanoseconds since 1970.
-type Time = (i64, i64);
 
 /// Where a content lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +47,7 @@ impl Record {
             }
             file => file?,
         };
-        Ok(Self { file: File::from(file), end: 0, newest: (0, 0), fractions: false })
+        Ok(Self { file: File::from(file), end: 0, newest: Newest::default() })
     }
 
     /// Adds what can be read of a file.
@@ -94,27 +87,6 @@ impl Record {
         }
         Ok(content.metadata()?.len() == place.size)
     }
-
-    /// Takes note of when a file was last changed.
-    pub(super) fn saw(&mut self, stat: &FileStat) {
-        let time = (stat.st_ctime, stat.st_ctime_nsec);
-        self.newest = self.newest.max(time);
-        self.fractions |= time.1 != 0;
-    }
-
-    /// Waits until a change made from now on gets a later time than all that were seen: two changes within one tick of the file
-    /// system's clock look like one.
-    pub(super) fn settle(&self) {
-        let grain = if self.fractions { TICK } else { TICK + Duration::from_secs(1) };
-        let passed = SystemTime::now().duration_since(self.time()).unwrap_or_default();
-        std::thread::sleep(grain.saturating_sub(passed));
-    }
-
-    /// The newest time that was seen.
-    fn time(&self) -> SystemTime {
-        let seconds = u64::try_from(self.newest.0).unwrap_or_default();
-        UNIX_EPOCH + Duration::new(seconds, u32::try_from(self.newest.1).unwrap_or_default())
-    }
 }
 
 #[cfg(test)]
@@ -149,24 +121,6 @@ mod tests {
                 std::fs::write(&new, &content[..last]).unwrap();
                 assert!(!record.is(place, &File::open(&new).unwrap()).unwrap(), "shorter");
             }
-        }
-    }
-
-    #[test]
-    fn a_change_after_the_wait_has_another_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = File::open(dir.path()).unwrap();
-        let path = dir.path().join("file");
-        for _ in 0..5 {
-            let mut record = Record::new(at.as_fd()).unwrap();
-            std::fs::write(&path, "one").unwrap();
-            let before = nix::sys::stat::stat(&path).unwrap();
-            record.saw(&before);
-            record.settle();
-            assert!(SystemTime::now() >= record.time() + TICK);
-            std::fs::write(&path, "two").unwrap();
-            let after = nix::sys::stat::stat(&path).unwrap();
-            assert!((after.st_ctime, after.st_ctime_nsec) > (before.st_ctime, before.st_ctime_nsec));
         }
     }
 }

@@ -20,6 +20,7 @@ use nix::unistd::{mkfifoat, symlinkat};
 
 use super::record::{Place, Record};
 use crate::folder::{self, FolderError};
+use crate::stamp::Stamp;
 
 /// How deep folders may lie in each other; an archive of a layer may not hold more either.
 const DEPTH: usize = 256;
@@ -60,43 +61,6 @@ enum Kind {
     Fifo,
     /// Not kept, whatever it is.
     Free,
-}
-
-/// What the kernel says of a file. The last change's time is the kernel's own: whoever changes anything about a file changes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    size: i64,
-    mode: u32,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    fn of(stat: &FileStat) -> Self {
-        Self {
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            size: stat.st_size,
-            mode: stat.st_mode,
-            modified: (stat.st_mtime, stat.st_mtime_nsec),
-            changed: (stat.st_ctime, stat.st_ctime_nsec),
-        }
-    }
-
-    fn permissions(&self) -> Mode {
-        Mode::from_bits_truncate(self.mode & 0o7777)
-    }
-
-    fn kind(&self) -> SFlag {
-        SFlag::from_bits_truncate(self.mode) & SFlag::S_IFMT
-    }
-
-    /// The times to give a file: of its content, and none for who read it.
-    fn times(&self) -> (TimeSpec, TimeSpec) {
-        (TimeSpec::UTIME_OMIT, TimeSpec::new(self.modified.0, self.modified.1))
-    }
 }
 
 /// A walk through folders.
@@ -303,10 +267,7 @@ impl<'a> Walk<'a> {
 
     fn stamp(&mut self, at: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Stamp>> {
         match fstatat(at, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => {
-                self.record.saw(&stat);
-                Ok(Some(Stamp::of(&stat)))
-            }
+            Ok(stat) => Ok(Some(self.seen(&stat))),
             Err(Errno::ENOENT) => Ok(None),
             Err(errno) => Err(self.failed("look at", errno)),
         }
@@ -314,8 +275,13 @@ impl<'a> Walk<'a> {
 
     fn stamp_of(&mut self, file: impl std::os::fd::AsFd) -> Result<Stamp> {
         let stat = fstat(file).map_err(|errno| self.failed("look at", errno))?;
-        self.record.saw(&stat);
-        Ok(Stamp::of(&stat))
+        Ok(self.seen(&stat))
+    }
+
+    fn seen(&mut self, stat: &FileStat) -> Stamp {
+        let stamp = Stamp::of(stat);
+        self.record.newest.saw(stamp.changed);
+        stamp
     }
 
     /// Opens a file for reading, one that is closed to its owner too.

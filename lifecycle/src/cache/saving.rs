@@ -17,6 +17,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use super::{Cache, CacheError};
 use crate::export::{CREATED, FoundBuildpack, FoundLayer, Layers, Outbox, Publisher, Source};
 use crate::folder;
+use crate::known::{KnownLayer, KnownLayers};
 use crate::packing::{self, Archive, Blob, ForCache, InCache, Job, Old};
 
 /// What became of a layer. The words are those people look for in a build's log.
@@ -79,6 +80,7 @@ pub struct Nearby<'a> {
 #[derive(Debug)]
 pub struct Saved {
     metadata: CacheMetadata,
+    known: KnownLayers,
     layers: BTreeMap<Slot, (CacheStep, Option<Layer>)>,
 }
 
@@ -123,9 +125,14 @@ pub(crate) fn wanted<'a>(
 }
 
 impl Cached<'_> {
+    /// Whose layer this is, by the buildpack's place in the group, and its name; nothing for the bills of materials.
+    pub(crate) fn place(&self) -> Option<(usize, &str)> {
+        self.of.map(|_| (self.slot.0, self.slot.1.as_str()))
+    }
+
     /// Whether this is the layer of a buildpack, by its place in the group.
     pub(crate) fn is(&self, buildpack: usize, layer: &str) -> bool {
-        self.of.is_some() && self.slot.0 == buildpack && self.slot.1 == layer
+        self.place() == Some((buildpack, layer))
     }
 }
 
@@ -176,6 +183,15 @@ impl<'a> Saving<'a> {
                 ForCache::Blob(Blob { outbox, known: layers, likely })
             }
         }
+    }
+
+    /// A layer that is the same as in the last cache, if that is a folder and has it: its archive stays.
+    pub(crate) fn kept(&self, diff_id: &Digest) -> Option<InCache> {
+        let To::Folder { staging, .. } = &self.to else { return None };
+        let old = self.previous.path(diff_id)?;
+        super::regular(&old).ok()??;
+        packing::link_or_copy(&old, &staging.join(archive_name(diff_id))).ok()?;
+        Some(InCache { diff_id: diff_id.clone(), reused: true, layer: None })
     }
 
     /// What nobody but the cache wants.
@@ -255,7 +271,7 @@ impl Saved {
             })
             .collect();
         let metadata = CacheMetadata { buildpacks, ..CacheMetadata::default() };
-        Self { metadata, layers: BTreeMap::new() }
+        Self { metadata, known: KnownLayers::default(), layers: BTreeMap::new() }
     }
 
     pub(crate) fn add(
@@ -265,7 +281,10 @@ impl Saved {
     ) -> Result<(), CacheError> {
         let layer = layer.map_err(|source| CacheError::Pack { layer: cached.name.clone(), source })?;
         match cached.of {
-            Some((_, found)) => {
+            Some((buildpack, found)) => {
+                let (name, diff_id) = (found.name.clone(), layer.diff_id.clone());
+                let buildpack = buildpack.element.id.dir();
+                self.known.layers.push(KnownLayer { buildpack, name, diff_id });
                 let saved = found.metadata(&layer.diff_id);
                 self.metadata.buildpacks[cached.slot.0].layers.insert(found.name.clone(), saved);
             }
@@ -274,6 +293,11 @@ impl Saved {
         let step = if layer.reused { CacheStep::Reused } else { CacheStep::Added }(cached.name.clone());
         self.layers.insert(cached.slot.clone(), (step, layer.layer));
         Ok(())
+    }
+
+    /// What each buildpack's layer was found to be.
+    pub fn known(&self) -> &KnownLayers {
+        &self.known
     }
 
     /// What became of each layer.

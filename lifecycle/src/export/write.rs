@@ -7,14 +7,17 @@ use coracle_cnb::{
     BuildpackLayers, LifecycleMetadata, MetadataRunImage, MetadataStack, RunImage, RunImageEntry, RunToml,
     Sha, StackRunImage, StoreMetadata, json_of_toml, write_json,
 };
+use coracle_images::pack::PackError;
 use coracle_images::{Digest, History, Image, Layer, Reference};
 
 use crate::api::TARGETS;
 
 use super::pack::pack;
+use super::settled::{Settled, settled};
 use super::{ExportError, ExportInput, ExportPlan, Exported, Found, LayerSource, Outbox, PlannedLayer, Step};
+use crate::cache::CacheError;
 use crate::cache::saving::{self, Cached, Saved, Saving};
-use crate::packing::{self, Blob, Job, Origin};
+use crate::packing::{self, Blob, InCache, Job, Origin};
 
 /// Packs the image's layers into the outbox and the cache's into theirs, each once for both, and says what the image is. `tell`
 /// hears of every step.
@@ -32,6 +35,18 @@ pub fn export(
     let cached = cache.map(|_| saving::wanted(&found.buildpacks, input.layers())).transpose()?;
     let cached = cached.unwrap_or_default();
     let mut making = Making::new(input, &found, &plan, tell)?;
+    let mut saved = cache.map(|_| Ok(Saved::new(&found.buildpacks)));
+    let mut done: Vec<&Cached<'_>> = Vec::new();
+    let both = cache.zip(Some(cached.as_slice()));
+    for Settled { planned, cached } in settled(input, &found, &plan, &making.previous, both) {
+        if let Some((at, layer)) = planned {
+            making.add(at, Some((layer, Origin::Known)));
+        }
+        if let Some((cached, layer)) = cached {
+            add(&mut saved, cached, Ok(layer));
+            done.push(cached);
+        }
+    }
     let mut jobs = Vec::new();
     // For each job its layer in the plan, and its layer in the cache.
     let mut roles: Vec<(Option<usize>, Option<&Cached<'_>>)> = Vec::new();
@@ -44,13 +59,15 @@ pub fn export(
         roles.push((Some(at), also));
     }
     if let Some(cache) = cache {
-        let only = |cached: &&Cached<'_>| !plan.layers.iter().any(|planned| planned.is(cached));
+        let only = |cached: &&Cached<'_>| {
+            !plan.layers.iter().any(|planned| planned.is(cached))
+                && !done.iter().any(|done| std::ptr::eq(*done, *cached))
+        };
         for cached in cached.iter().filter(only) {
             jobs.push(cache.job(cached));
             roles.push((None, Some(cached)));
         }
     }
-    let mut saved = cache.map(|_| Ok(Saved::new(&found.buildpacks)));
     packing::run(&jobs, |job, done| {
         let (planned, cached) = roles[job];
         let in_cache = match (planned, done) {
@@ -62,10 +79,8 @@ pub fn export(
             }
             (None, done) => done.map(|done| done.cache).unwrap_or_else(|error| Some(Err(error))),
         };
-        if let (Some(Ok(all)), Some(cached), Some(layer)) = (&mut saved, cached, in_cache)
-            && let Err(error) = all.add(cached, layer)
-        {
-            saved = Some(Err(error));
+        if let (Some(cached), Some(layer)) = (cached, in_cache) {
+            add(&mut saved, cached, layer);
         }
         Ok::<_, ExportError>(())
     })?;
@@ -74,6 +89,19 @@ pub fn export(
     let new = layers.into_iter().flatten().map(|(layer, _)| layer);
     let image = assemble(input, &plan, &metadata, input.base.layers().into_iter().chain(new).collect())?;
     Ok(Exported { image, metadata, cache: saved })
+}
+
+/// Adds a layer to the cache; without it there is none.
+fn add(
+    saved: &mut Option<Result<Saved, CacheError>>,
+    cached: &Cached<'_>,
+    layer: Result<InCache, PackError>,
+) {
+    if let Some(Ok(all)) = saved
+        && let Err(error) = all.add(cached, layer)
+    {
+        *saved = Some(Err(error));
+    }
 }
 
 /// Whether a layer is probably one of the previous image's.

@@ -258,7 +258,7 @@ impl Drop for NewArchive {
 }
 
 /// Not every file system has links.
-fn link_or_copy(old: &Path, new: &Path) -> io::Result<()> {
+pub(crate) fn link_or_copy(old: &Path, new: &Path) -> io::Result<()> {
     match fs::hard_link(old, new) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::copy(old, new).map(drop),
         _ => Ok(()),

@@ -13,7 +13,7 @@ use super::bills;
 use super::caching::CachePlace;
 use super::images::{Images, ImagesError, layout_path};
 use super::outputs::Outputs;
-use super::restorer::Verified;
+use super::restorer::{Verified, unchanged};
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, group, left, run_toml};
 use crate::api;
@@ -142,7 +142,12 @@ pub(super) fn export_image(
         let made = matches!(images, Images::Registry(_)).then_some(Source { name: &outputs.names[0], image });
         let previous = below.previous.as_ref().filter(|_| made.is_some());
         let previous = previous.map(|(name, image)| Source { name, image });
+        let packed = saved.as_ref().map(|saved| saved.known().clone()).unwrap_or_default();
         place.commit(call, saving, saved, &Nearby { outbox: &outbox, previous, made });
+        let list = call.arguments.path("packed");
+        if !list.as_os_str().is_empty() {
+            file::write_document(&list, &packed).map_err(ExporterError::Report)?;
+        }
     }
     drop(saving);
     cache_outbox.discard().map_err(ExporterError::from)?;
@@ -245,6 +250,7 @@ fn make(
         app_path: &app_path.to_string_lossy(),
         launcher: given_launcher.as_ref().unwrap_or(call.launcher),
         bills: bills.as_ref(),
+        unchanged: &unchanged(call).map_err(ExporterError::from)?,
         owner: call.owner(),
         process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
         exec_env: exec_env.as_deref(),

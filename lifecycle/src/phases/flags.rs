@@ -61,6 +61,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("metadata", "", P("<layers>/config/metadata.toml")),
     ("no-color", "CNB_NO_COLOR", Switch),
     ("order", "CNB_ORDER_PATH", P("/cnb/order.toml")),
+    ("packed", "", P("")),
     ("parallel", "CNB_PARALLEL_EXPORT", Switch),
     ("plan", "CNB_PLAN_PATH", P("<layers>/plan.toml")),
     ("platform", "CNB_PLATFORM_DIR", P("/platform")),
@@ -81,6 +82,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("tag", "", Texts),
     ("times", "", Switch),
     ("uid", "CNB_USER_ID", Id),
+    ("unchanged", "", P("")),
     ("verified", "", P("")),
     ("version", "", Switch),
 ];

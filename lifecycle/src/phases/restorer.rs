@@ -13,6 +13,7 @@ use super::caching::CachePlace;
 use super::chosen::look_up;
 use super::{Call, PhaseError, analyzed, group};
 use crate::file::{self, FileError};
+use crate::known::KnownLayers;
 use crate::restore::{Destination, RestoreInput, RestoreStep, restore};
 
 /// What the restorer leaves word of for the exporter of the same build (our own flag `verified`): the archives of the cache
@@ -63,6 +64,7 @@ pub(super) fn restore_layers(
         cache: &cache,
         skip_layers: call.skips_layers(),
         platform_api: call.api,
+        unchanged: &unchanged(call)?,
         to: layers.destination(call),
     })
     .map_err(PhaseError::Restore)?;
@@ -77,6 +79,14 @@ pub(super) fn restore_layers(
         _ => None,
     };
     Ok(steps.into_iter().filter_map(archive).collect())
+}
+
+/// What the conductor has verified of layers that lie unpacked. Where foreign programs run, nobody can write to the list.
+pub(super) fn unchanged(call: &Call<'_>) -> Result<KnownLayers, FileError> {
+    match call.arguments.path("unchanged") {
+        path if path.as_os_str().is_empty() => Ok(KnownLayers::default()),
+        path => Ok(file::read_document("unchanged.toml", &path)?.unwrap_or_default()),
+    }
 }
 
 /// The folder of the buildpacks' layers.

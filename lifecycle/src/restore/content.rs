@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -11,6 +12,7 @@ use coracle_images::Digest;
 use super::place::{failed, make_folder, remove};
 use super::unpacked::Unpacked;
 use super::{Planned, RestoreError, RestoreInput, RestoreStep};
+use crate::folder;
 
 /// How many layers are unpacked at once; more would only wait for the same disk.
 const WORKERS: usize = 4;
@@ -47,6 +49,12 @@ fn restore_layer(
     layer: &Planned,
     diff_id: &Digest,
 ) -> Result<RestoreStep, RestoreError> {
+    let place = Path::new(&layer.folder).join(&layer.name);
+    if input.unchanged.diff_id(&layer.folder, &layer.name) == Some(diff_id)
+        && folder::folder(input.to.layers_dir, &place)?.is_some()
+    {
+        return Ok(RestoreStep::Unchanged { layer: layer.identifier.clone() });
+    }
     let unpacked = Unpacked::new(input.to, &at.to_string())?;
     let restored = unpacked
         .cached(input.cache, diff_id)

@@ -10,6 +10,7 @@ use coracle_cnb::{Analyzed, Group};
 use coracle_images::Digest;
 use coracle_images::unpack::SingleOwner;
 use coracle_lifecycle::cache::{Cache, CacheError, CacheStep};
+use coracle_lifecycle::known::KnownLayers;
 use coracle_lifecycle::restore::{Destination, RestoreInput, restore};
 
 use super::{Folders, METADATA, recorded};
@@ -124,6 +125,7 @@ fn comes_back_as_the_reference_restored_it() {
         cache: &cache,
         skip_layers: false,
         platform_api: "0.13".parse().unwrap(),
+        unchanged: &KnownLayers::default(),
         to,
     })
     .unwrap();

@@ -113,6 +113,9 @@ pub(crate) struct Build {
     /// Delete what earlier builds left in the cache first, or read nothing of a cache image
     #[arg(long)]
     pub(crate) clear_cache: bool,
+    /// How layers come back that are kept between builds
+    #[arg(long, value_enum, default_value_t = RestoreName::Tree)]
+    pub(crate) restore: RestoreName,
     /// When builder and run image are fetched
     #[arg(long, value_enum, default_value_t = PullPolicyName::IfNotPresent)]
     pub(crate) pull_policy: PullPolicyName,
@@ -173,6 +176,23 @@ fn duration(text: &str) -> Result<Duration, String> {
     match seconds {
         Some(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
         _ => Err("write a number of seconds, minutes or hours, such as 90s, 30m or 2h".to_owned()),
+    }
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum RestoreName {
+    /// They stay unpacked, where the file system tells of changes
+    Tree,
+    /// From the cache, each time
+    Copy,
+}
+
+impl From<RestoreName> for coracle::Restore {
+    fn from(name: RestoreName) -> Self {
+        match name {
+            RestoreName::Tree => Self::Tree,
+            RestoreName::Copy => Self::Copy,
+        }
     }
 }
 

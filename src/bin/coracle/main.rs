@@ -244,6 +244,7 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         cache_dir: build.cache_dir.clone(),
         cache_image: build.cache_image.clone(),
         clear_cache: build.clear_cache,
+        restore: build.restore.into(),
         pull_policy: build.pull_policy.into(),
         runtime: build.runtime.into(),
         insecure: build.access.insecure_registry.clone(),

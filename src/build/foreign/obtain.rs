@@ -137,7 +137,7 @@ impl Build<'_> {
     /// A lifecycle of the user's disk: a root filesystem of its own for this build, with nothing else in it.
     fn taken(&self) -> Result<Found, Error> {
         let name = self.lifecycle_name();
-        let folders = Folders { root: self.stage.folder() };
+        let folders = Folders { root: self.stage.folder(), tree: false };
         let text = self.stage.work(TakeLifecycle {
             source: SOURCE.into(),
             name: name.clone(),

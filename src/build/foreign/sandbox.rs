@@ -131,6 +131,7 @@ mod tests {
     use coracle_cnb::ApiVersion;
 
     use super::*;
+    use crate::build::folders::Folders;
     use crate::build::phase::tests::{plan, shown};
 
     const PHASES: [Phase; 5] = [Phase::Analyze, Phase::Detect, Phase::Restore, Phase::Build, Phase::Export];
@@ -139,6 +140,7 @@ mod tests {
         let plan = Plan {
             api: ApiVersion::new(0, minor),
             process_type: (minor > 2).then(|| "web".to_owned()),
+            folders: Folders { root: "/work/op".into(), tree: false },
             ..plan(publish)
         };
         let with_buildpacks = match &privileged {

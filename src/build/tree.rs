@@ -1,0 +1,92 @@
+//! Whose cache it is, whether layers stay unpacked between builds, and the steps of a build that see to it
+//! (docs/decisions/0022-the-layers-tree-stays.md).
+
+use coracle_lifecycle::signature::tells_of_changes;
+
+use super::phase::Plan;
+use super::{Build, BuildRequest, Buildpack, LifecycleChoice};
+use crate::error::Error;
+use crate::home::CacheFolder;
+use crate::stage::Stage;
+use crate::worker::{CheckLayers, Clocks, KeepLayers, LeaveLayers, ReuseLayers};
+
+/// How cached layers come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Restore {
+    /// They stay unpacked between builds, and what was not changed need not come back. Where the file system cannot tell of
+    /// changes, as [`Restore::Copy`].
+    #[default]
+    Tree,
+    /// They are unpacked from the cache each time.
+    Copy,
+}
+
+/// Whether layers of this build stay: with our own phases, a cache in a folder, and a file system that tells of changes.
+pub(super) fn is_used(request: &BuildRequest, cache: &CacheFolder) -> Result<bool, Error> {
+    let path = cache.open();
+    if request.restore == Restore::Copy
+        || request.cache_image.is_some()
+        || request.lifecycle != LifecycleChoice::Native
+    {
+        return Ok(false);
+    }
+    tells_of_changes(&path).map_err(Error::folder("use the cache", &path))
+}
+
+/// After a build that failed: what it left is looked at when the next one begins.
+pub(super) fn leave_layers(stage: &Stage<'_>) {
+    // Where that is not possible, the next build does it.
+    let _ = stage.work(LeaveLayers {});
+}
+
+impl Build<'_> {
+    /// Before layers are restored. Says when it was.
+    pub(super) fn reuse_layers(&self, plan: &Plan) -> Result<Option<Clocks>, Error> {
+        if !plan.folders.tree {
+            return Ok(None);
+        }
+        let (folders, ids, user) = (plan.folders.clone(), self.stage.ids, plan.user.clone());
+        let (now, notes) = self.stage.work(ReuseLayers { folders, ids, user })?;
+        self.explain(notes);
+        Ok(Some(now))
+    }
+
+    /// Before layers are exported. No foreign program runs any more.
+    pub(super) fn check_layers(&self, plan: &Plan, reused: Option<Clocks>) -> Result<(), Error> {
+        let Some(since) = reused else { return Ok(()) };
+        let (folders, ids, user) = (plan.folders.clone(), self.stage.ids, plan.user.clone());
+        self.stage.work(CheckLayers { folders, ids, user, since })
+    }
+
+    /// After the image was made. What goes wrong only makes the next build slower.
+    pub(super) fn keep_layers(&self, plan: &Plan) {
+        if !plan.folders.tree {
+            return;
+        }
+        let (folders, ids, user) = (plan.folders.clone(), self.stage.ids, plan.user.clone());
+        match self.stage.work(KeepLayers { folders, ids, user }) {
+            Ok(notes) => self.explain(notes),
+            Err(error) => self.note(format!("layers do not stay unpacked: {error}")),
+        }
+    }
+
+    fn explain(&self, notes: Vec<String>) {
+        notes.into_iter().filter(|_| self.request.verbose).for_each(|note| self.note(note));
+    }
+}
+
+/// Whoever decides what is in the cache: the builder, the buildpacks brought along, and the ids that own its files.
+pub(super) fn makers_of_cache(request: &BuildRequest) -> Result<String, Error> {
+    let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
+    let buildpacks = request.buildpacks.iter().map(|buildpack| match buildpack {
+        Buildpack::Folder(path) => format!("{:?}", path.canonicalize().as_deref().unwrap_or(path)),
+        named => format!("{named:?}"),
+    });
+    // A builder's own lifecycle is its own; any other may be anybody's.
+    let lifecycle = match &request.lifecycle {
+        LifecycleChoice::Native | LifecycleChoice::Builder => None,
+        other => Some(format!("{other:?}")),
+    };
+    let makers = [request.builder.to_string(), ids.key()].into_iter().chain(lifecycle);
+    Ok(makers.chain(buildpacks).collect::<Vec<_>>().join("\n"))
+}
