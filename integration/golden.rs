@@ -10,6 +10,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use coracle::AuthFile;
 use coracle_fixtures::DockerRegistry;
 use coracle_images::{Registry, RegistryOptions, read_layout};
@@ -115,6 +117,9 @@ impl Site<'_> {
             if let Some(image) = round.get("image").filter(|image| !image.is_null()) {
                 self.compare_image(image);
             }
+            if let Some(cache) = round.get("cache_image") {
+                self.compare_cache_image(cache);
+            }
         }
         self.differences
     }
@@ -139,9 +144,11 @@ impl Site<'_> {
     fn write(&self, path: &str, file: &Value) {
         let path = self.root.join(path.trim_start_matches('/'));
         fs::create_dir_all(path.parent().expect("is below the root")).expect("make a folder");
-        let text = file.as_str().or_else(|| file["text"].as_str()).expect("has a text");
+        let text =
+            file.as_str().or_else(|| file["text"].as_str()).map(|text| self.with_names(text).into_bytes());
+        let bytes = || STANDARD.decode(file["base64"].as_str().expect("has a text")).expect("is base64");
         // A program that is being written cannot be started, so nobody else may inherit the handle: a rename ends that.
-        fs::write(&path, self.with_names(text)).expect("write a file");
+        fs::write(&path, text.unwrap_or_else(bytes)).expect("write a file");
         let mode =
             file["mode"].as_str().map_or(0o644, |mode| u32::from_str_radix(mode, 8).expect("is octal"));
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set a mode");
@@ -202,10 +209,16 @@ impl Site<'_> {
 
     fn step(&mut self, step: &Value) {
         let phase = step["phase"].as_str().expect("is text");
-        if let Some(text) =
-            self.case.get("project-metadata.toml").filter(|text| phase == "restorer" && !text.is_null())
+        if let Some(text) = self
+            .case
+            .get("project-metadata.toml")
+            .filter(|text| ["restorer", "creator"].contains(&phase) && !text.is_null())
         {
             self.write("layers/project-metadata.toml", text);
+        }
+        if phase == "exporter" {
+            // What an extender would have left.
+            self.write_all("", &self.case["before_exporter"]);
         }
         let args = step["args"].as_array().expect("is a list").iter();
         let args: Vec<_> = args.map(|arg| self.with_names(arg.as_str().expect("is text"))).collect();
@@ -262,10 +275,10 @@ impl Site<'_> {
     }
 }
 
-/// Runs all recordings; fails with what differs.
-fn pipelines(by: By) {
+/// Runs all recordings of a file; fails with what differs.
+fn pipelines(file: &str, by: By) {
     assert!(!nix::unistd::geteuid().is_root(), "run as a plain user: phases of foreign programs refuse root");
-    let text = fs::read_to_string(data("pipeline.json")).expect("read the recordings");
+    let text = fs::read_to_string(data(file)).expect("read the recordings");
     let recorded: Value = serde_json::from_str(&text).expect("is JSON");
     let only = std::env::var("GOLDEN_CASE").unwrap_or_default();
     let cases = recorded["cases"].as_array().expect("is a list").iter();
@@ -293,16 +306,22 @@ fn pipelines(by: By) {
 
 #[test]
 fn pipelines_end_as_those_of_the_reference() {
-    pipelines(By::Phases);
+    pipelines("pipeline.json", By::Phases);
 }
 
 /// Each phase is given what the reference's phases before it wrote.
 #[test]
 fn each_phase_goes_on_from_the_reference_s_documents() {
-    pipelines(By::Mixed);
+    pipelines("pipeline.json", By::Mixed);
 }
 
 #[test]
 fn a_creator_ends_as_the_five_phases() {
-    pipelines(By::Creator);
+    pipelines("pipeline.json", By::Creator);
+}
+
+/// Caches in images, by the phases and by the creator; run images that an extender has extended.
+#[test]
+fn cache_images_and_extended_run_images_are_the_reference_s() {
+    pipelines("caches-and-extended.json", By::Phases);
 }

@@ -113,6 +113,15 @@ impl Image {
         Ok(Self { reference, digest, manifest, manifest_bytes, config, config_bytes })
     }
 
+    /// Which configuration a manifest names: the other document for [`Image::from_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// When it is no manifest of an image.
+    pub fn config_of(manifest_bytes: &[u8]) -> Result<Descriptor, ImageError> {
+        Ok(parse_manifest(manifest_bytes)?.1.config)
+    }
+
     /// A new OCI image of this configuration and these layers; the configuration's diff ids become the layers'.
     ///
     /// Docker's media types become their OCI counterparts: a manifest of mixed kinds is refused by some readers.

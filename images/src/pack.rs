@@ -3,6 +3,7 @@
 //! Digests of layers are compared across builders, so the archive's form is a contract: ustar headers, an extended
 //! header only for what ustar cannot hold, entries in lexical order, one time for all of them, no user names.
 
+mod again;
 mod header;
 
 use std::fs::File;
@@ -14,6 +15,7 @@ use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat, major, minor};
 
+pub use self::again::pack_again;
 use self::header::Fields;
 use crate::unpack::shown;
 
@@ -79,6 +81,17 @@ pub enum PackError {
         path: String,
         /// Why.
         why: &'static str,
+    },
+    /// An archive cannot be written again.
+    #[error("an archive cannot be part of an image: at byte {at}: {why}")]
+    Archive {
+        /// Where in it, uncompressed.
+        at: u64,
+        /// What is wrong there.
+        why: &'static str,
+        /// What reading said.
+        #[source]
+        source: Option<io::Error>,
     },
     /// The archive cannot be written.
     #[error("cannot write the layer")]

@@ -64,6 +64,22 @@ impl Site<'_> {
         }
     }
 
+    /// Byte for byte, but for layers that come from the last cache: the reference lists those twice
+    /// (docs/decisions/0012-each-layer-is-read-once.md). Layers are compressed otherwise.
+    pub(super) fn compare_cache_image(&mut self, expected: &Value) {
+        let name = self.with_names(expected["name"].as_str().expect("is text"));
+        let image = match self.bench.client.image(&name.parse().expect("is a name"), &Platform::host()) {
+            Ok(image) => image,
+            Err(error) => return self.differences.push(format!("cache image: {error}")),
+        };
+        let found = String::from_utf8_lossy(&image.config_bytes).into_owned();
+        let expected = self.with_names(expected["config"].as_str().expect("is text"));
+        let expected = without_repetition(&expected);
+        if found != expected {
+            self.differences.push(format!("cache image:\n  {found}\n  {expected}"));
+        }
+    }
+
     pub(super) fn compare_image(&mut self, expected: &Value) {
         let reference = self.bench.registry.reference(&format!("{}:latest", self.repository()));
         let image = match self.bench.client.image(&reference.parse().expect("is a name"), &Platform::host()) {
@@ -107,6 +123,23 @@ impl Site<'_> {
             }
         }
     }
+}
+
+/// A configuration in which each layer, and the history of each, is listed once.
+fn without_repetition(config: &str) -> String {
+    let value: Value = serde_json::from_str(config).expect("is JSON");
+    let listed = value["rootfs"]["diff_ids"].as_array().expect("is a list");
+    let mut once: Vec<&Value> = Vec::new();
+    listed.iter().for_each(|id| {
+        if !once.contains(&id) {
+            once.push(id)
+        }
+    });
+    let history = value["history"].as_array().expect("is a list");
+    let kept = &history[..once.len()];
+    config
+        .replace(&json!(listed).to_string(), &json!(once).to_string())
+        .replace(&json!(history).to_string(), &json!(kept).to_string())
 }
 
 fn keys(value: &Value) -> BTreeSet<String> {

@@ -4,6 +4,7 @@
 //! [`export`] packs them. The folders were written by foreign programs: they are opened without following a link.
 
 mod bills;
+mod extended;
 mod found;
 mod outbox;
 mod pack;
@@ -32,6 +33,7 @@ pub(crate) use pack::Layers;
 pub(crate) use write::without_digest;
 
 pub use bills::{Bills, FOLDER as LIFECYCLE_FOLDER};
+pub use extended::{Extended, ExtendedError};
 pub use found::{Found, FoundBuildpack, FoundLayer};
 pub use outbox::{Outbox, OutboxError};
 pub use plan::{ExportPlan, LayerSource, PlannedLayer};
@@ -59,6 +61,8 @@ pub struct ExportInput<'input> {
     pub project: &'input ProjectMetadata,
     /// The run image: its layers are referred to, not written.
     pub base: &'input Image,
+    /// The run image as an extender left it: its layers come next. Its configuration is the caller's to give to `base`.
+    pub extended: Option<&'input Extended>,
     /// The image that this one replaces: its layers are referred to where they are the same.
     pub previous: Option<&'input Image>,
     /// Folder of the buildpacks' layers.
@@ -136,11 +140,6 @@ impl fmt::Display for Step {
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
-    /// The run image is to be extended.
-    #[error(
-        "analyzed.toml has `extend = true` for the run image: extended run images are not supported yet; take extensions that only choose a run image"
-    )]
-    Extend,
     /// The process asked for does not exist.
     #[error("process type `{wanted}` is not defined; defined are: {known}")]
     UnknownProcess { wanted: String, known: String },

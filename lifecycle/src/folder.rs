@@ -112,15 +112,22 @@ pub fn replace(at: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> Result<(), Folde
     file.write_all(bytes).map_err(failed)
 }
 
-/// The text of a file, or nothing where there is none.
-pub fn text(at: BorrowedFd<'_>, path: &Path) -> Result<Option<String>, FolderError> {
+/// A file, or nothing where there is none.
+pub fn file(at: BorrowedFd<'_>, path: &Path) -> Result<Option<File>, FolderError> {
     let Some(fd) = open(at, path, OFlag::empty())? else { return Ok(None) };
     let failed = |source| FolderError::Read { path: path.to_owned(), source };
-    let unfit = || FolderError::Unfit { path: path.to_owned() };
     let file = File::from(fd);
     if !file.metadata().map_err(failed)?.is_file() {
-        return Err(unfit());
+        return Err(FolderError::Unfit { path: path.to_owned() });
     }
+    Ok(Some(file))
+}
+
+/// The text of a file, or nothing where there is none.
+pub fn text(at: BorrowedFd<'_>, path: &Path) -> Result<Option<String>, FolderError> {
+    let Some(file) = file(at, path)? else { return Ok(None) };
+    let failed = |source| FolderError::Read { path: path.to_owned(), source };
+    let unfit = || FolderError::Unfit { path: path.to_owned() };
     let mut text = String::new();
     let read = file.take(MAX_DOCUMENT + 1).read_to_string(&mut text).map_err(failed)?;
     if read as u64 > MAX_DOCUMENT {

@@ -18,6 +18,7 @@ mod documents;
 mod error;
 mod exporter;
 mod exposed;
+mod extended;
 mod flags;
 mod generate_programs;
 mod images;

@@ -78,6 +78,7 @@ impl Build {
             run: &toml::from_str("[[images]]\nimage = \"run\"").unwrap(),
             project: &toml::from_str("").unwrap(),
             base: &base,
+            extended: None,
             previous: None,
             layers_dir: layers.as_fd(),
             layers_path: "/layers",

@@ -190,13 +190,112 @@ fn an_image_on_a_chosen_run_image_says_so() {
     let reference: Reference = run["reference"].as_str().unwrap().parse().unwrap();
     assert_eq!(reference.digest.unwrap().to_string(), site.digest("other"));
     assert_eq!(run["topLayer"], config["rootfs"]["diff_ids"][0]);
+}
 
-    let site = Site::new(true);
+/// An exporter's call; its exit code and what it says.
+fn refused(site: &Site) -> (u8, String) {
     let error = site.export(&site.registry.reference("app:1")).unwrap_err();
-    assert_eq!(error.exit_code(), 62);
-    assert!(
-        with_causes(&error).contains("extended run images are not supported yet"),
-        "{}",
-        with_causes(&error)
+    (error.exit_code(), with_causes(&error))
+}
+
+#[test]
+fn an_extended_run_image_that_is_missing_or_unusable_is_named() {
+    let site = Site::new(true);
+    let (code, text) = refused(&site);
+    let run = site.at("layers/extended/run");
+    let expected = format!(
+        "analyzed.toml has `extend = true` for the run image, but there is no extended run image in `{}`: run an extender before",
+        run.display()
     );
+    assert!(code == 1 && text.starts_with(&expected), "{code} {text}");
+    let layout = "layers/extended/run/sha256:1";
+    let digest = coracle_images::Digest::of("{}");
+    let index = |manifests: &str| format!("{{\"schemaVersion\":2,\"manifests\":[{manifests}]}}");
+    let manifest = |digest: &str| {
+        format!(
+            "{{\"mediaType\":\"application/vnd.oci.image.manifest.v1+json\",\"digest\":\"{digest}\",\"size\":2}}"
+        )
+    };
+    for (file, text, told) in [
+        ("oci-layout", String::new(), "has no `index.json`".to_owned()),
+        ("index.json", "[".to_owned(), "read the index of the extended run image in `".to_owned()),
+        ("index.json", index(""), "holds 0 images, expected the one that was extended".to_owned()),
+        ("index.json", index(&manifest(digest.as_str())), format!("has no `blobs/sha256/{}`", digest.hex())),
+        (
+            &format!("blobs/sha256/{}", digest.hex()),
+            "{}".to_owned(),
+            "is damaged: cannot read the manifest".to_owned(),
+        ),
+    ] {
+        site.write(&format!("{layout}/{file}"), &text);
+        let (code, text) = refused(&site);
+        assert!(code == 1 && text.contains(&told), "{told}: {code} {text}");
+    }
+    // What it is does not count where it was not asked for, but that it is there does.
+    let analyzed = fs::read_to_string(site.at("analyzed.toml")).unwrap();
+    site.write("analyzed.toml", &analyzed.replace("extend = true", ""));
+    assert_eq!(refused(&site).0, 62);
+    site.write("layers/extended/run/sha256:2/index.json", "");
+    let (code, text) = refused(&site);
+    assert!(code == 62 && text.contains("holds 2 images, expected the one"), "{code} {text}");
+    fs::remove_dir_all(site.at("layers/extended")).unwrap();
+    site.write("layers/extended", "no folder");
+    let (code, text) = refused(&site);
+    assert!(code == 62 && text.contains("read the extended run image in `"), "{code} {text}");
+}
+
+/// An extender's folder with a run image whose second layer holds `added`; gives that layer's path.
+fn extended(site: &Site) -> PathBuf {
+    let client = coracle_images::Registry::new(Default::default()).unwrap();
+    let other: Reference = site.registry.reference("other").parse().unwrap();
+    let base = client.image(&other, &coracle_images::Platform::host()).unwrap();
+    let layer = Layer::new(&[Entry::file("added", "added")]);
+    let descriptor = |layer: &Layer| {
+        let digest: coracle_images::Digest = layer.diff_id().parse().unwrap();
+        let media_type = coracle_images::media::OCI_LAYER;
+        coracle_images::Layer {
+            descriptor: coracle_images::Descriptor::new(media_type, digest.clone(), layer.tar().len() as u64),
+            diff_id: digest,
+        }
+    };
+    let layers = base.layers().into_iter().chain([descriptor(&layer)]).collect();
+    let image = coracle_images::Image::assemble(base.config.clone(), layers).unwrap();
+    let folder = site.at("layers/extended/run").join(image.digest.as_str());
+    coracle_images::write_sparse_layout(&image, None, &folder).unwrap();
+    let blob = folder.join("blobs/sha256").join(descriptor(&layer).diff_id.hex());
+    fs::write(&blob, layer.tar()).unwrap();
+    blob
+}
+
+fn layer_count(site: &Site) -> usize {
+    site.export(&site.registry.reference("app:1")).unwrap();
+    let config: Value = serde_json::from_slice(&site.registry.config("app:1")).unwrap();
+    config["rootfs"]["diff_ids"].as_array().unwrap().len()
+}
+
+#[test]
+fn layers_that_a_buildpack_may_have_put_there_count_for_nothing_without_extensions() {
+    let site = Site::new(true);
+    site.restore("0.13", &[]).unwrap();
+    extended(&site);
+    let with = layer_count(&site);
+    let analyzed = fs::read_to_string(site.at("analyzed.toml")).unwrap();
+    site.write("analyzed.toml", &analyzed.replace("extend = true", ""));
+    site.write("group.toml", GROUP);
+    assert_eq!(layer_count(&site), with - 1);
+}
+
+#[test]
+fn an_extender_s_layer_is_not_read_through_a_link() {
+    let site = Site::new(true);
+    site.restore("0.13", &[]).unwrap();
+    let blob = extended(&site);
+    fs::rename(&blob, site.at("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(site.at("elsewhere"), &blob).unwrap();
+    let (code, text) = refused(&site);
+    assert!(code == 1 && text.contains("open without following links: `run/sha256:"), "{code} {text}");
+    fs::remove_file(&blob).unwrap();
+    nix::unistd::mkfifo(&blob, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (code, text) = refused(&site);
+    assert!(code == 1 && text.contains("is not a regular file"), "{code} {text}");
 }

@@ -82,6 +82,7 @@ fn recorded_images() {
                     run: &run,
                     project: &toml::from_str(case["project"].as_str().unwrap_or_default()).unwrap(),
                     base: &base,
+                    extended: None,
                     previous: previous.as_ref(),
                     layers_dir: layers_dir.as_fd(),
                     layers_path: "/layers",

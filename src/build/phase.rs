@@ -378,6 +378,8 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
                 flag(name, &control(&format!("{name}.toml")));
             }
             flag("project-metadata", &control("project-metadata.toml"));
+            // Nobody has extended anything, and buildpacks can write where it is looked for otherwise.
+            flag("extended", &control("extended"));
             flag("report", &out("report.toml"));
             match &plan.cache_image {
                 None => flag("cache-dir", guest::CACHE),

@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 const NAME: usize = 100;
 const PREFIX: usize = 155;
 
+/// Magic and version of POSIX headers.
+pub(super) const USTAR: &[u8; 8] = b"ustar\x0000";
+/// Of GNU's.
+pub(super) const GNU: &[u8; 8] = b"ustar  \0";
+
 /// What a header says.
 pub(super) struct Fields<'a> {
     pub(super) name: &'a [u8],
@@ -55,16 +60,16 @@ impl Fields<'_> {
             let (prefix, name) = split.unwrap_or((b"", self.name));
             let mut block = self.block(name, self.link, mtime);
             put_text(&mut block[345..500], prefix);
-            return Ok(seal(block).to_vec());
+            return Ok(seal(block, USTAR).to_vec());
         }
         let mut data = Vec::new();
         for (key, value) in &records {
-            data.extend(record(key, value));
+            data.extend(record(key.as_bytes(), value));
         }
         let mut out = extended(self.name, data.len()).to_vec();
         out.extend(&data);
         out.resize(out.len().next_multiple_of(512), 0);
-        out.extend(seal(self.block(&ascii(self.name), &ascii(self.link), mtime)));
+        out.extend(seal(self.block(&ascii(self.name), &ascii(self.link), mtime), USTAR));
         Ok(out)
     }
 
@@ -85,7 +90,7 @@ impl Fields<'_> {
 }
 
 /// The header of the extended header: a name beside the real one, and nothing else of it.
-fn extended(name: &[u8], size: usize) -> [u8; 512] {
+pub(super) fn extended(name: &[u8], size: usize) -> [u8; 512] {
     let (folder, file) = match name.iter().rposition(|&b| b == b'/') {
         Some(slash) => name.split_at(slash + 1),
         None => (&b""[..], name),
@@ -102,7 +107,7 @@ fn extended(name: &[u8], size: usize) -> [u8; 512] {
     }
     put_octal(&mut block[124..136], size as u64);
     block[156] = b'x';
-    seal(block)
+    seal(block, USTAR)
 }
 
 /// `folder/PaxHeaders.0/file`, with the repeated slashes and dots of Go's `path.Join` gone.
@@ -118,11 +123,15 @@ fn clean(folder: &[u8], file: &[u8]) -> Vec<u8> {
         }
     }
     let joined = parts.join(&b'/');
-    if absolute { [b"/", joined.as_slice()].concat() } else { joined }
+    match (absolute, joined.is_empty()) {
+        (true, _) => [b"/", joined.as_slice()].concat(),
+        (false, true) => b".".to_vec(),
+        (false, false) => joined,
+    }
 }
 
 /// Where a long name can be cut for ustar's two fields.
-fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
     if name.len() <= NAME || !name.is_ascii() {
         return None;
     }
@@ -139,27 +148,24 @@ fn split(name: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// `LENGTH KEY=VALUE\n`, the length counting itself.
-fn record(key: &str, value: &[u8]) -> Vec<u8> {
+pub(super) fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let bare = key.len() + value.len() + 3;
     let mut length = bare + bare.to_string().len();
     if bare + length.to_string().len() != length {
         length = bare + length.to_string().len();
     }
-    let mut record = format!("{length} {key}=").into_bytes();
-    record.extend(value);
-    record.push(b'\n');
-    record
+    [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
 }
 
 fn fits(width: u32, value: u64) -> bool {
     value < 1 << ((width - 1) * 3)
 }
 
-fn ascii(text: &[u8]) -> Vec<u8> {
+pub(super) fn ascii(text: &[u8]) -> Vec<u8> {
     text.iter().copied().filter(u8::is_ascii).collect()
 }
 
-fn put_text(field: &mut [u8], text: &[u8]) {
+pub(super) fn put_text(field: &mut [u8], text: &[u8]) {
     let length = text.len().min(field.len());
     field[..length].copy_from_slice(&text[..length]);
     // Cut off at a slash, a file would look like a folder to old readers.
@@ -177,10 +183,9 @@ fn put_octal(field: &mut [u8], value: u64) {
     field[width] = 0;
 }
 
-/// Marks the block as ustar and sums it up.
-fn seal(mut block: [u8; 512]) -> [u8; 512] {
-    block[257..263].copy_from_slice(b"ustar\0");
-    block[263..265].copy_from_slice(b"00");
+/// Says which form the block has, and sums it up.
+pub(super) fn seal(mut block: [u8; 512], form: &[u8; 8]) -> [u8; 512] {
+    block[257..265].copy_from_slice(form);
     block[148..156].fill(b' ');
     let sum: u64 = block.iter().map(|&b| u64::from(b)).sum();
     put_octal(&mut block[148..155], sum);

@@ -18,8 +18,12 @@ pub(super) fn pack(
     source: &LayerSource,
     out: &mut dyn Write,
 ) -> Result<(), PackError> {
+    if let LayerSource::Extension(place) = source {
+        return input.extended.map_or(Ok(()), |extended| extended.layers[*place].pack(out));
+    }
     let tar = TarWriter::new(out, EPOCH);
     match source {
+        LayerSource::Extension(_) => tar.finish(),
         LayerSource::Buildpack { buildpack, layer } | LayerSource::Previous { buildpack, layer, .. } => {
             let dir = found.buildpacks[*buildpack].element.id.dir();
             input.layers().pack(&Path::new(&dir).join(layer), tar)

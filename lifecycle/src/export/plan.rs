@@ -18,6 +18,8 @@ use crate::cache::saving::Cached;
 /// Where the content of a layer comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LayerSource {
+    /// An extender, by the layer's place among those that it made.
+    Extension(usize),
     /// A folder of a buildpack, by the buildpack's place in the group.
     Buildpack { buildpack: usize, layer: String },
     /// The previous image: the build left no folder.
@@ -83,6 +85,9 @@ fn layers(input: &ExportInput<'_>, found: &Found) -> Result<Vec<PlannedLayer>, E
     let mut add = |source, name: String, created_by: String| {
         layers.push(PlannedLayer { source, name, created_by });
     };
+    for (place, layer) in input.extended.iter().flat_map(|extended| &extended.layers).enumerate() {
+        add(LayerSource::Extension(place), layer.name.clone(), layer.created_by.clone());
+    }
     for (place, buildpack) in found.buildpacks.iter().enumerate() {
         for layer in buildpack.layers.iter().filter(|layer| layer.toml.types.launch) {
             let created_by =

@@ -27,9 +27,6 @@ pub fn export(
     cache: Option<&Saving<'_>>,
     tell: &mut dyn FnMut(Step),
 ) -> Result<Exported, ExportError> {
-    if input.analyzed.run_image.as_ref().is_some_and(|run| run.extend) {
-        return Err(ExportError::Extend);
-    }
     let found = Found::read(input.group, input.layers_dir, input.app_dir)?;
     let plan = ExportPlan::new(input, &found)?;
     let cached = cache.map(|_| saving::wanted(&found.buildpacks, input.layers())).transpose()?;
@@ -236,6 +233,8 @@ fn record(metadata: &mut LifecycleMetadata, found: &Found, source: &LayerSource,
                 list[*buildpack].layers.insert(layer.clone(), known.metadata(diff_id));
             }
         }
+        // What is on the run image is the run image's, and not told of.
+        LayerSource::Extension(_) => {}
         LayerSource::Sbom => metadata.sbom = Some(sha),
         LayerSource::App(_) => metadata.app.get_or_insert_default().push(sha),
         LayerSource::Launcher => metadata.launcher = sha,

@@ -68,7 +68,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         // Whatever programs of buildpacks could write to is read again before it is believed: a cache's folder too.
         verified.clear();
     }
-    export_image(call, &images, &outputs, Documents { group, metadata, analyzed, platform }, &verified)
+    let documents = Documents { group, metadata, analyzed, platform };
+    export_image(call, &images, &outputs, documents, None, &verified)
 }
 
 /// Goes on with the run image that extensions ask for, if that is all they ask for. An image that the platform does not offer is not read

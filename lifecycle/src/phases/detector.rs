@@ -70,13 +70,13 @@ pub(super) fn generate_with(
 }
 
 /// Before Platform API 0.13 extensions are an experiment that platforms have to ask for.
-fn guard_experiment(call: &Call<'_>) -> Result<(), PhaseError> {
+pub(super) fn guard_experiment(call: &Call<'_>, what: &'static str) -> Result<(), PhaseError> {
     if call.api >= EXTENSIONS_KEEP_FOLDERS {
         return Ok(());
     }
     match call.env.get(OsStr::new("CNB_EXPERIMENTAL_MODE")).and_then(|mode| mode.to_str()) {
         Some("quiet") => {}
-        None | Some("" | "error") => return Err(PhaseError::Experiment(call.api)),
+        None | Some("" | "error") => return Err(PhaseError::Experiment { what, api: call.api }),
         Some(_) => call.warn("image extensions are an experiment before Platform API 0.13"),
     }
     Ok(())
@@ -96,7 +96,7 @@ pub(super) fn detect_group(
         surround(&mut order, &system.unwrap_or_default());
     }
     if !order.order_extensions.is_empty() {
-        guard_experiment(call)?;
+        guard_experiment(call, "order.toml has [[order-extensions]]")?;
     }
     let catalog = Catalog::read(&arguments.path("buildpacks"), &arguments.path("extensions"), &order)?;
     stacks::check_buildpacks(call, &catalog)?;

@@ -99,9 +99,9 @@ pub enum PhaseError {
     Detect(#[from] CatalogError),
     /// Extensions are not wanted.
     #[error(
-        "order.toml has [[order-extensions]], which Platform API {0} has as an experiment only: set CNB_EXPERIMENTAL_MODE=warn, or remove them"
+        "{what}, which Platform API {api} has as an experiment only: set CNB_EXPERIMENTAL_MODE=warn, or remove them"
     )]
-    Experiment(ApiVersion),
+    Experiment { what: &'static str, api: ApiVersion },
     /// Extensions take part, and did not say what images are to be extended with.
     #[error("detect")]
     Generate(#[from] GenerateError),
@@ -159,7 +159,7 @@ impl PhaseError {
             | Self::HideCredentials(_)
             | Self::Chosen(_)
             | Self::LeftRunning(_)
-            | Self::Experiment(_) => 1,
+            | Self::Experiment { .. } => 1,
             Self::AnalyzeImages(_) => 32,
             Self::Analyze(error) => error.exit_code(),
             Self::Restore(error) => error.exit_code(),

@@ -11,6 +11,7 @@ use coracle_images::{Digest, Image, Reference};
 
 use super::bills;
 use super::caching::CachePlace;
+use super::extended::extended;
 use super::images::{Images, ImagesError, layout_path};
 use super::outputs::Outputs;
 use super::restorer::{Verified, unchanged};
@@ -21,8 +22,8 @@ use crate::bom;
 use crate::cache::{Nearby, Saving};
 use crate::env::Env;
 use crate::export::{
-    CREATED, ExportError, ExportInput, Exported, Launcher, Outbox, OutboxError, PublishError, Publisher,
-    Source, Step, export,
+    CREATED, ExportError, ExportInput, Exported, Extended, ExtendedError, Launcher, Outbox, OutboxError,
+    PublishError, Publisher, Source, Step, export,
 };
 use crate::file::{self, FileError};
 
@@ -52,6 +53,18 @@ pub enum ExporterError {
         #[source]
         source: io::Error,
     },
+    /// The run image is to be extended, and was not.
+    #[error(
+        "analyzed.toml has `extend = true` for the run image, but there is no extended run image in `{path}`: run an extender before, or name its folder with -extended"
+    )]
+    NotExtended { path: PathBuf },
+    /// What an extender left cannot be used, or cannot be used as a run image (exit 1, as with the reference).
+    #[error("export")]
+    Extended {
+        #[source]
+        source: ExtendedError,
+        is_wanted: bool,
+    },
     /// The image could not be made.
     #[error("export")]
     Export(#[from] ExportError),
@@ -71,7 +84,7 @@ impl ExporterError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoRunImage => 3,
-            Self::Images(_) => 1,
+            Self::Images(_) | Self::NotExtended { .. } | Self::Extended { is_wanted: true, .. } => 1,
             _ => 62,
         }
     }
@@ -92,7 +105,9 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         path => file::read_document::<Verified>("verified.toml", &path)?,
     };
     let images = Images::new(call)?;
-    export_image(call, &images, &outputs, documents, &verified.unwrap_or_default().archives)
+    let extended = extended(call, &documents)?;
+    let verified = verified.unwrap_or_default().archives;
+    export_image(call, &images, &outputs, documents, extended.as_ref(), &verified)
 }
 
 /// Makes the image and leaves it where its names say, then the report, then the cache. The archives of the cache that are `verified`
@@ -102,12 +117,13 @@ pub(super) fn export_image(
     images: &Images,
     outputs: &Outputs,
     mut documents: Documents,
+    extended: Option<&Extended>,
     verified: &[Digest],
 ) -> Result<(), PhaseError> {
     if call.arguments.text("launch-cache").is_some() {
         call.warn("-launch-cache is for images of a daemon: nothing of it is read or written");
     }
-    let below = Below::find(images, &mut documents.analyzed)?;
+    let below = Below::find(images, &mut documents.analyzed, extended)?;
     let place = CachePlace::of(call, Some(images))?;
     // Image and cache are made together in any case: each layer is read once for both.
     if call.arguments.on("parallel") && place.is_nowhere() {
@@ -193,14 +209,20 @@ impl PlatformDocuments {
 }
 
 /// The images that the new one has layers of.
-struct Below {
+struct Below<'a> {
     run_name: Reference,
+    /// With the configuration of the extended one, where it was to be extended.
     run: Image,
+    extended: Option<&'a Extended>,
     previous: Option<(Reference, Image)>,
 }
 
-impl Below {
-    fn find(images: &Images, analyzed: &mut Analyzed) -> Result<Self, ExporterError> {
+impl<'a> Below<'a> {
+    fn find(
+        images: &Images,
+        analyzed: &mut Analyzed,
+        extended: Option<&'a Extended>,
+    ) -> Result<Self, ExporterError> {
         let run = analyzed.run_image.as_mut().filter(|run| !run.reference.is_empty());
         let run = run.ok_or(ExporterError::NoRunImage)?;
         let run_name = images.named(&run.reference)?;
@@ -208,12 +230,16 @@ impl Below {
             // A folder of this build means nothing to whoever reads the label: the image's name does.
             run.reference = Reference { tag: None, ..run_name.clone() }.to_string();
         }
-        let run = images.image(&run_name)?;
+        let extend = run.extend;
+        let mut run = images.image(&run_name)?;
+        if let Some(extended) = extended.filter(|_| extend) {
+            run.config.config = extended.image.config.config.clone();
+        }
         let previous = analyzed.image.as_ref().map(|image| image.reference.as_str());
         let name = previous.filter(|reference| !reference.is_empty()).map(|name| images.named(name));
         let name = name.transpose()?;
         let previous = name.as_ref().map(|name| images.find(name)).transpose()?.flatten();
-        Ok(Self { run_name, run, previous: name.zip(previous) })
+        Ok(Self { run_name, run, extended, previous: name.zip(previous) })
     }
 }
 
@@ -223,7 +249,7 @@ fn make(
     images: &Images,
     documents: &Documents,
     Outputs { names, texts }: &Outputs,
-    below: &Below,
+    below: &Below<'_>,
     outbox: &Outbox,
     cache: Option<&Saving<'_>>,
 ) -> Result<Exported, PhaseError> {
@@ -243,6 +269,7 @@ fn make(
         run: &documents.platform.run,
         project: &documents.platform.project,
         base: &below.run,
+        extended: below.extended,
         previous: below.previous.as_ref().map(|(_, image)| image),
         layers_dir: layers_dir.as_fd(),
         layers_path: &layers_path.to_string_lossy(),
