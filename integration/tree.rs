@@ -252,3 +252,61 @@ fn a_layer_that_would_not_come_back_is_gone() {
     site.built(&image, &["--publish", "--cache-dir", &cache]);
     assert_eq!(content(&plain.stdout), None);
 }
+
+/// `METHOD PATH STATUS` of the requests since `before` bytes of the registry's log, digests left out.
+fn requests(site: &Site, before: usize) -> Vec<String> {
+    let log = site.registry.access_log();
+    let request = |line: &str| {
+        let (words, rest) = line.split_once('"')?.1.split_once('"')?;
+        let path = words.split('?').next().and_then(|path| path.split("sha256:").next())?;
+        let path = path.trim_end_matches(" HTTP/1.1");
+        Some(format!("{path} {}", rest.split_whitespace().next()?))
+    };
+    log[before..].lines().filter_map(request).collect()
+}
+
+#[test]
+fn a_rebuild_with_nothing_changed_asks_a_registry_for_no_more_than_it_must() {
+    let site = site();
+    let image = site.registry.reference("app:latest");
+    site.built(&image, &["--publish"]);
+    let before = site.registry.access_log().len();
+    site.built(&image, &["--publish"]);
+    let mut asked = requests(&site, before);
+    // What the client asks to learn how to log in.
+    asked.retain(|request| request != "GET /v2/ 200");
+    asked.sort();
+    assert_eq!(
+        asked,
+        [
+            // The bills of materials, and the configuration: for the analyzer, and for the exporter.
+            "GET /v2/app/blobs/ 200",
+            "GET /v2/app/blobs/ 200",
+            "GET /v2/app/blobs/ 200",
+            "GET /v2/app/manifests/ 200",
+            "GET /v2/app/manifests/latest 200",
+            "GET /v2/run/blobs/ 200",
+            "GET /v2/run/blobs/ 200",
+            "GET /v2/run/manifests/ 200",
+            "GET /v2/run/manifests/latest 200",
+            // Whether the image may be written at all is asked before anything else is done.
+            "HEAD /v2/app/blobs/ 200",
+            "POST /v2/app/blobs/uploads/ 201",
+            "PUT /v2/app/manifests/latest 201",
+        ]
+    );
+}
+
+#[test]
+fn what_a_registry_has_lost_it_gets_again() {
+    let site = site();
+    let image = site.registry.reference("app:latest");
+    let first = site.built(&image, &["--publish"]);
+    let layers = site.registry.storage().join("repositories/app/_layers/sha256");
+    let run: serde_json::Value = serde_json::from_slice(&site.registry.manifest("run")).expect("a manifest");
+    let layer = run["layers"][0]["digest"].as_str().and_then(|digest| digest.strip_prefix("sha256:"));
+    fs::remove_dir_all(layers.join(layer.expect("a digest"))).expect("remove a link of the registry");
+    let again = site.built(&image, &["--publish"]);
+    assert_eq!(digest(&again.stdout), digest(&first.stdout));
+    assert!(layers.join(layer.expect("a digest")).exists());
+}

@@ -1,4 +1,5 @@
-//! The image on its way into registries. What a registry has already is not sent again.
+//! The image on its way into registries. What a registry has already is not sent again, and what an image of the same repository
+//! names is not asked for: a registry that has lost it says so when it gets the manifest.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -74,7 +75,7 @@ impl<'a> Publisher<'a> {
         base.manifest.layers.iter().for_each(|layer| drop(sender.send(layer.clone())));
         outbox.tell(Some(sender));
         let waiting = Mutex::new(receiver);
-        let delivery = Delivery { of: self, done: &[], name };
+        let delivery = Delivery { of: self, done: &[], name, believes: true };
         let work = || -> Result<(), PublishError> {
             loop {
                 let layer = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -100,7 +101,7 @@ impl<'a> Publisher<'a> {
     pub fn publish(&self, image: &Image, names: &[Reference]) -> Result<(), PublishError> {
         let mut done: Vec<Source<'_>> = self.made.to_vec();
         for name in names {
-            let delivery = Delivery { of: self, done: &done, name };
+            let delivery = Delivery { of: self, done: &done, name, believes: true };
             if !done.iter().any(|other| other.name.name() == name.name()) {
                 let mut seen =
                     if Some(name) == names.first() { self.delivered().clone() } else { BTreeSet::new() };
@@ -108,7 +109,14 @@ impl<'a> Publisher<'a> {
                 delivery
                     .layers(&layers.filter(|layer| seen.insert(layer.digest.clone())).collect::<Vec<_>>())?;
             }
-            self.registry.push_image(name, image).map_err(|source| delivery.failed(source))?;
+            if let Err(error) = delivery.documents(image) {
+                if !image.manifest.layers.iter().any(|layer| delivery.names(layer)) {
+                    return Err(error);
+                }
+                let delivery = Delivery { believes: false, ..delivery };
+                delivery.layers(&image.manifest.layers.iter().collect::<Vec<_>>())?;
+                delivery.documents(image)?;
+            }
             done.push(Source { name, image });
         }
         Ok(())
@@ -129,9 +137,30 @@ struct Delivery<'a> {
     /// Images that other repositories have already.
     done: &'a [Source<'a>],
     name: &'a Reference,
+    /// Whether what an image of the repository names counts as there.
+    believes: bool,
 }
 
 impl Delivery<'_> {
+    /// Whether an image of this repository has the layer.
+    fn names(&self, layer: &Descriptor) -> bool {
+        let here = self.of.sources.iter().filter(|source| source.name.name() == self.name.name());
+        here.flat_map(|source| &source.image.manifest.layers).any(|known| known.digest == layer.digest)
+    }
+
+    /// Configuration and manifest.
+    fn documents(&self, image: &Image) -> Result<(), PublishError> {
+        let (registry, name) = (self.of.registry, self.name);
+        let here = self.of.sources.iter().filter(|source| source.name.name() == name.name());
+        let sent =
+            if self.believes && here.map(|source| &source.image.digest).any(|known| *known == image.digest) {
+                registry.push_manifest(name, &image.manifest_bytes, image.media_type())
+            } else {
+                registry.push_image(name, image)
+            };
+        sent.map(drop).map_err(|source| self.failed(source))
+    }
+
     fn failed(&self, source: RegistryError) -> PublishError {
         PublishError::Registry { name: self.name.to_string(), source }
     }
@@ -155,6 +184,9 @@ impl Delivery<'_> {
     }
 
     fn layer(&self, layer: &Descriptor) -> Result<(), PublishError> {
+        if self.believes && self.names(layer) {
+            return Ok(());
+        }
         let (digest, registry) = (&layer.digest, self.of.registry);
         let written = self.of.outboxes.iter().find_map(|outbox| outbox.written(digest));
         let has =
