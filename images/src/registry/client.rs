@@ -53,14 +53,12 @@ impl Registry {
         reference: &Reference,
     ) -> Result<(Client, RegistryAuth), RegistryError> {
         let entry = self.options.auth.entry(&reference.name());
-        let identity = match entry {
-            Some((_, Credentials::Identity(token))) => Some(token),
-            _ => None,
-        };
+        let credentials = entry.map(|(_, credentials)| credentials);
+        let is_exchanged = matches!(credentials, Some(Credentials::Identity(_) | Credentials::Basic { .. }));
         let purpose = Purpose {
             registry: reference.registry.clone(),
             entry: entry.map(|(name, _)| name.to_owned()),
-            access: identity.map(|_| (reference.repository.clone(), leave)),
+            access: is_exchanged.then(|| (reference.repository.clone(), leave)),
         };
         // Held while a token is exchanged: others would ask for the same one.
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,24 +66,32 @@ impl Registry {
         if let Some(made) = known.filter(|made| made.until.is_none_or(|until| Instant::now() < until)) {
             return Ok((made.client.clone(), made.auth.clone()));
         }
-        let (auth, until) = match entry.map(|(_, credentials)| credentials) {
+        let exchange = |secret: identity::Secret<'_>| {
+            self.runtime.block_on(self.exchange(reference, leave, secret)).map_err(|source| {
+                RegistryError::Identity { act, reference: reference.to_string(), source: Box::new(source) }
+            })
+        };
+        let (auth, until) = match credentials {
             None | Some(Credentials::Anonymous) => (RegistryAuth::Anonymous, None),
+            // The client would show the password to whatever token server the registry names.
             Some(Credentials::Basic { user, password }) => {
-                (RegistryAuth::Basic(user.clone(), password.to_string()), None)
+                match exchange(identity::Secret::Password { user, password })? {
+                    Some(access) => used(access),
+                    None => (RegistryAuth::Basic(user.clone(), password.to_string()), None),
+                }
             }
             Some(Credentials::Bearer(token)) => (RegistryAuth::Bearer(token.to_string()), None),
             Some(Credentials::Identity(token)) => {
                 let token = clients.renewed.get(&reference.registry).unwrap_or(token);
-                let exchange = self.exchange(reference, leave, token);
-                let access = self.runtime.block_on(exchange).map_err(|source| RegistryError::Identity {
-                    act,
-                    reference: reference.to_string(),
-                    source: Box::new(source),
-                })?;
-                if let Some(renewed) = access.renewed {
-                    clients.renewed.insert(reference.registry.clone(), renewed);
+                match exchange(identity::Secret::Identity(token))? {
+                    Some(mut access) => {
+                        if let Some(renewed) = access.renewed.take() {
+                            clients.renewed.insert(reference.registry.clone(), renewed);
+                        }
+                        used(access)
+                    }
+                    None => (RegistryAuth::Anonymous, None),
                 }
-                (RegistryAuth::Bearer(access.token.to_string()), Some(Instant::now() + access.lasts))
             }
         };
         let client = Client::try_from(self.configuration(reference))
@@ -94,13 +100,13 @@ impl Registry {
         Ok((client, auth))
     }
 
-    /// Access to one repository for an identity token.
+    /// Access to one repository for an identity token or a password.
     async fn exchange(
         &self,
         reference: &Reference,
         leave: Leave,
-        token: &str,
-    ) -> Result<identity::Access, identity::IdentityError> {
+        secret: identity::Secret<'_>,
+    ) -> Result<Option<identity::Access>, identity::IdentityError> {
         let failed = |source| identity::IdentityError::Client { source };
         let mut client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
@@ -115,7 +121,7 @@ impl Registry {
             client = client.no_proxy();
         }
         let client = client.build().map_err(failed)?;
-        identity::exchange(&client, reference, self.is_plain(reference), leave, token).await
+        identity::exchange(&client, reference, self.is_plain(reference), leave, secret).await
     }
 
     fn is_plain(&self, reference: &Reference) -> bool {
@@ -142,6 +148,10 @@ impl Registry {
         }
         config
     }
+}
+
+fn used(access: identity::Access) -> (RegistryAuth, Option<Instant>) {
+    (RegistryAuth::Bearer(access.token.to_string()), Some(Instant::now() + access.lasts))
 }
 
 const USER_AGENT: &str = concat!("coracle/", env!("CARGO_PKG_VERSION"));

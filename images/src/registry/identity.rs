@@ -1,9 +1,11 @@
-//! Identity tokens: the registry's token server makes an access token of one ([Token Authentication: OAuth2]).
+//! Identity tokens and passwords: the registry's token server makes an access token of one ([Token Authentication: OAuth2],
+//! [Token Authentication]).
 //!
 //! A registry says itself where its token server is. One that was broken into could say anything, so the secret goes only
 //! to a server that belongs to the registry ([`belongs`]), never follows a redirection, and is in no error.
 //!
 //! [Token Authentication: OAuth2]: https://distribution.github.io/distribution/spec/auth/oauth/
+//! [Token Authentication]: https://distribution.github.io/distribution/spec/auth/token/
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -15,7 +17,6 @@ use serde::Deserialize;
 
 use super::client::Leave;
 use super::{PAUSES, error};
-use crate::auth::Secret;
 use crate::reference::Reference;
 
 /// As long as an access token lasts that does not say so, by the specification.
@@ -27,26 +28,50 @@ const LASTS_AT_MOST: u64 = 24 * 60 * 60;
 /// No token server says more.
 const ANSWER_LIMIT: usize = 1 << 20;
 
-/// Access to one repository.
-pub(super) struct Access {
-    pub(super) token: Secret,
-    pub(super) lasts: Duration,
-    /// To be shown the next time.
-    pub(super) renewed: Option<Secret>,
+/// What a token server is shown.
+#[derive(Clone, Copy)]
+pub(super) enum Secret<'a> {
+    Identity(&'a str),
+    Password { user: &'a str, password: &'a str },
 }
 
-/// Why an identity token gives no access. No message holds a token.
+impl Secret<'_> {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Identity(_) => "identity token",
+            Self::Password { .. } => "password",
+        }
+    }
+
+    /// What else may be tried.
+    fn instead(self) -> &'static str {
+        match self {
+            Self::Identity(_) => "log in with a password",
+            Self::Password { .. } => "an access token (`registrytoken`) is shown to the registry alone",
+        }
+    }
+}
+
+/// Access to one repository.
+pub(super) struct Access {
+    pub(super) token: crate::auth::Secret,
+    pub(super) lasts: Duration,
+    /// To be shown the next time.
+    pub(super) renewed: Option<crate::auth::Secret>,
+}
+
+/// Why an identity token or a password gives no access. No message holds one.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// No client.
-    #[error("cannot prepare to exchange the identity token")]
+    #[error("cannot prepare to ask for access")]
     Client {
         /// Cause.
         #[source]
         source: reqwest::Error,
     },
     /// The registry or its token server does not answer.
-    #[error("{server} does not answer when asked to exchange the identity token{advice}")]
+    #[error("{server} does not answer when asked for access{advice}")]
     Ask {
         /// Who was asked.
         server: String,
@@ -65,10 +90,12 @@ pub enum IdentityError {
         registry: String,
     },
     /// The token server is none of the registry's.
-    #[error(
-        "{registry} names the token server {server}, and {why}: the identity token was not sent; log in with a password"
-    )]
+    #[error("{registry} names the token server {server}, and {why}: the {secret} was not sent; {instead}")]
     Stranger {
+        /// What it is.
+        secret: &'static str,
+        /// What else may be tried.
+        instead: &'static str,
         /// The registry.
         registry: String,
         /// What it named.
@@ -77,16 +104,22 @@ pub enum IdentityError {
         why: &'static str,
     },
     /// The token server refuses.
-    #[error("the token server {server} refuses the identity token ({status}); log in again")]
+    #[error("the token server {server} refuses the {secret} ({status}); log in again")]
     Refused {
+        /// What it is.
+        secret: &'static str,
         /// The token server.
         server: String,
         /// Its answer.
         status: StatusCode,
     },
     /// The token server does something else.
-    #[error("the token server {server} does not exchange identity tokens ({status}); log in with a password")]
+    #[error("the token server {server} gives no access for the {secret} ({status}); {instead}")]
     Unable {
+        /// What it is.
+        secret: &'static str,
+        /// What else may be tried.
+        instead: &'static str,
         /// The token server.
         server: String,
         /// Its answer.
@@ -110,47 +143,60 @@ impl IdentityError {
 #[derive(Deserialize)]
 pub(super) struct Answer {
     #[serde(alias = "token")]
-    pub(super) access_token: Secret,
+    pub(super) access_token: crate::auth::Secret,
     expires_in: Option<u64>,
-    refresh_token: Option<Secret>,
+    refresh_token: Option<crate::auth::Secret>,
 }
 
-/// Asks the registry for its token server, and that for access.
+/// Asks the registry for its token server, and that for access. A registry without one takes a password itself: nothing.
 pub(super) async fn exchange(
     client: &Client,
     reference: &Reference,
     plain: bool,
     leave: Leave,
-    token: &str,
-) -> Result<Access, IdentityError> {
+    secret: Secret<'_>,
+) -> Result<Option<Access>, IdentityError> {
     let registry = &reference.registry;
     let scheme = if plain { "http" } else { "https" };
     let greeting = answer(registry, || client.get(format!("{scheme}://{registry}/v2/"))).await?;
     let challenges = greeting.headers().get_all(WWW_AUTHENTICATE);
     let challenge = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(realm_and_service);
-    let (realm, service) = challenge.ok_or_else(|| IdentityError::NoServer { registry: registry.clone() })?;
+    let Some((realm, service)) = challenge else {
+        return match secret {
+            Secret::Password { .. } => Ok(None),
+            Secret::Identity(_) => Err(IdentityError::NoServer { registry: registry.clone() }),
+        };
+    };
     let realm = Url::parse(&realm).ok().filter(Url::has_host);
     let realm = realm.ok_or_else(|| IdentityError::NoServer { registry: registry.clone() })?;
     let server = shown(&realm);
     if let Err(why) = belongs(&realm, registry, plain) {
-        return Err(IdentityError::Stranger { registry: registry.clone(), server, why });
+        let (registry, (secret, instead)) = (registry.clone(), (secret.name(), secret.instead()));
+        return Err(IdentityError::Stranger { secret, instead, registry, server, why });
     }
     let acts = if leave == Leave::Write { "pull,push" } else { "pull" };
     let scope = format!("repository:{}:{acts}", reference.repository);
-    let mut form = vec![
-        ("grant_type", "refresh_token"),
-        ("client_id", "coracle"),
-        ("refresh_token", token),
-        ("scope", &scope),
-    ];
-    form.extend(service.as_deref().map(|service| ("service", service)));
-    let mut given = answer(&server, || client.post(realm.clone()).form(&form)).await?;
+    let mut asked = vec![("scope", scope.as_str())];
+    asked.extend(service.as_deref().map(|service| ("service", service)));
+    let mut given = match secret {
+        Secret::Identity(token) => {
+            let grant = [("grant_type", "refresh_token"), ("client_id", "coracle"), ("refresh_token", token)];
+            let form: Vec<_> = grant.into_iter().chain(asked).collect();
+            answer(&server, || client.post(realm.clone()).form(&form)).await?
+        }
+        Secret::Password { user, password } => {
+            let mut place = realm.clone();
+            place.query_pairs_mut().extend_pairs(asked);
+            answer(&server, || client.get(place.clone()).basic_auth(user, Some(password))).await?
+        }
+    };
+    let (name, instead) = (secret.name(), secret.instead());
     match given.status() {
         StatusCode::OK => {}
         status @ (StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
-            return Err(IdentityError::Refused { server, status });
+            return Err(IdentityError::Refused { secret: name, server, status });
         }
-        status => return Err(IdentityError::Unable { server, status }),
+        status => return Err(IdentityError::Unable { secret: name, instead, server, status }),
     }
     let mut text = Vec::new();
     while let Some(part) = given.chunk().await.map_err(|source| unanswered(&server, source))? {
@@ -164,7 +210,7 @@ pub(super) async fn exchange(
     };
     // A tenth earlier than it ends: requests under way are answered before.
     let lasts = Duration::from_secs(expires_in.unwrap_or(LASTS).min(LASTS_AT_MOST)).mul_f64(0.9);
-    Ok(Access { token: access_token, lasts, renewed: refresh_token.filter(|token| !token.is_empty()) })
+    Ok(Some(Access { token: access_token, lasts, renewed: refresh_token.filter(|token| !token.is_empty()) }))
 }
 
 /// One request, again after a pause if the failure may pass.
@@ -208,6 +254,9 @@ fn shown(realm: &Url) -> String {
     realm.origin().ascii_serialization()
 }
 
+/// Token servers of one owner with registries of another domain.
+const KNOWN: [(&str, &str); 1] = [("scw.cloud", "api.scaleway.com")];
+
 /// Whether a token server belongs to a registry: the same host, a host of the same domain, and TLS unless the registry
 /// itself is spoken to without. A registry behind an address has its token server there.
 pub(super) fn belongs(realm: &Url, registry: &str, plain: bool) -> Result<(), &'static str> {
@@ -228,6 +277,9 @@ pub(super) fn belongs(realm: &Url, registry: &str, plain: bool) -> Result<(), &'
     }
     let below =
         |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
+    if KNOWN.iter().any(|(domain, server)| own.ends_with(&format!(".{domain}")) && host == *server) {
+        return Ok(());
+    }
     let domain = own.split_once('.').map(|(_, domain)| domain).filter(|domain| is_owned(domain));
     if below(own) || domain.is_some_and(below) { Ok(()) } else { Err("that is another's domain") }
 }
@@ -261,6 +313,8 @@ mod tests {
             ("team.azurecr.io", "https://team.azurecr.io/oauth2/token", false, true),
             ("registry.gitlab.com", "https://gitlab.com/jwt/auth", false, true),
             ("registry.example.org:5000", "https://auth.registry.example.org/t", false, true),
+            ("rg.fr-par.scw.cloud", "https://api.scaleway.com/registry/tokens", false, true),
+            ("rg.fr-par.scw.cloud", "https://evil.scaleway.example/tokens", false, false),
             ("localhost:5000", "http://127.0.0.1:5001/token", true, true),
             ("10.0.0.1:5000", "http://10.0.0.1/token", true, true),
             ("registry.example.org", "http://registry.example.org/token", false, false),

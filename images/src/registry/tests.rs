@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 mod identity;
+mod passwords;
 
 use super::*;
 use crate::auth::Credentials;
@@ -30,6 +31,10 @@ struct State {
     identity: (&'static str, &'static str),
     /// Status of all answers of the token server.
     token_status: Option<u16>,
+    /// Where content is, if not here.
+    elsewhere: Option<String>,
+    /// What was shown with each request.
+    authorizations: Vec<String>,
     /// What the token server was sent.
     forms: Vec<String>,
     /// Answers to manifests lack the Location that the specification asks for, as those of some registries do.
@@ -98,6 +103,7 @@ impl Server {
         let mut state = self.state.lock().unwrap();
         state.log.push(format!("{} {}", request.method, request.path));
         let authorization = request.headers.get("authorization").cloned().unwrap_or_default();
+        state.authorizations.push(authorization.clone());
         if request.path.starts_with("/token") {
             if let Some(status) = state.token_status {
                 let mut elsewhere = answer(status);
@@ -144,6 +150,9 @@ impl Server {
         let path = request.path.split('?').next().unwrap_or_default().to_owned();
         if path == "/v2/" {
             return answer(200);
+        }
+        if let Some(elsewhere) = state.elsewhere.as_ref().filter(|_| path.contains("/blobs/sha256:")) {
+            return located(307, &format!("{elsewhere}{path}"));
         }
         match (request.method.as_str(), path.rsplit_once('/').unwrap()) {
             ("GET" | "HEAD", (folder, name)) if folder.ends_with("/manifests") => {

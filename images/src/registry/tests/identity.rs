@@ -106,7 +106,7 @@ fn the_token_is_not_sent_on() {
     let server = server((SECRET, "{}"));
     server.state.lock().unwrap().realm = Some(format!("http://{}/token", door.host));
     let text = refusal(&holder(&server.host), &server.name("team/app:1"));
-    let expected = "does not exchange identity tokens (307 Temporary Redirect); log in with a password";
+    let expected = "gives no access for the identity token (307 Temporary Redirect); log in with a password";
     assert!(text.ends_with(expected), "{text}");
     assert_eq!(stranger.log(), Vec::<String>::new());
     assert_eq!(door.log(), ["POST /token"]);
@@ -136,7 +136,7 @@ fn a_registry_that_does_not_answer_with_tls() {
     let name: Reference = format!("{host}/team/app:1").parse().unwrap();
     let text = refusal(&holder(&host), &name);
     let expected = format!(
-        "{host} does not answer when asked to exchange the identity token: it does not answer with TLS; \
+        "{host} does not answer when asked for access: it does not answer with TLS; \
          if {host} speaks plain HTTP: --insecure-registry {host}"
     );
     assert!(text.contains(&expected), "{text}");

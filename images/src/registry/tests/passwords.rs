@@ -1,0 +1,84 @@
+//! Passwords: shown to the registry and to its own token server, and to nobody else.
+
+use super::*;
+
+/// As another machine, as far as anyone can tell.
+fn elsewhere(server: &Server) -> String {
+    format!("http://{}", server.host.replace("127.0.0.1", "0.0.0.0"))
+}
+
+fn refusal(server: &Server) -> String {
+    let (registry, name) = (registry(with_basic(&server.host)), server.name("team/app:1"));
+    let error = registry.image(&name, &platform()).unwrap_err();
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[test]
+fn token_servers_of_strangers_get_nothing() {
+    let stranger = Server::start(State::default());
+    let realm = Some(format!("{}/token", elsewhere(&stranger)));
+    let server = Server::start(State { basic: Some(BASIC.into()), bearer: true, realm, ..State::default() });
+    let expected = format!(
+        "{} names the token server {}, and that is another machine: the password was not sent; an access token (`registrytoken`) is shown to the registry alone",
+        server.host,
+        elsewhere(&stranger)
+    );
+    let text = refusal(&server);
+    assert!(text.ends_with(&expected), "{text}");
+    assert_eq!(stranger.log(), Vec::<String>::new());
+}
+
+#[test]
+fn a_password_is_not_sent_on() {
+    let stranger = Server::start(State::default());
+    let realm = Some(format!("{}/token", elsewhere(&stranger)));
+    let door = Server::start(State { token_status: Some(307), realm, ..State::default() });
+    let realm = Some(format!("http://{}/token", door.host));
+    let server = Server::start(State { basic: Some(BASIC.into()), bearer: true, realm, ..State::default() });
+    let text = refusal(&server);
+    let expected = format!(
+        "the token server http://{} gives no access for the password (307 Temporary Redirect); an access token (`registrytoken`) is shown to the registry alone",
+        door.host
+    );
+    assert!(text.ends_with(&expected), "{text}");
+    assert_eq!(stranger.log(), Vec::<String>::new());
+}
+
+#[test]
+fn a_password_that_is_not_taken() {
+    let server = Server::start(State { basic: Some("another".into()), bearer: true, ..State::default() });
+    let text = refusal(&server);
+    let expected = format!(
+        "the token server http://{} refuses the password (401 Unauthorized); log in again",
+        server.host
+    );
+    assert!(text.ends_with(&expected), "{text}");
+}
+
+#[test]
+fn where_content_is_elsewhere_nothing_is_shown_there() {
+    for bearer in [false, true] {
+        let (storage, image) = (Server::start(State::default()), image());
+        let server = Server::start(State { basic: Some(BASIC.into()), bearer, ..State::default() });
+        let registry = registry(with_basic(&server.host));
+        registry.push_image(&server.name("team/app:1"), &image).unwrap();
+        std::mem::swap(&mut storage.state.lock().unwrap().blobs, &mut server.state.lock().unwrap().blobs);
+        server.state.lock().unwrap().elsewhere = Some(format!("http://{}", storage.host));
+        let read = registry.image(&server.name("team/app:1"), &platform()).unwrap();
+        assert_eq!(read.config_bytes, image.config_bytes);
+        assert_eq!(storage.state.lock().unwrap().authorizations, [""]);
+        assert!(server.state.lock().unwrap().authorizations.iter().any(|shown| !shown.is_empty()));
+    }
+}
+
+#[test]
+fn access_is_asked_for_once() {
+    let server = Server::start(State { basic: Some(BASIC.into()), bearer: true, ..State::default() });
+    let registry = registry(with_basic(&server.host));
+    round(&server, &registry).unwrap();
+    let asked: Vec<String> =
+        server.log().into_iter().filter(|line| line.contains("/token") || line.ends_with("/v2/")).collect();
+    let token = |acts: &str| format!("GET /token?scope=repository%3Ateam%2Fapp%3A{acts}&service=x");
+    assert_eq!(asked, ["GET /v2/".to_owned(), token("pull"), "GET /v2/".to_owned(), token("pull%2Cpush")]);
+}
