@@ -6,6 +6,7 @@ mod applications;
 mod architecture;
 mod attack;
 mod bounds;
+mod brought;
 mod build;
 mod builder;
 mod cache_image;

@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `bounds.rs` | what the container of each phase may use and change |
+//! | `bindings.rs`, `volumes.rs`, `brought.rs` | what the user brings for programs of buildpacks |
 //! | `builder.rs` | what a builder image says of itself |
 //! | `buildpacks.rs` | what `--buildpack` means |
 //! | `extensions.rs` | the run image that image extensions choose |
@@ -14,7 +15,9 @@
 //! | `steps.rs` | a container for each buildpack |
 //! | `tree.rs` | whose cache it is, and layers that stay unpacked between builds |
 
+mod bindings;
 mod bounds;
+mod brought;
 mod builder;
 mod buildpacks;
 mod extensions;
@@ -25,6 +28,7 @@ mod run_image;
 mod steps;
 mod tree;
 mod turns;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,11 +37,14 @@ use coracle_cnb::{ApiVersion, BUILDER_METADATA_LABEL, BuilderMetadata, StackToml
 use coracle_images::{AuthFile, Digest, Image, Reference, Store};
 use coracle_runtime::{Access, Bind, Network, Outcome, Runtime, SandboxSpec, Terminator};
 
+pub use bindings::{Binding, BindingError, BuildSecret};
+pub use brought::Brought;
 pub use buildpacks::{Buildpack, BuildpackError};
 pub use coracle_lifecycle::build::SharedLayer;
 pub use foreign::{ChoiceError, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase};
 pub use steps::BuildLayers;
 pub use tree::Restore;
+pub use volumes::{Volume, VolumeError};
 
 use self::builder::Builder;
 use self::buildpacks::Chosen;
@@ -74,6 +81,8 @@ pub struct BuildRequest {
     pub buildpacks: Vec<Buildpack>,
     /// Variables for the buildpacks (`/platform/env`).
     pub env: Vec<(String, String)>,
+    /// What else they get.
+    pub brought: Brought,
     /// The process to start, where the buildpacks' choice does not count.
     pub process_type: Option<String>,
     /// Whether the image goes to its registry instead of into the store.
@@ -178,13 +187,15 @@ pub fn build(
     if request.lifecycle == LifecycleChoice::Native && !request.native_phases.is_empty() {
         return Err(LifecycleError::NothingForeign.into());
     }
+    let brought = Brought::checked(request, &source, &[own.clone(), cached.clone()])?;
+    binds.extend(volumes::binds(&brought.volumes));
     let stage = Stage::start_with(home, request.runtime, binds, observer, hold)?;
     let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
     let excluded = [own, cached].iter().filter_map(below).collect();
     let store = Store::open(home.store())?;
     let tree = tree::is_used(request, &cache)?;
     let keys = request.auth.keys(observer, Some(&source));
-    let built = Build { home, request, stage: &stage, store, keys, observer, excluded, tree }.run();
+    let built = Build { home, request, stage: &stage, store, keys, brought, observer, excluded, tree }.run();
     if tree && built.is_err() {
         tree::leave_layers(&stage);
     }
@@ -197,6 +208,7 @@ struct Build<'a> {
     stage: &'a Stage<'a>,
     store: Store,
     keys: Keys<'a>,
+    brought: Brought,
     observer: &'a dyn Observer,
     excluded: Vec<PathBuf>,
     tree: bool,
@@ -222,10 +234,11 @@ impl Build<'_> {
         if plan.network == Network::Host {
             self.note(HOST_NETWORK.to_owned());
         }
+        self.brought.notices(self.stage.ids, plan.user.uid).into_iter().for_each(|text| self.note(text));
         if plan.api >= ANALYZES_FIRST {
             self.analyze(&plan)?;
         }
-        let (count, extended) = self.detect(&plan)?;
+        let (buildpacks, extended) = self.detect(&plan)?;
         if extended {
             self.extensions(&builder, &mut plan)?;
         }
@@ -235,7 +248,7 @@ impl Build<'_> {
         let reused = self.reuse_layers(&plan)?;
         self.restore(&plan)?;
         match request.build_layers {
-            BuildLayers::Strict => self.steps(count, &plan)?,
+            BuildLayers::Strict => self.steps(&buildpacks, &plan)?,
             BuildLayers::Snapshot | BuildLayers::Shared => self.phase(Phase::Build, &plan)?,
         }
         self.compose(&plan)?;
@@ -294,7 +307,8 @@ impl Build<'_> {
             user,
             builder: layers,
             env: environment(&image.config, &[]),
-            platform_env: request.env.clone(),
+            platform_env: request.env.iter().cloned().chain(self.brought.variables(&request.env)).collect(),
+            brought: self.brought.clone(),
             proxies: self.home.proxies().to_vec(),
             image: request.image.clone(),
             tags: request.tags.clone(),

@@ -41,6 +41,12 @@ pub enum Error {
     /// A lifecycle cannot play what it was chosen for.
     #[error(transparent)]
     Lifecycle(#[from] crate::build::LifecycleError),
+    /// A binding or secret of a build.
+    #[error(transparent)]
+    Binding(#[from] crate::build::BindingError),
+    /// A volume of a build.
+    #[error(transparent)]
+    Volume(#[from] crate::build::VolumeError),
     /// The worker gave up.
     #[error("{0}")]
     Worker(String),

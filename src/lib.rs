@@ -36,8 +36,9 @@ mod trust;
 mod worker;
 
 pub use build::{
-    BuildLayers, BuildRequest, Buildpack, BuildpackError, Built, ChoiceError, LifecycleChoice,
-    LifecycleError, LifecycleImage, NativePhase, Restore, SharedLayer, build,
+    Binding, BindingError, Brought, BuildLayers, BuildRequest, BuildSecret, Buildpack, BuildpackError, Built,
+    ChoiceError, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase, Restore, SharedLayer, Volume,
+    VolumeError, build,
 };
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};

@@ -55,6 +55,14 @@ impl IdMap {
         })
     }
 
+    /// The host's user id of guest id `guest`, as far as it is not the user's own.
+    pub fn host(&self, guest: u32) -> Option<u32> {
+        match self {
+            IdMap::Subordinate { uids, .. } if guest < GUEST_IDS => uids.start.checked_add(guest),
+            _ => None,
+        }
+    }
+
     /// A name for this map that is safe in a path. Two maps that would give files other owners have other keys.
     pub fn key(&self) -> String {
         match self {
@@ -103,6 +111,7 @@ mod tests {
         let map = IdMap::Subordinate { uids: range, gids: range };
         assert_eq!(map.outer(0), Ok(1));
         assert_eq!(map.outer(65_535), Ok(65_536));
+        assert_eq!((map.host(1001), map.host(65_536), IdMap::Single.host(0)), (Some(101_001), None, None));
         assert_eq!(map.outer(65_536), Err(UnmappedId { id: 65_536 }));
         assert_eq!(map.outer((1 << 32) + 5), Err(UnmappedId { id: (1 << 32) + 5 }));
         assert_eq!(IdMap::Single.outer(1000), Ok(0));

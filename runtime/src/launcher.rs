@@ -212,7 +212,7 @@ fn write_files(spec: &SandboxSpec, ids: &IdMap) -> Result<Vec<Mount>, PrepareErr
         return Ok(Vec::new());
     }
     let folder = Path::new(PHASE).join("files");
-    tmpfs(&folder.to_string_lossy(), "mode=0755,size=1m")?;
+    tmpfs(&folder.to_string_lossy(), "mode=0755,size=8m")?;
     let (uid, gid) = (ids.outer(u64::from(spec.uid))?, ids.outer(u64::from(spec.gid))?);
     let mut mounts = Vec::new();
     for (number, file) in spec.files.iter().enumerate() {

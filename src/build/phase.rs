@@ -9,10 +9,10 @@ use coracle_images::{AuthFile, Reference, Secret};
 use coracle_lifecycle::build::SharedLayer;
 use coracle_runtime::{Access, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
-use super::BuildLayers;
 use super::bounds::bounds;
 use super::folders::{self, Folders, PACKED, UNCHANGED, guest};
 use super::foreign::{self, Foreign, LAYOUTS};
+use super::{Brought, BuildLayers};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
 use crate::worker::User;
@@ -90,6 +90,8 @@ pub(crate) struct Plan {
     pub(crate) env: Vec<(String, String)>,
     /// Variables for buildpacks, by `--env`.
     pub(crate) platform_env: Vec<(String, String)>,
+    /// What else they get.
+    pub(crate) brought: Brought,
     /// `HTTP_PROXY` and its kind.
     pub(crate) proxies: Vec<(String, String)>,
     pub(crate) image: Reference,
@@ -145,6 +147,7 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
     let program = format!("/cnb/lifecycle/{}", phase.program());
     let mut mounts = vec![mount(Path::new(PROGRAM), &program, Access::ReadOnly)];
     mounts.extend(mounts_of(phase, plan));
+    mounts.extend(plan.brought.mounts().filter(|_| phase.runs_foreign_code()));
     let bounds = bounds(phase, plan);
     let online = bounds.network == Network::Host;
     if online {
@@ -218,7 +221,7 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
         content: content.to_vec().into(),
     };
     if phase.runs_foreign_code() {
-        return platform_env(plan);
+        return files_for_programs(phase, plan);
     }
     let mut files = Vec::new();
     if phase == Phase::Export {
@@ -246,13 +249,13 @@ pub(super) fn reached(phase: Phase, plan: &Plan) -> Vec<&Reference> {
     }
 }
 
-/// The user's variables as buildpacks get them, a file each.
-pub(super) fn platform_env(plan: &Plan) -> Vec<EphemeralFile> {
+/// The user's variables as buildpacks get them, a file each, and what else the user brings.
+pub(super) fn files_for_programs(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
     let file = |(name, value): &(String, String)| EphemeralFile {
         target: format!("/platform/env/{name}").into(),
         content: value.clone().into_bytes().into(),
     };
-    plan.platform_env.iter().map(file).collect()
+    plan.platform_env.iter().map(file).chain(plan.brought.files(phase == Phase::Build)).collect()
 }
 
 /// The user's credentials for the registries of these images.
@@ -430,6 +433,7 @@ pub(super) mod tests {
             builder: vec!["/store/layers/a".into(), "/work/op/buildpacks".into()],
             env: vec![pair("PATH", "/usr/bin")],
             platform_env: vec![pair("USER_SETTING", "value")],
+            brought: Brought::default(),
             proxies: vec![pair("HTTP_PROXY", "proxy")],
             image: "r.example/app:1".parse().unwrap(),
             tags: vec!["r.example/app:2".parse().unwrap()],
@@ -516,10 +520,10 @@ pub(super) mod tests {
         let place = |folder: &str, writable| Place { folder: folder.to_owned(), writable };
         let mut places = vec![place("sbom", true), place("team_first", true)];
         let plan = Plan { build_layers: BuildLayers::Strict, ..plan(true) };
-        let first = step(0, &places, &plan);
+        let first = step(0, "team/first@1", &places, &plan);
         places[1].writable = false;
         places.extend([place("team_ws", true), place("team_last", true)]);
-        insta::assert_snapshot!(shown([first, step(2, &places, &plan)]));
+        insta::assert_snapshot!(shown([first, step(2, "team/last@1", &places, &plan)]));
     }
 
     /// The restorer looks the image up that extensions have chosen.
@@ -541,6 +545,27 @@ pub(super) mod tests {
     fn who_gets_what_without_a_network() {
         let plan = Plan { network: Network::None, ..plan(true) };
         insta::assert_snapshot!(shown([Phase::Detect, Phase::Export].map(|phase| sandbox(phase, &plan))));
+    }
+
+    #[test]
+    fn what_the_user_brings_is_where_foreign_code_runs_and_nowhere_else() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("type"), "t").unwrap();
+        let path = folder.path().display();
+        let brought = Brought {
+            bindings: vec![format!("db={path}").parse().unwrap()],
+            secrets: vec![format!("id=all,src={path}/type").parse().unwrap()],
+            volumes: vec!["/srv/a:/a".parse().unwrap()],
+            ..Brought::default()
+        };
+        for phase in PHASES {
+            let spec = sandbox(phase, &Plan { brought: brought.clone(), ..plan(true) });
+            let has = |target: &str| spec.files.iter().any(|file| file.target == Path::new(target));
+            assert_eq!(has("/platform/bindings/db/type"), phase.runs_foreign_code(), "{phase:?}");
+            assert_eq!(has("/run/secrets/all"), phase == Phase::Build, "{phase:?}");
+            let mounted = spec.mounts.contains(&mount("/volumes/0", "/a", Access::ReadOnly));
+            assert_eq!(mounted, phase.runs_foreign_code(), "{phase:?}");
+        }
     }
 
     #[test]

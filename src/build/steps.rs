@@ -36,10 +36,10 @@ impl BuildLayers {
 }
 
 impl Build<'_> {
-    /// Run the group's buildpacks, `count` of them, one after the other.
-    pub(super) fn steps(&self, count: usize, plan: &Plan) -> Result<(), Error> {
+    /// Run the group's buildpacks, by id and version, one after the other.
+    pub(super) fn steps(&self, buildpacks: &[String], plan: &Plan) -> Result<(), Error> {
         self.started(Phase::Build);
-        for number in 0..count {
+        for (number, name) in buildpacks.iter().enumerate() {
             let places = self.stage.work(PrepareStep {
                 folders: plan.folders.clone(),
                 ids: self.stage.ids,
@@ -47,14 +47,14 @@ impl Build<'_> {
                 shared: plan.shared_layers.iter().map(ToString::to_string).collect(),
                 number,
             })?;
-            self.launched(Phase::Build, step(number, &places, plan))?;
+            self.launched(Phase::Build, step(number, name, &places, plan))?;
         }
         Ok(())
     }
 }
 
 /// The container of one buildpack: the build phase's, with folders of `/layers` in place of all of it.
-pub(super) fn step(number: usize, places: &[Place], plan: &Plan) -> SandboxSpec {
+pub(super) fn step(number: usize, name: &str, places: &[Place], plan: &Plan) -> SandboxSpec {
     let mut spec = sandbox(Phase::Build, plan);
     spec.mounts.retain(|mount| mount.target != Path::new(guest::LAYERS));
     for Place { folder, writable } in places {
@@ -62,6 +62,8 @@ pub(super) fn step(number: usize, places: &[Place], plan: &Plan) -> SandboxSpec 
         let target = format!("{}/{folder}", guest::LAYERS);
         spec.mounts.push(mount(plan.folders.layers().join(folder), &target, access));
     }
+    let id = name.rsplit_once('@').map_or(name, |(id, _)| id);
+    spec.files.extend(plan.brought.files_of(id));
     spec.argv.extend(["-step".to_owned(), number.to_string()]);
     spec
 }

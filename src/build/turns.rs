@@ -20,8 +20,8 @@ impl Build<'_> {
         self.check_analyzed(plan, Phase::Analyze, &text)
     }
 
-    /// How many buildpacks take part, and whether image extensions do.
-    pub(super) fn detect(&self, plan: &Plan) -> Result<(usize, bool), Error> {
+    /// Which buildpacks take part, and whether image extensions do.
+    pub(super) fn detect(&self, plan: &Plan) -> Result<(Vec<String>, bool), Error> {
         if plan.foreign_for(Phase::Detect).is_some() {
             return Ok((self.detect_elsewhere(plan)?, false));
         }
@@ -41,13 +41,13 @@ impl Build<'_> {
             let tried = tried.iter().flat_map(|group| group.lines());
             tried.for_each(|text| self.line(Phase::Detect, text.to_owned()));
         }
-        let count = self.taking_part(group)?;
+        let buildpacks = self.taking_part(group)?;
         extensions.iter().for_each(|name| self.line(Phase::Detect, format!("{name} (image extension)")));
-        Ok((count, !extensions.is_empty()))
+        Ok((buildpacks, !extensions.is_empty()))
     }
 
     /// Another lifecycle decides, and whether it can have decided so is decided here.
-    fn detect_elsewhere(&self, plan: &Plan) -> Result<usize, Error> {
+    fn detect_elsewhere(&self, plan: &Plan) -> Result<Vec<String>, Error> {
         self.lend(plan, Phase::Detect, "analyzed.toml")?;
         self.phase(Phase::Detect, plan)?;
         let (folders, phase) = (plan.folders.clone(), plan.out(Phase::Detect).to_owned());
@@ -55,13 +55,13 @@ impl Build<'_> {
         self.taking_part(group)
     }
 
-    fn taking_part(&self, group: Result<Vec<String>, (u8, String)>) -> Result<usize, Error> {
+    fn taking_part(&self, group: Result<Vec<String>, (u8, String)>) -> Result<Vec<String>, Error> {
         match group {
             Ok(buildpacks) => {
                 let count = buildpacks.len();
                 self.line(Phase::Detect, format!("{count} of the builder's buildpacks take part:"));
-                buildpacks.into_iter().for_each(|name| self.line(Phase::Detect, name));
-                Ok(count)
+                buildpacks.iter().for_each(|name| self.line(Phase::Detect, name.clone()));
+                Ok(buildpacks)
             }
             Err((code, why)) => {
                 self.line(Phase::Detect, why);

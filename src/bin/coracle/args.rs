@@ -1,6 +1,7 @@
 //! What can be typed. No decision is made here.
 
 mod auth;
+mod brought;
 pub(crate) mod builder;
 pub(crate) mod config;
 mod import;
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use coracle::Reference;
 
 pub(crate) use auth::Access;
+pub(crate) use brought::Brought;
 pub(crate) use builder::Builder;
 pub(crate) use config::Config;
 pub(crate) use import::Import;
@@ -98,6 +100,8 @@ pub(crate) struct Build {
     /// A variable for the buildpacks, or copy it from the environment where there is no value (repeatable)
     #[arg(short, long, value_name = "NAME[=VALUE]")]
     pub(crate) env: Vec<String>,
+    #[command(flatten)]
+    pub(crate) brought: Brought,
     /// A buildpack instead of the builder's order: ID[@VERSION] or a folder (repeatable)
     #[arg(short, long, value_name = "BUILDPACK")]
     pub(crate) buildpack: Vec<coracle::Buildpack>,

@@ -17,6 +17,7 @@ pub(crate) enum Failure {
     Certificates { path: PathBuf, source: Option<std::io::Error> },
     Variable(String),
     Timings { path: PathBuf, source: std::io::Error },
+    EnvFile { path: PathBuf, source: Option<std::io::Error>, line: usize },
     NoConfig,
     Config(coracle::ConfigError),
     Trust(coracle::TrustError),
@@ -77,6 +78,13 @@ impl Failure {
             ),
             Self::Config(error) => (error.to_string(), error.source()),
             Self::Trust(error) => (error.to_string(), error.source()),
+            Self::EnvFile { path, source: Some(error), .. } => {
+                (format!("could not read the variables in {} (--env-file)", path.display()), Some(error))
+            }
+            Self::EnvFile { path, line, .. } => (
+                format!("line {line} of {} (--env-file) names no variable; write NAME=VALUE or NAME", path.display()),
+                None,
+            ),
             Self::Variable(text) => (format!("--env {text:?} names no variable; write NAME=VALUE or NAME"), None),
         };
         with_causes(message, source)
@@ -91,7 +99,7 @@ fn with_causes(message: String, source: Option<&dyn StdError>) -> String {
 pub(crate) fn print(failure: &Failure) -> ExitCode {
     report::error(&failure.text());
     ExitCode::from(match failure {
-        Failure::Variable(_) | Failure::AuthFile(_) => 2,
+        Failure::Variable(_) | Failure::EnvFile { .. } | Failure::AuthFile(_) => 2,
         Failure::Library(coracle::Error::Phase { outcome, .. }) => u8::try_from(outcome.code()).unwrap_or(1),
         _ => 1,
     })

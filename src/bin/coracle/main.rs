@@ -150,7 +150,7 @@ fn operate(
                 image: run.image.clone(),
                 runtime: run.runtime.into(),
                 entrypoint: run.entrypoint.clone(),
-                env: settings::variables(&run.env)?,
+                env: settings::variables(&[], &run.env)?,
                 args: run.args.clone(),
             };
             Ok(coracle::run(&home()?, &request, observer, &hold)?.code())
@@ -159,7 +159,7 @@ fn operate(
             let request = ImportRequest {
                 archive: import.archive.clone(),
                 reference: import.image.clone(),
-                env: settings::variables(&import.env)?,
+                env: settings::variables(&[], &import.env)?,
                 labels: import.label.clone(),
                 user: import.user.clone(),
                 working_dir: import.workdir.clone(),
@@ -238,7 +238,8 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         builder: build.builder.clone(),
         run_image: build.run_image.clone(),
         buildpacks: build.buildpack.clone(),
-        env: settings::variables(&build.env)?,
+        env: settings::variables(&build.brought.env_file, &build.env)?,
+        brought: settings::brought(&build.brought)?,
         process_type: build.default_process.clone(),
         publish: build.publish,
         cache_dir: build.cache_dir.clone(),

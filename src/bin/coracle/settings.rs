@@ -1,13 +1,14 @@
 //! What was typed, completed from the environment and the user's files.
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, OsString};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use coracle::{AuthFormat, Config, Helpers, Keychain, Policy};
+use coracle::{AuthFormat, BindingError, Brought, Config, Helpers, Keychain, Policy, VolumeError};
 use zeroize::Zeroizing;
 
-use crate::args::Access;
+use crate::args::{self, Access};
 use crate::failure::Failure;
 
 /// An absolute path in a variable; others mean nothing (XDG Base Directory Specification).
@@ -140,16 +141,53 @@ pub(crate) fn certificates() -> Result<Option<PathBuf>, Failure> {
     }
 }
 
-/// `NAME=VALUE`, or `NAME` for the value that this process has.
-pub(crate) fn variables(typed: &[String]) -> Result<Vec<(String, String)>, Failure> {
+/// `NAME=VALUE`, or `NAME` for the value that this process has: of files, a line each, and as typed. What comes last counts.
+pub(crate) fn variables(files: &[PathBuf], typed: &[String]) -> Result<Vec<(String, String)>, Failure> {
     let unfit = |name: &str| name.is_empty() || name.contains('/') || name == "." || name == "..";
-    let split = |text: &String| match text.split_once('=') {
-        Some((name, _)) if unfit(name) => Err(Failure::Variable(text.clone())),
-        Some((name, value)) => Ok(Some((name.to_owned(), value.to_owned()))),
-        None if unfit(text) => Err(Failure::Variable(text.clone())),
-        None => Ok(std::env::var(text).ok().map(|value| (text.clone(), value))),
+    let mut found = BTreeMap::new();
+    let mut add = |text: &str| match text.split_once('=') {
+        Some((name, _)) if unfit(name) => false,
+        Some((name, value)) => found.insert(name.to_owned(), value.to_owned()).is_none_or(|_| true),
+        None if unfit(text) => false,
+        None => std::env::var(text)
+            .map_or(true, |value| found.insert(text.to_owned(), value).is_none_or(|_| true)),
     };
-    typed.iter().map(split).filter_map(Result::transpose).collect()
+    for path in files {
+        let text = std::fs::read_to_string(path).map_err(|source| Failure::EnvFile {
+            path: path.clone(),
+            source: Some(source),
+            line: 0,
+        })?;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            if !line.is_empty() && !line.starts_with('#') && !add(line) {
+                return Err(Failure::EnvFile { path: path.clone(), source: None, line: number + 1 });
+            }
+        }
+    }
+    for text in typed {
+        if !add(text) {
+            return Err(Failure::Variable(text.clone()));
+        }
+    }
+    Ok(found.into_iter().collect())
+}
+
+/// Bindings, secrets and volumes, their files read.
+pub(crate) fn brought(typed: &args::Brought) -> Result<Brought, Failure> {
+    let failed = |source: BindingError| Failure::Library(source.into());
+    Ok(Brought {
+        bindings: typed.binding.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(failed)?,
+        secrets: typed.secret.iter().map(|text| text.parse()).collect::<Result<_, _>>().map_err(failed)?,
+        volumes: typed
+            .volume
+            .iter()
+            .map(|text| text.parse())
+            .collect::<Result<_, VolumeError>>()
+            .map_err(|source| Failure::Library(source.into()))?,
+        volume_force: typed.volume_force,
+        user_home: absolute("HOME"),
+    })
 }
 
 /// What the host says of proxies: registries and buildpacks reach the world as the user does.

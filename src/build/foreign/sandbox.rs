@@ -24,6 +24,7 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan, foreign: &Foreign) -> SandboxSp
         lower.push(layer.clone());
     }
     let mut mounts = mounts_of(phase, plan);
+    mounts.extend(plan.brought.mounts().filter(|_| phase.runs_foreign_code()));
     let mut bounds = bounds(phase, plan);
     if !phase.runs_foreign_code() {
         bounds.network = if asks_registries(phase, plan) { Network::Host } else { Network::None };
@@ -97,7 +98,7 @@ fn mounts_of(phase: Phase, plan: &Plan) -> Vec<Mount> {
 /// As with our own phases: credentials only where a registry is spoken to and nothing foreign runs, and in a file.
 fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
     if phase.runs_foreign_code() {
-        return phase::platform_env(plan);
+        return phase::files_for_programs(phase, plan);
     }
     if asks_registries(phase, plan) {
         vec![phase::credentials_for(&reached(phase, plan), plan)]

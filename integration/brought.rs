@@ -1,0 +1,183 @@
+//! What users hand to buildpacks: variables, service bindings, secrets, volumes
+//! (docs/decisions/0020-secrets-and-volumes-of-builds.md).
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use coracle_fixtures::Buildpack;
+
+use crate::harness::Ran;
+use crate::site::Site;
+
+const RUNTIMES: [&str; 3] = ["youki", "crun", "runc"];
+
+fn said(ran: &Ran) -> String {
+    format!("{}{}", ran.stdout, ran.stderr)
+}
+
+fn folder(path: PathBuf, mode: u32, files: &[(&str, &str)]) -> String {
+    fs::create_dir_all(&path).expect("make a folder");
+    for (name, text) in files {
+        fs::write(path.join(name), text).expect("write a file");
+    }
+    fs::set_permissions(&path, Permissions::from_mode(mode)).expect("set a mode");
+    path.display().to_string()
+}
+
+/// Says what it sees, in both programs.
+fn looking() -> Buildpack {
+    let look = r#"
+echo "binding $(cd "$SERVICE_BINDING_ROOT/db" && ls | tr '\n' ' ')$(cat "$SERVICE_BINDING_ROOT/db/password")"
+(echo x >/platform/bindings/db/password) 2>/dev/null && echo "binding written"
+(echo x >/platform/bindings/db/more) 2>/dev/null && echo "binding grown"
+echo "variables $FROM_FILE $FROM_BOTH $COPIED"
+stat -f -c "binding on %T" /platform/bindings/db/password"#;
+    Buildpack::passing("fixture/looking").detect(look).build(look)
+}
+
+#[test]
+fn a_service_binding_is_what_buildpacks_expect_and_read_only() {
+    let site = Site::new(&[looking()]);
+    let home = site.home.path();
+    let binding = folder(home.join("db"), 0o700, &[("type", "postgresql"), ("password", "hidden-4711")]);
+    fs::set_permissions(home.join("db/password"), Permissions::from_mode(0o600)).expect("close it");
+    let variables = folder(
+        home.join("env"),
+        0o700,
+        &[("vars", "# a note\n\nFROM_FILE=file\nFROM_BOTH=file\nHOME_OF_NOBODY\n")],
+    );
+    let (binding, variables) = (format!("db={binding}"), format!("{variables}/vars"));
+    for runtime in RUNTIMES {
+        let more = ["--runtime", runtime, "--binding", &binding, "--env-file", &variables];
+        let more = [&more[..], &["-e", "FROM_BOTH=typed", "-e", "COPIED=copied", "--verbose"]].concat();
+        let ran = site.built("bound", &more);
+        let said = said(&ran);
+        for line in [
+            "[builder] binding password type hidden-4711\n",
+            "[builder] variables file typed copied\n",
+            "[builder] binding on tmpfs\n",
+            "  binding password type hidden-4711\n",
+        ] {
+            assert!(said.contains(line), "{runtime}: {line} in {said}");
+        }
+        assert!(!said.contains("binding written") && !said.contains("binding grown"), "{runtime}: {said}");
+    }
+    // On disk it is where the user has it, and nowhere else.
+    assert_eq!(site.home.files_with(b"hidden-4711"), Vec::<String>::new());
+    let broken = folder(home.join("broken"), 0o700, &[("vars", "GOOD=1\n=hidden-7\n")]);
+    let said = site.refused(2, "bound", &["--env-file", &format!("{broken}/vars")]);
+    let expected =
+        format!("error: line 2 of {broken}/vars (--env-file) names no variable; write NAME=VALUE or NAME\n");
+    assert_eq!(said, expected);
+    let said = site.refused(2, "bound", &["--env-file", "/nowhere"]);
+    assert!(
+        said.starts_with("error: could not read the variables in /nowhere (--env-file)\n  cause: No such"),
+        "{said}"
+    );
+    let said = site.refused(1, "bound", &["--binding", "db=/nowhere"]);
+    assert_eq!(
+        said,
+        "error: could not read /nowhere for --binding\n  cause: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn a_secret_is_seen_by_the_buildpacks_that_are_named() {
+    let look = "echo \"secrets: $(cat /run/secrets/* 2>/dev/null)\"";
+    let buildpack = |id: &str| Buildpack::passing(id).detect(look).build(look);
+    let site = Site::new(&[buildpack("fixture/first"), buildpack("fixture/second")]);
+    let token = folder(
+        site.home.path().join("secrets"),
+        0o700,
+        &[("token", "hidden-4712\n"), ("all", "open-to-all\n")],
+    );
+    let (one, all) =
+        (format!("id=token,src={token}/token,buildpack=fixture/second"), format!("id=all,src={token}/all"));
+    let ran =
+        site.built("secret", &["--verbose", "--build-layers", "strict", "--secret", &one, "--secret", &all]);
+    let seen: Vec<&str> =
+        ran.stdout.lines().filter(|line| line.contains("secrets:") || line.contains("hidden")).collect();
+    let expected = [
+        "[detector]   secrets: ",
+        "[detector]   secrets: ",
+        "[builder] secrets: open-to-all",
+        "[builder] secrets: open-to-all",
+        "[builder] hidden-4712",
+    ];
+    assert_eq!(seen, expected, "{}", ran.stdout);
+    assert_eq!(site.home.files_with(b"hidden-4712"), Vec::<String>::new());
+    let said = site.refused(1, "secret", &["--secret", &one]);
+    let expected = "error: --secret token is for the buildpack fixture/second alone, but in one container every buildpack could read it; add --build-layers strict\n";
+    assert_eq!(said, expected);
+}
+
+/// Says what it can do with the volumes.
+const AT_VOLUMES: &str = r#"
+echo "file: $(cat /volumes/ro/file)"
+(echo x >/volumes/ro/new) 2>/dev/null && echo "ro was written"
+(echo x >/volumes/rw/new) && echo "rw was written by $(id -u)"
+grep -E ' /volumes/(ro|rw) ' /proc/self/mountinfo | while read -r line; do set -- $line; echo "mount $5 $6"; done"#;
+
+#[test]
+fn a_volume_is_read_only_unless_it_says_otherwise_and_brings_no_setuid() {
+    let site = Site::new(&[Buildpack::passing("fixture/at-volumes").build(AT_VOLUMES)]);
+    let home = site.home.path();
+    fs::set_permissions(&home, Permissions::from_mode(0o700)).expect("close the home");
+    let ro = folder(home.join("ro"), 0o777, &[("file", "of the host\n")]);
+    let rw = folder(home.join("rw"), 0o777, &[]);
+    let volumes = [format!("{ro}:/volumes/ro"), format!("{rw}:/volumes/rw:rw")];
+    for runtime in RUNTIMES {
+        let more = ["--runtime", runtime, "--volume", &volumes[0], "--volume", &volumes[1]];
+        let said = said(&site.built("voluminous", &more));
+        for line in ["[builder] file: of the host\n", "[builder] rw was written by 1001\n"] {
+            assert!(said.contains(line), "{runtime}: {line} in {said}");
+        }
+        assert!(!said.contains("ro was written"), "{runtime}: {said}");
+        let mount = |place: &str| {
+            said.lines().find(|line| line.contains(&format!("mount /volumes/{place} "))).unwrap_or_default()
+        };
+        assert!(mount("ro").contains(" ro,nosuid,nodev"), "{runtime}: {said}");
+        assert!(mount("rw").contains(" rw,nosuid,nodev"), "{runtime}: {said}");
+        // Whose it is was said before.
+        let new = Path::new(&rw).join("new");
+        let owner = fs::metadata(&new).expect("look at it").uid();
+        assert!(owner != nix::unistd::getuid().as_raw(), "a guest wrote with the user's own id");
+        let expected =
+            format!("buildpacks write to {rw} with the user id {owner}, a subordinate one of yours;");
+        assert!(said.contains(&expected), "{runtime}: {expected} in {said}");
+        fs::remove_file(&new).expect("delete what is in the user's own folder");
+    }
+    assert!(!Path::new(&ro).join("new").exists());
+}
+
+#[test]
+fn a_source_is_never_written_nor_is_what_is_sensitive_shown() {
+    let site = Site::new(&[
+        Buildpack::passing("fixture/any").build("echo gone >/workspace/hello; rm -rf /workspace/*")
+    ]);
+    let before = fs::read(site.app().join("hello")).expect("read the application");
+    site.built("any", &[]);
+    let app = site.app().display().to_string();
+    let said = site.refused(1, "any", &["--volume", &format!("{app}:/v:rw")]);
+    let expected = format!(
+        "error: --volume {app} would let buildpacks write to {app}, the application's folder; mount it without rw\n"
+    );
+    assert_eq!(said, expected);
+    let said = site.refused(1, "any", &["--volume-force", "--volume", &format!("{app}:/v:rw")]);
+    assert_eq!(said, expected);
+    assert_eq!(fs::read(site.app().join("hello")).expect("read it again"), before);
+    let home = site.home.path().display().to_string();
+    let ssh = folder(site.home.path().join(".ssh"), 0o755, &[("id", "hidden")]);
+    for (source, shown) in [(&home, format!("{home}/.ssh")), (&ssh, ssh.clone())] {
+        let said = site.refused(1, "any", &["--volume", &format!("{source}:/v")]);
+        let expected = format!(
+            "error: --volume {source} would show {shown} to programs of buildpacks; name a folder inside it, or insist with --volume-force\n"
+        );
+        assert_eq!(said, expected);
+    }
+    site.built("any", &["--volume-force", "--volume", &format!("{ssh}:/v")]);
+    let said = site.refused(1, "any", &["--volume", "/usr/share:/layers/x"]);
+    let expected = "error: --volume cannot be mounted on /layers/x: /layers is the build's own; choose another folder, such as /volumes/NAME\n";
+    assert_eq!(said, expected);
+}
