@@ -11,6 +11,8 @@ TITLES = {
     "pull": "Builder from the registry to a root filesystem, seconds",
     "cold": "Cold build, seconds",
     "rebuild": "Rebuild with nothing changed, seconds",
+    "tree": "Rebuild by size and number of a cached layer's files, seconds",
+    "changed": "Rebuild after a change of the source, seconds",
     "export": "Export of a new layer, seconds",
     "detect": "Detection of 100 buildpacks in 20 groups, milliseconds",
     "launcher": "Start of a process with the variables of 3 buildpacks, milliseconds",
