@@ -1,22 +1,21 @@
 //! This program as a phase of a build: in a container of ours, or wherever another platform calls it.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::phases::{self, CREDENTIALS_VARIABLE, Called, PhaseError, PrivilegesError};
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
+use coracle_runtime::sealed_memory;
 
 use crate::launcher::launcher;
 use crate::lifecycle_files;
 
-/// The name of the memory in which this program hands credentials to itself, as the link of its descriptor says it (`memfd_create(2)`).
-const HANDED_OVER: &str = "/memfd:coracle-credentials (deleted)";
+/// The name of the memory in which this program hands credentials to itself, in the form of [`CREDENTIALS_VARIABLE`].
+pub(crate) const CREDENTIALS_MEMORY: &CStr = c"coracle-credentials";
 
 /// Plays the phase that `words` call, a program's name and its arguments, if they call one; returns its exit code. Reads the
 /// environment, as phases do. `report` shows a failure.
@@ -71,7 +70,7 @@ fn start_again(called: &Called, words: &[OsString], credentials: &OsStr) -> io::
     let mut again = Command::new("/proc/self/exe");
     again.arg0(name).args(args).env_remove(CREDENTIALS_VARIABLE);
     if called.holds_credentials() && !credentials.is_empty() {
-        match hand_over(credentials) {
+        match sealed_memory(CREDENTIALS_MEMORY, credentials.as_bytes()) {
             Ok(memory) => again.stdin(memory),
             Err(error) => return error,
         };
@@ -79,21 +78,11 @@ fn start_again(called: &Called, words: &[OsString], credentials: &OsStr) -> io::
     again.exec()
 }
 
-fn hand_over(credentials: &OsStr) -> io::Result<File> {
-    let name = c"coracle-credentials";
-    let mut memory = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
-    memory.write_all(credentials.as_bytes())?;
-    memory.rewind()?;
-    let seals =
-        SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_SEAL;
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(memory)
-}
-
-/// The credentials that [`hand_over`] left, if it did. Afterwards standard input has nothing to read.
+/// The credentials that whoever started this program has handed over, if so. Afterwards standard input has nothing to read.
 fn take_credentials() -> io::Result<Option<OsString>> {
     // Without /proc this program has not started itself.
-    if !std::fs::read_link("/proc/self/fd/0").is_ok_and(|link| link.as_os_str() == HANDED_OVER) {
+    let name = format!("/memfd:{} (deleted)", CREDENTIALS_MEMORY.to_string_lossy());
+    if !std::fs::read_link("/proc/self/fd/0").is_ok_and(|link| link.as_os_str() == name.as_str()) {
         return Ok(None);
     }
     let mut bytes = Vec::new();

@@ -179,5 +179,6 @@ fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: &Secre
         mounts,
         files: vec![credentials(auth)],
         bounds: Bounds { writes_below: Some(Vec::new()), ..Bounds::default() },
+        input: None,
     }
 }

@@ -63,6 +63,7 @@ pub fn run(
             .collect(),
         files: Vec::new(),
         bounds: Bounds::default(),
+        input: None,
     };
     let outcome = stage.launch(spec);
     stage.finish_with(outcome)

@@ -5,6 +5,8 @@
 //! kernel ends everything else in its PID namespace (pid_namespaces(7)).
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -46,13 +48,19 @@ fn supervise(status: &OwnedFd) -> Result<Outcome, String> {
         .map_err(|e| format!("could not parse {}: {e}", spec::INIT_REQUEST))?;
     harden(&request)?;
     let reaper = Reaper::new()?;
+    let nothing = File::open("/dev/null").map_err(|e| format!("could not open /dev/null: {e}"))?;
     match sys::fork().map_err(|e| format!("could not start the phase's process: {e}"))? {
         ForkResult::Child => {
             let message = reaper.restore_signals().err().unwrap_or_else(|| become_phase(&request));
             report(status, &InitReport::Failed(message));
             sys::exit_now(125)
         }
-        ForkResult::Parent { child } => reaper.reap_until(child, request.bounds.seconds),
+        ForkResult::Parent { child } => {
+            // What is on it is for the phase alone, and gone when that has closed it.
+            nix::unistd::dup2_stdin(nothing)
+                .map_err(|e| format!("could not close the standard input: {e}"))?;
+            reaper.reap_until(child, request.bounds.seconds)
+        }
     }
 }
 

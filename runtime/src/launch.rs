@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
@@ -20,14 +20,14 @@ use crate::sys;
 /// Where the runtimes keep their state: in the stage's own root, gone with it.
 const STATE: &str = "/run/coracle";
 
-/// Run the bundle to its end. Standard output and error are the caller's, standard input is empty.
-pub(crate) fn run(runtime: Runtime, id: &str, bundle: &Path) -> LaunchReport {
+/// Run the bundle to its end. Standard output and error are the caller's.
+pub(crate) fn run(runtime: Runtime, id: &str, bundle: &Path, input: File) -> LaunchReport {
     let (reader, writer) = nix::unistd::pipe().map_err(|e| format!("could not make a pipe: {e}"))?;
     let writer =
         sys::place_status(writer).map_err(|e| format!("could not place the status descriptor: {e}"))?;
     let launched = match runtime.program() {
-        None => with_libcontainer(id, bundle, writer),
-        Some(program) => with_program(program, id, bundle, writer),
+        None => with_libcontainer(id, bundle, input, writer),
+        Some(program) => with_program(program, id, bundle, input, writer),
     };
     // Every copy of the writing end is closed now: the runtime's, process 1's and ours.
     let mut text = String::new();
@@ -45,14 +45,13 @@ pub(crate) fn run(runtime: Runtime, id: &str, bundle: &Path) -> LaunchReport {
     }
 }
 
-fn with_libcontainer(id: &str, bundle: &Path, status: OwnedFd) -> Result<(), String> {
-    let null = File::open("/dev/null").map_err(|e| format!("could not open /dev/null: {e}"))?;
+fn with_libcontainer(id: &str, bundle: &Path, input: File, status: OwnedFd) -> Result<(), String> {
     let mut container = ContainerBuilder::new(id.to_owned(), SyscallType::default())
         .with_root_path(STATE)
         .and_then(|builder| builder.validate_id())
         .and_then(|builder| {
             builder
-                .with_stdin(null)
+                .with_stdin(input)
                 .with_preserved_fds(1)
                 .as_init(bundle)
                 .with_systemd(false)
@@ -71,12 +70,12 @@ fn with_libcontainer(id: &str, bundle: &Path, status: OwnedFd) -> Result<(), Str
     Ok(())
 }
 
-fn with_program(program: &str, id: &str, bundle: &Path, status: OwnedFd) -> Result<(), String> {
+fn with_program(program: &str, id: &str, bundle: &Path, input: File, status: OwnedFd) -> Result<(), String> {
     let result = Command::new(program)
         .args(["--root", STATE, "run", "--preserve-fds", "1", "--bundle"])
         .arg(bundle)
         .arg(id)
-        .stdin(Stdio::null())
+        .stdin(input)
         .status();
     drop(status);
     match result {

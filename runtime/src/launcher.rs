@@ -17,7 +17,10 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, unlinkat};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdMap, UnmappedId};
-use crate::sandbox::{Access, Bounds, InitRequest, LaunchReport, Mount, Network, Rootfs, SandboxSpec};
+use crate::memory::sealed_memory;
+use crate::sandbox::{
+    Access, Bounds, InitRequest, Input, LaunchReport, Mount, Network, Rootfs, SandboxSpec,
+};
 use crate::{launch, network, protocol, root, seccomp, spec, sys};
 
 /// What the conductor sends.
@@ -58,13 +61,22 @@ const PHASE: &str = "/run/phase";
 pub(crate) fn run() -> i32 {
     let Ok(socket) = sys::reserve_status().and_then(|()| protocol::job_socket()) else { return 125 };
     let report: LaunchReport = match protocol::receive_last::<LaunchRequest>(&socket) {
-        Ok(Some(request)) => prepare(&request)
-            .map_err(|error| protocol::with_causes(&error))
-            .and_then(|bundle| launch::run(request.spec.runtime, &request.spec.id, &bundle)),
+        Ok(Some(request)) => {
+            prepare(&request).map_err(|error| protocol::with_causes(&error)).and_then(|bundle| {
+                let spec = &request.spec;
+                let input = input(spec.input.as_ref())
+                    .map_err(|error| format!("could not make the standard input: {error}"))?;
+                launch::run(spec.runtime, &spec.id, &bundle, input)
+            })
+        }
         Ok(None) => return 0,
         Err(error) => Err(format!("could not read the request: {error}")),
     };
     i32::from(protocol::send_last(&socket, &protocol::Reply::Answer(report)).is_err())
+}
+
+fn input(input: Option<&Input>) -> io::Result<fs::File> {
+    input.map_or_else(|| fs::File::open("/dev/null"), |input| sealed_memory(&input.name, &input.content))
 }
 
 /// Everything up to the bundle, whose path is returned.
@@ -356,6 +368,7 @@ mod tests {
                 mounts: targets.iter().map(mount).collect(),
                 files: Vec::new(),
                 bounds: Bounds::default(),
+                input: None,
             };
             check_targets(&spec).is_err()
         };

@@ -1,5 +1,6 @@
 //! What runs in one container, as values: the request of the conductor to a launcher, and its answer.
 
+use std::ffi::CString;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -63,6 +64,22 @@ pub struct EphemeralFile {
 impl fmt::Debug for EphemeralFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EphemeralFile").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
+/// What a container's process finds on its standard input, in sealed memory that no other process of the container can open:
+/// see [`sealed_memory`](crate::sealed_memory).
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Input {
+    /// What the memory is called.
+    pub name: CString,
+    /// The content; never shown by `Debug`.
+    pub content: Vec<u8>,
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -132,6 +149,8 @@ pub struct SandboxSpec {
     pub files: Vec<EphemeralFile>,
     /// What it may use and change.
     pub bounds: Bounds,
+    /// Its standard input, which is empty otherwise.
+    pub input: Option<Input>,
 }
 
 /// How the process in a container ended.

@@ -136,6 +136,7 @@ mod tests {
             ],
             files: Vec::new(),
             bounds: crate::sandbox::Bounds::default(),
+            input: None,
         }
     }
 

@@ -27,13 +27,14 @@ fn main() -> ExitCode {
     if name == "/probe" {
         return guest::probe();
     }
-    let tests: [Test; 23] = [
+    let tests: [Test; 24] = [
         ("an_id_that_is_not_mapped_is_refused", unmapped_id),
         ("the_outputs_can_be_opened_by_name", open_outputs),
         ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
         ("a_signal_is_told_from_an_exit_status", killed_by_signal),
         ("nothing_can_be_gained_inside", nothing_can_be_gained),
         ("a_file_for_one_container_is_read_only_and_gone_afterwards", closed::ephemeral_file),
+        ("an_input_is_the_process_s_alone", closed::input),
         ("a_missing_program_is_named", missing_program),
         ("what_the_phase_leaves_running_ends_with_it", survivors_end),
         ("what_the_caller_left_open_stays_with_it", leaked_descriptor),
@@ -96,6 +97,7 @@ fn spec(runtime: Runtime, acts: &[&str]) -> SandboxSpec {
         mounts: vec![Mount { source: PROGRAM.into(), target: "/probe".into(), access: Access::ReadOnly }],
         files: Vec::new(),
         bounds: Bounds::default(),
+        input: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 
-use coracle_runtime::{Access, Bind, EphemeralFile, Mount, Outcome, PROGRAM, Runtime, id_map_of_user};
+use coracle_runtime::{Access, Bind, EphemeralFile, Input, Mount, Outcome, PROGRAM, Runtime, id_map_of_user};
 
 use crate::{TestResult, run, same, spec};
 
@@ -30,6 +30,20 @@ pub(crate) fn ephemeral_file(runtime: Runtime) -> TestResult {
     assert_ne!(run.facts()["write:/auth"], "written");
     let left = fs::read_to_string("/proc/self/mountinfo")?;
     assert!(!left.contains("/run/phase"), "{left}");
+    Ok(())
+}
+
+pub(crate) fn input(runtime: Runtime) -> TestResult {
+    let empty = run(spec(runtime, &["read"]), Vec::new())?;
+    same(empty.facts()["read"], "", &empty);
+    // Once read there is nothing more, and no other process of the container can open it.
+    let mut told = spec(runtime, &["read", "read:again", "list:/proc/self/fd", "cat:/proc/1/fd/0"]);
+    told.input = Some(Input { name: c"told".into(), content: b"s3cret".to_vec() });
+    let run = run(told, Vec::new())?;
+    same(run.facts()["read"], "s3cret", &run);
+    same(run.facts()["read:again"], "", &run);
+    same(run.facts()["list:/proc/self/fd"], "0,1,2,3", &run);
+    same(run.facts()["cat:/proc/1/fd/0"], "PermissionDenied", &run);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the probe answers on its outputs")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read as _, Write as _};
 use std::process::ExitCode;
 
 /// What the guest's process does: each argument is an act, each answer a line `act=result`.
@@ -43,6 +43,10 @@ pub(crate) fn probe() -> ExitCode {
                 let address = std::os::unix::net::SocketAddr::from_abstract_name(object);
                 let connected = address.and_then(|to| std::os::unix::net::UnixStream::connect_addr(&to));
                 io(connected.map(|_| "connected".to_owned()))
+            }
+            "read" => {
+                let mut text = String::new();
+                io(std::io::stdin().read_to_string(&mut text).map(|_| text))
             }
             "cat" => io(fs::read_to_string(object).map(|text| text.trim().replace('\n', "|"))),
             "write" => io(fs::write(object, "x").map(|()| "written".to_owned())),
