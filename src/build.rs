@@ -6,7 +6,9 @@
 //! | `bindings.rs`, `volumes.rs`, `brought.rs` | what the user brings for programs of buildpacks |
 //! | `builder.rs` | what a builder image says of itself |
 //! | `buildpacks.rs` | what `--buildpack` means |
+//! | `creator.rs` | the one container of a trusted builder |
 //! | `extensions.rs` | the run image that image extensions choose |
+//! | `flow.rs` | whether phases share a container; their order where they do not |
 //! | `folders.rs` | where everything of a build lies |
 //! | `foreign.rs` | phases that another lifecycle plays |
 //! | `turns.rs` | one phase and what is made of what it left, whoever plays it |
@@ -20,7 +22,9 @@ mod bounds;
 mod brought;
 mod builder;
 mod buildpacks;
+mod creator;
 mod extensions;
+mod flow;
 pub(crate) mod folders;
 pub(crate) mod foreign;
 pub(crate) mod phase;
@@ -35,7 +39,7 @@ use std::time::Duration;
 
 use coracle_cnb::{ApiVersion, BUILDER_METADATA_LABEL, BuilderMetadata, StackToml};
 use coracle_images::{AuthFile, Digest, Image, Reference, Store};
-use coracle_runtime::{Access, Bind, Network, Outcome, Runtime, SandboxSpec, Terminator};
+use coracle_runtime::{Access, Bind, Network, Runtime, Terminator};
 
 pub use bindings::{Binding, BindingError, BuildSecret};
 pub use brought::Brought;
@@ -48,10 +52,11 @@ pub use volumes::{Volume, VolumeError};
 
 use self::builder::Builder;
 use self::buildpacks::Chosen;
+use self::flow::Flow;
 use self::folders::Folders;
-use self::foreign::{ANALYZES_FIRST, Foreign, LAYOUTS};
+use self::foreign::{Foreign, LAYOUTS};
 pub(crate) use self::phase::PLATFORM_API;
-use self::phase::{Phase, Plan, sandbox};
+use self::phase::{Plan, sandbox};
 use self::run_image::Reach;
 use crate::credentials::{Keychain, Keys};
 use crate::error::Error;
@@ -60,6 +65,7 @@ use crate::home::Home;
 use crate::pull::{PullPolicy, fetched};
 use crate::run::{environment, host_files, unpacked_layers};
 use crate::stage::Stage;
+use crate::trust::Trust;
 use crate::worker::{FindUser, Prepare, Receive};
 
 /// Said once in each build whose buildpacks are in the host's network.
@@ -75,6 +81,8 @@ pub struct BuildRequest {
     pub path: PathBuf,
     /// The builder image.
     pub builder: Reference,
+    /// Whether it is trusted.
+    pub trust: Trust,
     /// Instead of the builder's own choice.
     pub run_image: Option<Reference>,
     /// Instead of the builder's order.
@@ -228,37 +236,27 @@ impl Build<'_> {
         let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
         let players = self.players(&image)?;
         let mut plan = self.plan(&image, &builder, run_image, chosen.is_some(), players)?;
+        let (flow, line) = flow::choose(&request.builder, &self.circumstances(&builder, &plan));
+        self.note(line);
+        // Whether layers are as they were is looked at between phases.
+        plan.folders.tree &= flow == Flow::Phases;
         self.prepare(&plan, &builder, chosen.as_ref())?;
 
-        self.phase(Phase::Describe, &plan)?;
         if plan.network == Network::Host {
             self.note(HOST_NETWORK.to_owned());
         }
         self.brought.notices(self.stage.ids, plan.user.uid).into_iter().for_each(|text| self.note(text));
-        if plan.api >= ANALYZES_FIRST {
-            self.analyze(&plan)?;
+        let report = match flow {
+            Flow::Creator => self.create(&plan)?,
+            Flow::Phases => self.phases(&builder, &mut plan)?,
+        };
+        if request.verbose {
+            self.note(format!("started: {}", self.stage.started()));
         }
-        let (buildpacks, extended) = self.detect(&plan)?;
-        if extended {
-            self.extensions(&builder, &mut plan)?;
-        }
-        if plan.api < ANALYZES_FIRST {
-            self.analyze(&plan)?;
-        }
-        let reused = self.reuse_layers(&plan)?;
-        self.restore(&plan)?;
-        match request.build_layers {
-            BuildLayers::Strict => self.steps(&buildpacks, &plan)?,
-            BuildLayers::Snapshot | BuildLayers::Shared => self.phase(Phase::Build, &plan)?,
-        }
-        self.compose(&plan)?;
-        self.check_layers(&plan, reused)?;
-        self.phase(Phase::Export, &plan)?;
-        self.keep_layers(&plan);
 
         let names: Vec<Reference> = std::iter::once(&request.image).chain(&request.tags).cloned().collect();
-        let digest = if request.publish {
-            published(&self.keep(&plan, Phase::Export, "report.toml")?)?
+        let digest = if let Some(report) = report {
+            published(&report)?
         } else {
             let image = request.image.clone();
             let (folders, ids) = (plan.folders.clone(), self.stage.ids);
@@ -371,25 +369,6 @@ impl Build<'_> {
             self.note(format!("{skipped} sockets, FIFOs or devices of the source were left out"));
         }
         Ok(())
-    }
-
-    /// Run one phase to its end.
-    fn phase(&self, phase: Phase, plan: &Plan) -> Result<(), Error> {
-        if phase != Phase::Describe {
-            self.started(phase);
-        }
-        self.launched(phase, sandbox(phase, plan))
-    }
-
-    fn started(&self, phase: Phase) {
-        self.observer.event(Event::PhaseStarted { phase: phase.title().to_owned() });
-    }
-
-    fn launched(&self, phase: Phase, spec: SandboxSpec) -> Result<(), Error> {
-        match self.stage.launch_phase(spec, phase.title())? {
-            Outcome::Exited(0) => Ok(()),
-            outcome => Err(Error::Phase { phase: phase.title(), outcome }),
-        }
     }
 
     fn note(&self, text: String) {

@@ -1,5 +1,7 @@
 //! A session with our folders bound: `/store`, `/work`, and what the operation adds.
 
+use std::cell::Cell;
+use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -35,6 +37,22 @@ pub(crate) struct Stage<'a> {
     finished: bool,
     pub(crate) ids: IdMap,
     observer: &'a dyn Observer,
+    started: Cell<Started>,
+}
+
+/// How many processes and mounts an operation took: what isolation costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Started {
+    containers: usize,
+    mounts: usize,
+    workers: usize,
+}
+
+impl fmt::Display for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { containers, mounts, workers } = self;
+        write!(f, "containers {containers}, with mounts {mounts}; workers {workers}")
+    }
 }
 
 impl<'a> Stage<'a> {
@@ -79,7 +97,8 @@ impl<'a> Stage<'a> {
             }
         })?;
         hold(session.terminator().map_err(Error::Pipe)?);
-        let stage = Self { session, home, folder, finished: false, ids, observer };
+        let started = Cell::default();
+        let stage = Self { session, home, folder, finished: false, ids, observer, started };
         stage.took(Work::Stage, "start", began);
         Ok(stage)
     }
@@ -89,8 +108,15 @@ impl<'a> Stage<'a> {
         Path::new(WORK).join(self.folder.path.file_name().unwrap_or_default())
     }
 
+    /// What has been started so far.
+    pub(crate) fn started(&self) -> Started {
+        self.started.get()
+    }
+
     /// Have the worker do something. Its standard output is a stream of events.
     pub(crate) fn work<J: Job>(&self, job: J) -> Result<J::Answer, Error> {
+        let started = self.started.get();
+        self.started.set(Started { workers: started.workers + 1, ..started });
         let (request, began): (Request, Instant) = (job.into(), Instant::now());
         let event =
             |line: String| serde_json::from_str(&line).unwrap_or_else(|_| line_of(Stream::Out, None, line));
@@ -105,6 +131,12 @@ impl<'a> Stage<'a> {
 
     /// Run a phase's container. Its output becomes [`Event::Line`]s.
     pub(crate) fn launch_phase(&self, spec: SandboxSpec, phase: &str) -> Result<Outcome, Error> {
+        let started = self.started.get();
+        self.started.set(Started {
+            containers: started.containers + 1,
+            mounts: started.mounts + spec.mounts.len() + spec.files.len(),
+            ..started
+        });
         let event = |stream, line: String| match took(&line) {
             Some((buildpack, took)) => {
                 Event::Took { work: Work::Buildpack, name: buildpack.to_owned(), took, bytes: None }

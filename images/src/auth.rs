@@ -131,6 +131,27 @@ impl AuthFile {
         needed
     }
 
+    /// All of it in the form of the variable by which platforms hand credentials to phases (Platform API, "Registry
+    /// Authentication"): a JSON object of registries and what an `Authorization` header says.
+    #[must_use]
+    pub fn to_headers(&self) -> Secret {
+        let mut headers = BTreeMap::new();
+        for (name, credentials) in &self.entries {
+            let (scheme, word) = match credentials {
+                Credentials::Anonymous => continue,
+                Credentials::Basic { user, password } => {
+                    let pair = Zeroizing::new(format!("{user}:{}", password.as_str()));
+                    ("Basic", Zeroizing::new(STANDARD.encode(pair.as_bytes())))
+                }
+                Credentials::Bearer(token) => ("Bearer", token.clone()),
+                Credentials::Identity(token) => ("X-Identity", token.clone()),
+            };
+            headers.insert(name.as_str(), Zeroizing::new(format!("{scheme} {}", word.as_str())));
+        }
+        // Strings: there is nothing that JSON cannot hold.
+        Zeroizing::new(serde_json::to_string(&headers).unwrap_or_default())
+    }
+
     /// A `config.json` with all of it, as Docker writes it.
     #[must_use]
     pub fn to_config(&self) -> Secret {
@@ -232,6 +253,22 @@ mod tests {
         );
         assert_eq!(AuthFile::parse(text.as_bytes()).unwrap(), needed);
         assert_eq!(file().for_repositories([]).to_config().as_str(), r#"{"auths":{}}"#);
+    }
+
+    #[test]
+    fn headers_are_read_as_they_are_written() {
+        let needed = file().for_repositories([
+            "docker.io/a/b",
+            "example.org/x",
+            "example.org/team/y",
+            "azure.example.org/z",
+        ]);
+        let text = needed.to_headers();
+        assert_eq!(
+            text.as_str(),
+            r#"{"azure.example.org":"X-Identity long-lived","example.org":"Bearer t","example.org/team/y":"Basic eDp5","index.docker.io":"Basic YTpiOmM="}"#
+        );
+        assert_eq!(AuthDocument::parse_headers(text.as_bytes()).unwrap().auths, needed);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::file::{self, FileError};
 pub type Env = BTreeMap<OsString, OsString>;
 
 /// Variables that a buildpack inherits from the phase; everything else is dropped.
-const BUILD_VARIABLES: [&str; 15] = [
+pub const BUILD_VARIABLES: [&str; 15] = [
     "CNB_STACK_ID",
     "HOSTNAME",
     "HOME",

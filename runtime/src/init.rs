@@ -4,15 +4,16 @@
 //! what the phase leaves behind, and reports the end on a descriptor that the phase never sees. When it exits, the
 //! kernel ends everything else in its PID namespace (pid_namespaces(7)).
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, rlim_t, setrlimit};
 use nix::unistd::ForkResult;
 
+use crate::memory::sealed_memory;
 use crate::reaper::Reaper;
 use crate::sandbox::{InitReport, InitRequest, Outcome};
 use crate::{domain, seccomp, spec, sys};
@@ -139,6 +140,9 @@ fn become_phase(request: &InitRequest) -> String {
         Ok(path) => path,
         Err(message) => return message,
     };
+    if let Err(error) = request.input.as_deref().map_or(Ok(()), take_input) {
+        return format!("could not hand on the standard input: {error}");
+    }
     for filter in &request.filters {
         if let Err(error) = seccompiler::apply_filter(&seccomp::decode(filter)) {
             return format!("could not load the system call filter: {error}");
@@ -156,6 +160,13 @@ fn become_phase(request: &InitRequest) -> String {
         _ => error.to_string(),
     };
     format!("could not execute {}: {why}", path.display())
+}
+
+/// Put what is on the standard input into sealed memory, whatever the runtime has made of that: some copy it into a pipe.
+fn take_input(name: &CStr) -> io::Result<()> {
+    let mut content = Vec::new();
+    io::stdin().lock().read_to_end(&mut content)?;
+    Ok(nix::unistd::dup2_stdin(sealed_memory(name, &content)?)?)
 }
 
 /// execvp(3)'s search: `PATH` for a name without a slash.
@@ -179,7 +190,12 @@ mod tests {
     fn a_runtime_that_lets_the_phase_gain_privileges_is_refused() {
         // Nothing but the first look happens in this process.
         if nix::sys::prctl::get_no_new_privs() == Ok(false) {
-            let request = InitRequest { argv: Vec::new(), filters: Vec::new(), bounds: Default::default() };
+            let request = InitRequest {
+                argv: Vec::new(),
+                filters: Vec::new(),
+                bounds: Default::default(),
+                input: None,
+            };
             assert!(harden(&request).unwrap_err().contains("no_new_privs is not set"));
         }
     }

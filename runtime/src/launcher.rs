@@ -18,9 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{IdMap, UnmappedId};
 use crate::memory::sealed_memory;
-use crate::sandbox::{
-    Access, Bounds, InitRequest, Input, LaunchReport, Mount, Network, Rootfs, SandboxSpec,
-};
+use crate::sandbox::{Access, Bounds, InitRequest, Input, LaunchReport, Mount, Network, Rootfs, SandboxSpec};
 use crate::{launch, network, protocol, root, seccomp, spec, sys};
 
 /// What the conductor sends.
@@ -105,7 +103,9 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     let mut own = vec![own_mount(root::PROGRAM.into(), spec::INIT_PROGRAM)];
     let init_request = phase.join("request.json");
     let filters = seccomp::programs()?.iter().map(seccomp::encode).collect();
-    write_json(&init_request, &InitRequest { argv: spec.argv.clone(), filters, bounds: bounds(spec) })?;
+    let input = spec.input.as_ref().map(|input| input.name.clone());
+    let request = InitRequest { argv: spec.argv.clone(), filters, bounds: bounds(spec), input };
+    write_json(&init_request, &request)?;
     own.push(own_mount(init_request, spec::INIT_REQUEST));
     own.extend(write_files(spec, ids)?);
     let root_fd = open_folder(&rootfs)?;

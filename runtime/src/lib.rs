@@ -36,7 +36,9 @@ pub use ids::{GUEST_IDS, IdMap, SubordinateRange, UnmappedId, find_range};
 pub use memory::sealed_memory;
 pub use protocol::with_causes;
 pub use root::{Bind, PROGRAM, StageSetup};
-pub use sandbox::{Access, Bounds, EphemeralFile, Input, Mount, Network, Outcome, Rootfs, Runtime, SandboxSpec};
+pub use sandbox::{
+    Access, Bounds, EphemeralFile, Input, Mount, Network, Outcome, Rootfs, Runtime, SandboxSpec,
+};
 pub use session::{JobOutput, Session, SessionError, Terminator};
 pub use sys::{drop_capabilities, keep_inherited_descriptors, take_variable};
 pub use userns::{UsernsError, id_map_of_user};

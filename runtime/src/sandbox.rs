@@ -74,7 +74,7 @@ pub struct Input {
     /// What the memory is called.
     pub name: CString,
     /// The content; never shown by `Debug`.
-    pub content: Vec<u8>,
+    pub content: Zeroizing<Vec<u8>>,
 }
 
 impl fmt::Debug for Input {
@@ -185,6 +185,8 @@ pub(crate) struct InitRequest {
     pub(crate) argv: Vec<String>,
     pub(crate) filters: Vec<Vec<u64>>,
     pub(crate) bounds: Bounds,
+    /// What the memory on the standard input is called, where there is any.
+    pub(crate) input: Option<CString>,
 }
 
 /// What process 1 writes on its status descriptor, a line each.

@@ -13,6 +13,8 @@ pub(crate) struct Builder {
     pub(crate) gid: u32,
     /// The run images it names, best first.
     pub(crate) run: RunToml,
+    /// Whether image extensions are in it.
+    pub(crate) has_extensions: bool,
 }
 
 impl Builder {
@@ -37,7 +39,8 @@ impl Builder {
         let label = label.ok_or_else(|| refused(format!("it has no label {BUILDER_METADATA_LABEL}")))?;
         let metadata: BuilderMetadata = coracle_cnb::read_json(BUILDER_METADATA_LABEL, label)
             .map_err(|error| refused(coracle_runtime::with_causes(&error)))?;
-        Ok(Self { uid, gid, run: run_images(&metadata) })
+        let has_extensions = has_extensions(&metadata, config);
+        Ok(Self { uid, gid, run: run_images(&metadata), has_extensions })
     }
 
     /// The run image for an application that is to be `image`: the one asked for, else the builder's first, or the mirror
@@ -67,6 +70,17 @@ impl Builder {
         let near = parsed.iter().find(|reference| reference.registry == image.registry);
         near.or(parsed.first()).cloned().ok_or_else(none)
     }
+}
+
+/// The label with the order of image extensions.
+const ORDER_EXTENSIONS_LABEL: &str = "io.buildpacks.buildpack.order-extensions";
+
+/// Go writes an empty list as `null`.
+fn has_extensions(metadata: &BuilderMetadata, config: &Config) -> bool {
+    let listed = metadata.rest.get("extensions").and_then(|list| list.as_array());
+    let order =
+        config.label(ORDER_EXTENSIONS_LABEL).is_some_and(|order| !matches!(order, "" | "null" | "[]"));
+    order || listed.is_some_and(|list| !list.is_empty())
 }
 
 /// The newer form of the label has a list; the older one a stack.
@@ -128,6 +142,25 @@ mod tests {
         assert_eq!(run(None, "c.example/app"), "a.example/run:latest");
         assert_eq!(run(None, "b.example/app"), "b.example/run:latest");
         assert_eq!(run(Some(&"x.example/run:1".parse().unwrap()), "b.example/app"), "x.example/run:1");
+    }
+
+    #[test]
+    fn image_extensions_are_seen_in_either_label() {
+        let name = "r.example/b".parse().unwrap();
+        let seen = |metadata: &str, order: Option<&str>| {
+            let mut config = config(&IDS, Some(metadata));
+            config
+                .config
+                .labels
+                .extend(order.map(|text| (ORDER_EXTENSIONS_LABEL.to_owned(), text.to_owned())));
+            Builder::of(&name, &config).unwrap().has_extensions
+        };
+        assert!(seen(r#"{"extensions":[{"id":"a/b","version":"1"}]}"#, None));
+        assert!(seen("{}", Some(r#"[{"group":[{"id":"a/b"}]}]"#)));
+        for (metadata, order) in [("{}", None), (r#"{"extensions":null}"#, Some("null")), ("{}", Some("[]"))]
+        {
+            assert!(!seen(metadata, order), "{metadata} {order:?}");
+        }
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::creator::CREATOR;
+
 /// The application's source, read-only, in the stage's root.
 pub(crate) const SOURCE: &str = "/source";
 /// The folder of the application's cache in the stage's root; [`CACHE_DATA`] in it is what guests see.
@@ -80,15 +82,22 @@ impl Folders {
 
     /// Folders that only workers write.
     pub(crate) fn of_ours(&self) -> Vec<PathBuf> {
-        let phases = ["describe-builder", "detect-programs", "generate-programs", "builder"];
+        let phases = ["describe-builder", "detect-programs", "generate-programs", "builder", CREATOR];
         let scratch = phases.map(|phase| self.scratch(phase));
         [self.control(), self.buildpacks()].into_iter().chain(scratch).collect()
     }
 
     /// Folders that the phases' user writes.
     pub(crate) fn of_the_guest(&self) -> Vec<PathBuf> {
-        let phases =
-            ["describe-builder", "analyzer", "detect-programs", "generate-programs", "restorer", "exporter"];
+        let phases = [
+            "describe-builder",
+            "analyzer",
+            "detect-programs",
+            "generate-programs",
+            "restorer",
+            "exporter",
+            CREATOR,
+        ];
         let out = phases.map(|phase| self.out(phase));
         [self.layers(), self.layout(), self.new_layers()].into_iter().chain(out).collect()
     }

@@ -167,6 +167,7 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
         mounts,
         files: files_of(phase, plan),
         bounds,
+        input: None,
     }
 }
 
@@ -408,7 +409,7 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
 }
 
 /// In registries, or in folders.
-fn where_images_are(plan: &Plan) -> Vec<String> {
+pub(super) fn where_images_are(plan: &Plan) -> Vec<String> {
     if !plan.publish {
         return ["-layout-dir", guest::LAYOUT, "-layout"].map(str::to_owned).to_vec();
     }
@@ -501,6 +502,7 @@ pub(super) mod tests {
                 text.push_str(&format!("  file {}\n", file.target.display()));
             }
             text.push_str(&format!("  {:?}\n", spec.bounds));
+            spec.input.iter().for_each(|input| text.push_str(&format!("  input {:?}\n", input.name)));
         }
         text
     }

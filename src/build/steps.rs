@@ -38,7 +38,7 @@ impl BuildLayers {
 impl Build<'_> {
     /// Run the group's buildpacks, by id and version, one after the other.
     pub(super) fn steps(&self, buildpacks: &[String], plan: &Plan) -> Result<(), Error> {
-        self.started(Phase::Build);
+        self.started(Phase::Build.title());
         for (number, name) in buildpacks.iter().enumerate() {
             let places = self.stage.work(PrepareStep {
                 folders: plan.folders.clone(),
@@ -47,7 +47,7 @@ impl Build<'_> {
                 shared: plan.shared_layers.iter().map(ToString::to_string).collect(),
                 number,
             })?;
-            self.launched(Phase::Build, step(number, name, &places, plan))?;
+            self.launched(Phase::Build.title(), step(number, name, &places, plan))?;
         }
         Ok(())
     }

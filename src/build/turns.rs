@@ -6,13 +6,32 @@ use coracle_cnb::{Analyzed, RunImage};
 use super::Build;
 use super::folders::guest;
 use super::foreign::{ANALYZES_FIRST, LifecycleError};
-use super::phase::{Phase, Plan, VERIFIED};
+use super::phase::{Phase, Plan, VERIFIED, sandbox};
 use crate::error::Error;
 use crate::event::{Event, Stream};
 use crate::worker::{self, Detected, Lend, TakeDetected};
-use coracle_runtime::Outcome;
+use coracle_runtime::{Outcome, SandboxSpec};
 
 impl Build<'_> {
+    /// Run one phase to its end.
+    pub(super) fn phase(&self, phase: Phase, plan: &Plan) -> Result<(), Error> {
+        if phase != Phase::Describe {
+            self.started(phase.title());
+        }
+        self.launched(phase.title(), sandbox(phase, plan))
+    }
+
+    pub(super) fn started(&self, phase: &str) {
+        self.observer.event(Event::PhaseStarted { phase: phase.to_owned() });
+    }
+
+    pub(super) fn launched(&self, phase: &'static str, spec: SandboxSpec) -> Result<(), Error> {
+        match self.stage.launch_phase(spec, phase)? {
+            Outcome::Exited(0) => Ok(()),
+            outcome => Err(Error::Phase { phase, outcome }),
+        }
+    }
+
     /// What the last build left, and what the image is to stand on.
     pub(super) fn analyze(&self, plan: &Plan) -> Result<(), Error> {
         self.phase(Phase::Analyze, plan)?;

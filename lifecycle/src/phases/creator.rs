@@ -16,6 +16,7 @@ use super::exporter::{Documents, PlatformDocuments, export_image};
 use super::images::{Images, credentials_file};
 use super::outputs::{Outputs, reference};
 use super::restorer::restore_layers;
+use super::scratch::Scratch;
 use super::{Call, PhaseError, exposed, run_toml};
 use crate::detect::Detected;
 use crate::file;
@@ -68,8 +69,9 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         // Whatever programs of buildpacks could write to is read again before it is believed: a cache's folder too.
         verified.clear();
     }
+    let scratch = Scratch::fresh(call)?;
     let documents = Documents { group, metadata, analyzed, platform };
-    export_image(call, &images, &outputs, documents, None, &verified)
+    export_image(call, &images, &outputs, documents, None, &verified, &scratch)
 }
 
 /// Goes on with the run image that extensions ask for, if that is all they ask for. An image that the platform does not offer is not read

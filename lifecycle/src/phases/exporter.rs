@@ -105,9 +105,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         path => file::read_document::<Verified>("verified.toml", &path)?,
     };
     let images = Images::new(call)?;
+    let scratch = Scratch::of(call)?;
     let extended = extended(call, &documents)?;
     let verified = verified.unwrap_or_default().archives;
-    export_image(call, &images, &outputs, documents, extended.as_ref(), &verified)
+    export_image(call, &images, &outputs, documents, extended.as_ref(), &verified, &scratch)
 }
 
 /// Makes the image and leaves it where its names say, then the report, then the cache. The archives of the cache that are `verified`
@@ -119,6 +120,7 @@ pub(super) fn export_image(
     mut documents: Documents,
     extended: Option<&Extended>,
     verified: &[Digest],
+    scratch: &Scratch,
 ) -> Result<(), PhaseError> {
     if call.arguments.text("launch-cache").is_some() {
         call.warn("-launch-cache is for images of a daemon: nothing of it is read or written");
@@ -130,7 +132,6 @@ pub(super) fn export_image(
         call.warn("-parallel changes nothing: no cache is specified");
     }
     let cache = place.open(call);
-    let scratch = Scratch::of(call)?;
     let outbox_dir = match images {
         Images::Registry(_) => scratch.path().join("outbox"),
         Images::Layout(dir) => layout_path(dir, &outputs.names[0]),

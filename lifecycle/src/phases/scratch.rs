@@ -13,11 +13,16 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// The folder that `-scratch` names, else a new one that nobody else can have prepared (mkdtemp(3)), in `TMPDIR` or `/tmp`.
+    /// The folder that `-scratch` names, else a new one in `TMPDIR` or `/tmp` that nobody else can have prepared (mkdtemp(3)).
     pub(super) fn of(call: &Call<'_>) -> Result<Self, FileError> {
         if let Some(path) = call.arguments.text("scratch") {
             return Ok(Self { path: path.into(), own: false });
         }
+        Self::fresh(call)
+    }
+
+    /// A new folder, whatever `-scratch` names: where that lies, programs of buildpacks have been.
+    pub(super) fn fresh(call: &Call<'_>) -> Result<Self, FileError> {
         let dir = call.env.get(OsStr::new("TMPDIR")).filter(|dir| !dir.is_empty());
         let dir = dir.map_or(Path::new("/tmp"), Path::new);
         let failed = |source| FileError::Write { path: dir.to_owned(), source };

@@ -282,6 +282,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("stack"),
             since(15, "system"),
             always("tag"),
+            always("times"),
             always("uid"),
         ],
         images: Names::One,

@@ -38,7 +38,7 @@ pub(crate) fn input(runtime: Runtime) -> TestResult {
     same(empty.facts()["read"], "", &empty);
     // Once read there is nothing more, and no other process of the container can open it.
     let mut told = spec(runtime, &["read", "read:again", "list:/proc/self/fd", "cat:/proc/1/fd/0"]);
-    told.input = Some(Input { name: c"told".into(), content: b"s3cret".to_vec() });
+    told.input = Some(Input { name: c"told".into(), content: b"s3cret".to_vec().into() });
     let run = run(told, Vec::new())?;
     same(run.facts()["read"], "s3cret", &run);
     same(run.facts()["read:again"], "", &run);

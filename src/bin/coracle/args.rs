@@ -88,6 +88,10 @@ pub(crate) struct Build {
     /// The builder image
     #[arg(short = 'B', long, value_name = "IMAGE", env = "CORACLE_BUILDER")]
     pub(crate) builder: Reference,
+    /// Trust the builder in this build, or do not: its phases then share one container, or each has one of its own [default: as
+    /// `coracle config trusted-builders` says]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    pub(crate) trust_builder: Option<bool>,
     /// The image to run on, instead of the builder's choice
     #[arg(long, value_name = "IMAGE")]
     pub(crate) run_image: Option<Reference>,

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use clap::Parser;
 use coracle::{
     BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PullRequest, RebaseRequest, RunRequest,
-    Store, Terminator, Timings,
+    Store, Terminator, Timings, Trust,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -231,11 +231,15 @@ fn operate(
 }
 
 fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, Failure> {
+    let trusted = settings::config()?.trusted_builders;
+    std::iter::once(&build.image).chain(&build.tag).try_for_each(|name| trusted.refuse_as_output(name))?;
+    let trust = Trust::decide(&build.builder, build.trust_builder, &trusted, &settings::policies()?)?;
     Ok(BuildRequest {
         image: build.image.clone(),
         tags: build.tag.clone(),
         path: build.path.clone(),
         builder: build.builder.clone(),
+        trust,
         run_image: build.run_image.clone(),
         buildpacks: build.buildpack.clone(),
         env: settings::variables(&build.brought.env_file, &build.env)?,

@@ -49,6 +49,7 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan, foreign: &Foreign) -> SandboxSp
         mounts,
         files: files_of(phase, plan),
         bounds,
+        input: None,
     }
 }
 
