@@ -92,7 +92,8 @@ fn naming(word: &str) -> Vec<PathBuf> {
 
 fn has_word(source: &str, word: &str) -> bool {
     let code = source.lines().map(|line| line.split("//").next().unwrap_or_default());
-    let words = code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'));
+    // With dashes: what is joined by one is a word of another language. In ours, formatting puts spaces around them.
+    let words = code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_' && c != '-'));
     words.into_iter().any(|found| found == word)
 }
 
