@@ -4,6 +4,9 @@
 //! which the source was written, and its times, years apart; umask, time zone, locale and working folder; what is in the store and the
 //! cache before (nothing, each time). The clock goes on between them, and `SOURCE_DATE_EPOCH` is unset. Of one kind are the user,
 //! its range of subordinate ids, the kernel, and the modes of the source, which are part of the input.
+//!
+//! That another range decides nothing is held elsewhere: guests see their own ids whatever the host's are (`isolation.rs`), and the
+//! phases of `golden.rs`, in a namespace that has one single id, make the layers which the reference made of files of other owners.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
