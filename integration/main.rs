@@ -19,6 +19,7 @@ mod foreign_platform;
 mod generate;
 mod golden;
 mod harness;
+mod hostile_images;
 mod import;
 mod isolation;
 mod kill;

@@ -260,7 +260,13 @@ impl Build<'_> {
         } else {
             let image = request.image.clone();
             let (folders, ids) = (plan.folders.clone(), self.stage.ids);
-            self.stage.work(Receive { folders, ids, image, names: names.clone() })?
+            self.stage.work(Receive {
+                folders,
+                ids,
+                largest_layer: self.stage.largest_layer(),
+                image,
+                names: names.clone(),
+            })?
         };
         Ok(Built { digest, names })
     }

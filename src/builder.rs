@@ -177,7 +177,7 @@ pub fn create_builder(
     let stage = Stage::start_with(home, Runtime::Youki, binds.collect(), observer, hold)?;
     let layers = stage.work(PackLayers { layers: contents.layers(user).map_err(BuilderError::from)? })?;
     let image = contents.image(&base, &layers)?;
-    stage.work(KeepImage::new(&request.reference, &image, stage.ids))?;
+    stage.work(KeepImage::new(&request.reference, &image, &stage))?;
     if request.publish {
         let image =
             Remote::new(&request.reference, &request.insecure, Some(&request.auth.keys(observer, None)))?;

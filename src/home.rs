@@ -19,6 +19,7 @@ pub struct Home {
     root: PathBuf,
     certificates: Option<PathBuf>,
     proxies: Vec<(String, String)>,
+    largest_layer: Option<u64>,
 }
 
 /// A work folder, held by a lock for as long as its operation runs. It holds files of subordinate ids, which only a
@@ -51,7 +52,7 @@ impl Home {
     /// # Errors
     /// [`Error::Folder`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let home = Self { root: root.into(), certificates: None, proxies: Vec::new() };
+        let home = Self { root: root.into(), certificates: None, proxies: Vec::new(), largest_layer: None };
         for folder in [home.root.clone(), home.store(), home.work()] {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);
@@ -76,6 +77,16 @@ impl Home {
     #[must_use]
     pub fn with_proxies(self, proxies: Vec<(String, String)>) -> Self {
         Self { proxies, ..self }
+    }
+
+    /// Let one layer unpack to this many bytes, however few it has when compressed.
+    #[must_use]
+    pub fn with_largest_layer(self, bytes: Option<u64>) -> Self {
+        Self { largest_layer: bytes, ..self }
+    }
+
+    pub(crate) fn largest_layer(&self) -> Option<u64> {
+        self.largest_layer
     }
 
     pub(crate) fn proxies(&self) -> &[(String, String)] {

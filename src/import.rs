@@ -84,7 +84,7 @@ pub fn import(
     let layers = vec![LayerSource::Archive(ARCHIVE.into())];
     let layers = stage.work(PackLayers { layers }).map_err(unfit)?;
     let image = image(request, layers).map_err(ImportError::from)?;
-    stage.work(KeepImage::new(&request.reference, &image, stage.ids)).map_err(unfit)?;
+    stage.work(KeepImage::new(&request.reference, &image, &stage)).map_err(unfit)?;
     stage.finish()?;
     Ok(image.digest)
 }

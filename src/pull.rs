@@ -54,8 +54,9 @@ pub fn pull(
 ) -> Result<Pulled, Error> {
     let stage = Stage::start(home, Runtime::Youki, observer, hold)?;
     let keys = request.auth.keys(observer, None);
-    let pulled = Remote::new(&request.reference, &request.insecure, Some(&keys))
-        .and_then(|image| stage.work(worker::Pull { image, ids: stage.ids }));
+    let pulled = Remote::new(&request.reference, &request.insecure, Some(&keys)).and_then(|image| {
+        stage.work(worker::Pull { image, ids: stage.ids, largest_layer: stage.largest_layer() })
+    });
     let pulled = stage.finish_with(pulled)?;
     Ok(Pulled { digest: pulled.digest, fetched: pulled.fetched })
 }
@@ -81,6 +82,7 @@ pub(crate) fn fetched(
     if policy == PullPolicy::Never {
         return Err(Error::NoImage(name.to_string()));
     }
-    stage.work(worker::Pull { image: Remote::new(name, insecure, keys)?, ids: stage.ids })?;
+    let (image, largest_layer) = (Remote::new(name, insecure, keys)?, stage.largest_layer());
+    stage.work(worker::Pull { image, ids: stage.ids, largest_layer })?;
     here()?.ok_or_else(|| Error::NoImage(name.to_string()))
 }

@@ -111,7 +111,7 @@ fn in_the_store(
     for objection in &rebased.overruled {
         observer.event(Event::Notice { text: format!("overruled: {objection}") });
     }
-    stage.work(KeepImage::new(name, &rebased.image, stage.ids))?;
+    stage.work(KeepImage::new(name, &rebased.image, stage))?;
     Ok(rebased.image.digest)
 }
 

@@ -103,6 +103,11 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
+    /// The most that one layer may unpack to, where the user says so.
+    pub(crate) fn largest_layer(&self) -> Option<u64> {
+        self.home.largest_layer()
+    }
+
     /// The work folder's path in the stage's root.
     pub(crate) fn folder(&self) -> PathBuf {
         Path::new(WORK).join(self.folder.path.file_name().unwrap_or_default())

@@ -20,12 +20,28 @@ pub(crate) enum Inflated<R: Read> {
     Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Source<R>>>>),
 }
 
+/// Compressions that layers do not have, by first bytes that no archive begins with: a name of a file comes first there.
+const OTHERS: [(&str, &[u8]); 4] =
+    [("xz", b"\xfd7zXZ\0"), ("bzip2", b"1AY&SY"), ("lz4", b"\x04\x22\x4d\x18"), ("compress", b"\x1f\x9d")];
+
+/// A layer in a compression that is none of the specification's.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it is compressed with {0}; layers are plain, or compressed with gzip or zstd: the image must be made anew with one of these"
+)]
+struct OtherCompression(&'static str);
+
 /// Looks at the first bytes and decompresses accordingly.
 pub(crate) fn inflate<R: Read>(mut source: R) -> io::Result<Inflated<R>> {
-    let mut start = Vec::with_capacity(4);
-    source.by_ref().take(4).read_to_end(&mut start)?;
+    let mut start = Vec::with_capacity(10);
+    source.by_ref().take(10).read_to_end(&mut start)?;
+    // Of bzip2, the first four bytes could be a name.
+    let magic = start.strip_prefix(b"BZh").and_then(|rest| rest.get(1..)).unwrap_or(&start);
+    if let Some((name, _)) = OTHERS.iter().find(|(_, other)| magic.starts_with(other)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, OtherCompression(name)));
+    }
     let gzip = start.starts_with(&[0x1f, 0x8b]);
-    let zstd = start == [0x28, 0xb5, 0x2f, 0xfd];
+    let zstd = start.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]);
     let source = Cursor::new(start).chain(source);
     if gzip {
         let buffered = BufReader::with_capacity(1 << 17, source);

@@ -1,10 +1,14 @@
 //! An image: its manifest and configuration, with the exact bytes their digests were made of.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::config::Config;
 use crate::digest::Digest;
-use crate::document::{Descriptor, Manifest, go_json, media};
+use crate::document::{Descriptor, Index, Manifest, go_json, media};
+use crate::limits;
 use crate::reference::Reference;
 
 /// An image, wherever it came from. Editing makes a new value.
@@ -52,6 +56,36 @@ pub enum ImageError {
         digest: Digest,
         /// Its media type.
         kind: String,
+    },
+    /// One document that two readers would take for two things.
+    #[error("the manifest {digest} also has `{member}`, as if it were something else; refused")]
+    Ambiguous {
+        /// The manifest.
+        digest: Digest,
+        /// What gives it away.
+        member: String,
+    },
+    /// A document longer than any should be.
+    #[error("the {what} {digest} has {found} bytes, more than the limit of {limit}")]
+    TooLong {
+        /// Which document.
+        what: &'static str,
+        /// The document.
+        digest: Digest,
+        /// Its length.
+        found: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+    /// More layers than a root filesystem can be put together of.
+    #[error("the manifest {digest} has {found} layers, more than the limit of {limit}")]
+    Layers {
+        /// The manifest.
+        digest: Digest,
+        /// How many there are.
+        found: usize,
+        /// What is allowed.
+        limit: usize,
     },
     /// The configuration is no configuration.
     #[error("cannot read the image configuration {digest}")]
@@ -101,6 +135,7 @@ impl Image {
         if found != manifest.config.digest {
             return Err(ImageError::OtherConfig { expected: manifest.config.digest, found });
         }
+        check_length("image configuration", &found, &config_bytes, limits::CONFIG)?;
         let config: Config = serde_json::from_slice(&config_bytes)
             .map_err(|source| ImageError::Config { digest: found, source })?;
         if config.rootfs.diff_ids.len() != manifest.layers.len() {
@@ -137,8 +172,8 @@ impl Image {
             media_type: media::OCI_MANIFEST.to_owned(),
             config: Descriptor::new(media::OCI_CONFIG, Digest::of(&config_bytes), config_bytes.len() as u64),
             layers: layers.into_iter().map(|layer| oci_layer(layer.descriptor)).collect(),
-            annotations: std::collections::BTreeMap::new(),
-            other: std::collections::BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            other: BTreeMap::new(),
         };
         let manifest_bytes = go_json(&manifest).map_err(ImageError::Write)?;
         let digest = Digest::of(&manifest_bytes);
@@ -171,16 +206,62 @@ impl Image {
     }
 }
 
-/// Reads a manifest, refusing one that could also be read as an index.
-pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<(Digest, Manifest), ImageError> {
+/// What a manifest's digest leads to.
+pub(crate) enum Document {
+    Manifest(Digest, Box<Manifest>),
+    Index(Index),
+}
+
+/// Reads a manifest or an index, refusing what could be read as either.
+pub(crate) fn parse_document(bytes: &[u8]) -> Result<Document, ImageError> {
     let digest = Digest::of(bytes);
-    let manifest: Manifest = serde_json::from_slice(bytes)
-        .map_err(|source| ImageError::Manifest { digest: digest.clone(), source })?;
-    let known = ["", media::OCI_MANIFEST, media::DOCKER_MANIFEST];
-    if !known.contains(&manifest.media_type.as_str()) || manifest.other.contains_key("manifests") {
-        return Err(ImageError::Kind { digest, kind: manifest.media_type });
+    check_length("manifest", &digest, bytes, limits::MANIFEST)?;
+    let unread = |source| ImageError::Manifest { digest: digest.clone(), source };
+    let members: Map<String, Value> = serde_json::from_slice(bytes).map_err(unread)?;
+    let kind = members.get("mediaType").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let has = |name: &str| members.contains_key(name);
+    let listed = kind.is_empty() && has("manifests") && !has("config");
+    if listed || [media::OCI_INDEX, media::DOCKER_INDEX].contains(&kind.as_str()) {
+        refuse_members(&digest, &members, &["schemaVersion", "mediaType", "manifests", "annotations"])?;
+        return Ok(Document::Index(serde_json::from_slice(bytes).map_err(unread)?));
     }
-    Ok((digest, manifest))
+    if !["", media::OCI_MANIFEST, media::DOCKER_MANIFEST].contains(&kind.as_str()) {
+        return Err(ImageError::Kind { digest, kind });
+    }
+    refuse_members(&digest, &members, &["schemaVersion", "mediaType", "config", "layers", "annotations"])?;
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(unread)?;
+    if manifest.layers.len() > limits::LAYERS {
+        return Err(ImageError::Layers { digest, found: manifest.layers.len(), limit: limits::LAYERS });
+    }
+    Ok(Document::Manifest(digest, Box::new(manifest)))
+}
+
+/// As [`parse_document`], where there can be no index.
+pub(crate) fn parse_manifest(bytes: &[u8]) -> Result<(Digest, Manifest), ImageError> {
+    match parse_document(bytes)? {
+        Document::Manifest(digest, manifest) => Ok((digest, *manifest)),
+        Document::Index(index) => Err(ImageError::Kind { digest: Digest::of(bytes), kind: index.media_type }),
+    }
+}
+
+/// Members that make other documents of one (CVE-2021-41190), and those that only readers see who pass over case.
+fn refuse_members(digest: &Digest, members: &Map<String, Value>, own: &[&str]) -> Result<(), ImageError> {
+    let telling = ["schemaVersion", "mediaType", "config", "layers", "manifests", "annotations", "fsLayers"];
+    let strange = |name: &&String| {
+        !own.contains(&name.as_str()) && telling.iter().any(|t| t.eq_ignore_ascii_case(name))
+    };
+    match members.keys().find(strange) {
+        Some(member) => Err(ImageError::Ambiguous { digest: digest.clone(), member: member.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn check_length(what: &'static str, digest: &Digest, bytes: &[u8], limit: u64) -> Result<(), ImageError> {
+    let found = bytes.len() as u64;
+    if found > limit {
+        return Err(ImageError::TooLong { what, digest: digest.clone(), found, limit });
+    }
+    Ok(())
 }
 
 fn oci_layer(mut descriptor: Descriptor) -> Descriptor {
@@ -193,81 +274,4 @@ fn oci_layer(mut descriptor: Descriptor) -> Descriptor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image() -> Image {
-        let layer = Layer {
-            descriptor: Descriptor::new(media::DOCKER_LAYER_GZIP, Digest::of("gz"), 2),
-            diff_id: Digest::of("tar"),
-        };
-        let config = Config { architecture: "amd64".into(), os: "linux".into(), ..Config::default() };
-        Image::assemble(config, vec![layer]).unwrap()
-    }
-
-    #[test]
-    fn assembled_can_be_read_again() {
-        let made = image();
-        let read = Image::from_bytes(None, made.manifest_bytes.clone(), made.config_bytes.clone()).unwrap();
-        assert_eq!(read, made);
-        assert_eq!(read.layers()[0].diff_id, Digest::of("tar"));
-        assert_eq!(read.layers()[0].descriptor.media_type, media::OCI_LAYER_GZIP);
-    }
-
-    #[test]
-    fn contradictions() {
-        let made = image();
-        let other = Image::from_bytes(None, made.manifest_bytes.clone(), b"{}".to_vec());
-        assert!(matches!(other, Err(ImageError::OtherConfig { .. })));
-        let mut both: serde_json::Value = serde_json::from_slice(&made.manifest_bytes).unwrap();
-        both["manifests"] = serde_json::json!([]);
-        let both = Image::from_bytes(None, both.to_string().into_bytes(), made.config_bytes.clone());
-        assert!(matches!(both, Err(ImageError::Kind { .. })));
-        let mut fewer = made.manifest.clone();
-        fewer.layers.clear();
-        let fewer = Image::from_bytes(None, go_json(&fewer).unwrap(), made.config_bytes);
-        assert!(matches!(fewer, Err(ImageError::LayerCount { layers: 0, diff_ids: 1, .. })));
-    }
-
-    /// A manifest for any text as configuration; `layers` as JSON.
-    fn manifest(config: &[u8], layers: &str) -> Vec<u8> {
-        let (digest, size) = (Digest::of(config), config.len());
-        format!(
-            r#"{{"schemaVersion":2,"config":{{"mediaType":"c","size":{size},"digest":"{digest}"}},"layers":{layers}}}"#
-        )
-        .into_bytes()
-    }
-
-    #[test]
-    fn t36_hostile_documents() {
-        let read =
-            |config: &[u8], layers: &str| Image::from_bytes(None, manifest(config, layers), config.to_vec());
-        for depth in [1000, 1_000_000] {
-            let bomb = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-            let config = format!(r#"{{"config":{{"Labels":{bomb}}}}}"#);
-            assert!(matches!(read(config.as_bytes(), "[]"), Err(ImageError::Config { .. })));
-            assert!(matches!(read(b"{}", &bomb), Err(ImageError::Manifest { .. })));
-        }
-        let upper = Digest::of("x").to_string().to_uppercase();
-        for digest in ["sha256:../../x", "sha512:00", "", "md5:d41d8cd98f00b204e9800998ecf8427e", &upper] {
-            let layers = format!(r#"[{{"mediaType":"l","size":1,"digest":"{digest}"}}]"#);
-            assert!(matches!(read(b"{}", &layers), Err(ImageError::Manifest { .. })), "{digest}");
-        }
-        for size in ["-1", "1.5", "18446744073709551616", "\"1\"", "null"] {
-            let layers = format!(r#"[{{"mediaType":"l","size":{size},"digest":"{}"}}]"#, Digest::of("x"));
-            assert!(matches!(read(b"{}", &layers), Err(ImageError::Manifest { .. })), "{size}");
-        }
-        // Strange, and allowed: layers twice and many of them, addresses nobody asks, a history of other layers.
-        let digest = Digest::of("x");
-        let layer =
-            format!(r#"{{"mediaType":"l","size":1,"digest":"{digest}","urls":["http://localhost/"]}}"#);
-        let list = |one: &str| format!("[{}]", vec![one; 500].join(","));
-        let history = r#"[{"created_by":"a"},{"empty_layer":true}]"#;
-        let diff_ids = list(&format!("\"{digest}\""));
-        let config = format!(
-            r#"{{"architecture":"amd64","os":"linux","history":{history},"rootfs":{{"type":"layers","diff_ids":{diff_ids}}}}}"#
-        );
-        let image = read(config.as_bytes(), &list(&layer)).unwrap();
-        assert_eq!(image.layers().len(), 500);
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ mod config;
 mod digest;
 mod document;
 mod image;
+mod limits;
 pub mod pack;
 mod reference;
 mod registry;

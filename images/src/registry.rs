@@ -27,8 +27,9 @@ use tokio::runtime::Runtime;
 
 use crate::auth::AuthFile;
 use crate::digest::Digest;
-use crate::document::{Index, Platform, media};
-use crate::image::{Image, parse_manifest};
+use crate::document::{Index, Manifest, Platform, media};
+use crate::image::{Document, Image, parse_document};
+use crate::limits;
 use crate::reference::Reference;
 
 pub use error::RegistryError;
@@ -43,14 +44,8 @@ const ACCEPT: [&str; 4] =
 /// Pauses between attempts.
 const PAUSES: [u64; 5] = [100, 200, 500, 1000, 2000];
 
-/// An index may lead to another one, but not forever.
-const NESTING: usize = 3;
-
 /// See [Guidance for an Empty Descriptor](https://github.com/opencontainers/image-spec/blob/main/manifest.md).
 const EMPTY_VALUE: &[u8] = b"{}";
-
-/// A configuration is read into memory.
-const CONFIG_LIMIT: u64 = 16 << 20;
 
 /// How to speak to registries.
 #[derive(Debug, Clone, Default)]
@@ -112,25 +107,16 @@ impl Registry {
     /// When there is none, it may not be read, or its documents contradict each other or their digests.
     pub fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, RegistryError> {
         let mut wanted = reference.clone();
-        for _ in 0..NESTING {
+        for _ in 0..limits::NESTING {
             let bytes = self.manifest(&wanted)?;
-            let Some(index) = as_index(&bytes) else {
-                let damaged = |source| RegistryError::Image {
-                    reference: reference.to_string(),
-                    source: Box::new(source),
-                };
-                let (_, manifest) = parse_manifest(&bytes).map_err(damaged)?;
-                let size = manifest.config.size;
-                if size > CONFIG_LIMIT {
-                    let reference = reference.to_string();
-                    return Err(RegistryError::TooLarge { reference, size, limit: CONFIG_LIMIT });
+            let damaged =
+                |source| RegistryError::Image { reference: reference.to_string(), source: Box::new(source) };
+            let index = match parse_document(&bytes).map_err(damaged)? {
+                Document::Index(index) => index,
+                Document::Manifest(_, manifest) => {
+                    let config = self.config(&wanted, &manifest)?;
+                    return Image::from_bytes(Some(reference.clone()), bytes, config).map_err(damaged);
                 }
-                let mut config = Vec::new();
-                self.blob(&wanted, &manifest.config).and_then(|mut blob| {
-                    std::io::Read::read_to_end(&mut blob, &mut config)
-                        .map_err(|source| RegistryError::Read { reference: reference.to_string(), source })
-                })?;
-                return Image::from_bytes(Some(reference.clone()), bytes, config).map_err(damaged);
             };
             let fits =
                 |m: &&crate::document::Descriptor| m.platform.as_ref().is_some_and(|p| platform.accepts(p));
@@ -142,6 +128,18 @@ impl Registry {
             wanted = reference.with_digest(entry.digest.clone());
         }
         Err(RegistryError::Nesting { reference: reference.to_string() })
+    }
+
+    fn config(&self, reference: &Reference, manifest: &Manifest) -> Result<Vec<u8>, RegistryError> {
+        let size = manifest.config.size;
+        if size > limits::CONFIG {
+            let reference = reference.to_string();
+            return Err(RegistryError::TooLarge { reference, size, limit: limits::CONFIG });
+        }
+        let mut config = Vec::new();
+        std::io::Read::read_to_end(&mut self.blob(reference, &manifest.config)?, &mut config)
+            .map_err(|source| RegistryError::Read { reference: reference.to_string(), source })?;
+        Ok(config)
     }
 
     /// As [`Registry::image`], with `None` for an image that is not there.
@@ -279,14 +277,6 @@ impl Registry {
     pub(crate) fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
-}
-
-fn as_index(bytes: &[u8]) -> Option<Index> {
-    let value: serde_json::Value = serde_json::from_slice(bytes).ok()?;
-    let kind = value.get("mediaType").and_then(serde_json::Value::as_str).unwrap_or_default();
-    let listed = value.get("manifests").is_some() && value.get("config").is_none();
-    let index = matches!(kind, media::OCI_INDEX | media::DOCKER_INDEX) || kind.is_empty() && listed;
-    if index { serde_json::from_value(value).ok() } else { None }
 }
 
 fn offered(index: &Index) -> String {

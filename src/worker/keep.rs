@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
+use coracle_images::unpack::Limits;
 use coracle_images::{Digest, Image, Reference, Store, ingest_layer};
 use coracle_runtime::IdMap;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use super::pull::{Owners, publish};
 use super::remote::Remote;
 use super::{AnyError, Job, tell};
 use crate::event::Event;
-use crate::stage::STORE;
+use crate::stage::{STORE, Stage};
 
 /// Give an image whose layers are in the store its name, after unpacking those that are not unpacked yet.
 #[derive(Debug, Serialize, Deserialize)]
@@ -20,14 +21,16 @@ pub(crate) struct KeepImage {
     pub(crate) manifest: String,
     pub(crate) config: String,
     pub(crate) ids: IdMap,
+    pub(crate) largest_layer: Option<u64>,
 }
 
 impl KeepImage {
-    pub(crate) fn new(reference: &Reference, image: &Image, ids: IdMap) -> Self {
+    pub(crate) fn new(reference: &Reference, image: &Image, stage: &Stage<'_>) -> Self {
+        let (ids, largest_layer) = (stage.ids, stage.largest_layer());
         // Both were written as JSON a moment ago, which is UTF-8.
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (manifest, config) = (text(&image.manifest_bytes), text(&image.config_bytes));
-        Self { reference: reference.clone(), manifest, config, ids }
+        Self { reference: reference.clone(), manifest, config, ids, largest_layer }
     }
 }
 
@@ -38,13 +41,13 @@ impl Job for KeepImage {
         let store = Store::open(STORE)?;
         let image =
             Image::from_bytes(Some(self.reference.clone()), self.manifest.into(), self.config.into())?;
-        let key = self.ids.key();
+        let (key, limits) = (self.ids.key(), Limits::with_largest_layer(self.largest_layer));
         for (number, layer) in image.layers().iter().enumerate() {
             if store.layer_dir(&key, &layer.diff_id).is_some() {
                 continue;
             }
             let blob = stored(&store, &layer.descriptor.digest)?;
-            let (_, unpacked) = ingest_layer(&store, blob, layer, &key, &Owners(self.ids), &|_| ())?;
+            let (_, unpacked) = ingest_layer(&store, blob, layer, &key, &Owners(self.ids), &limits, &|_| ())?;
             let skipped = unpacked.map_or(0, |unpacked| unpacked.devices.len());
             tell(&Event::LayerReady { layer: number, skipped });
         }

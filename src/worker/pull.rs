@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use coracle_images::unpack::Limits;
 use coracle_images::{
     Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, Store, ingest_layer,
 };
@@ -24,7 +25,14 @@ pub(super) struct Owners(pub(super) IdMap);
 
 impl OwnerMap for Owners {
     fn owner(&self, uid: u64, gid: u64) -> Result<(u32, u32), OwnerError> {
-        let refused = |_| OwnerError { uid, gid, why: format!("ids here end at {}", GUEST_IDS - 1) };
+        let refused = |_| OwnerError {
+            uid,
+            gid,
+            why: format!(
+                "a container has ids up to {} only; give the file another owner in the image",
+                GUEST_IDS - 1
+            ),
+        };
         Ok((self.0.outer(uid).map_err(refused)?, self.0.outer(gid).map_err(refused)?))
     }
 }
@@ -34,6 +42,8 @@ impl OwnerMap for Owners {
 pub(crate) struct Pull {
     pub(crate) image: Remote,
     pub(crate) ids: IdMap,
+    /// The most that one layer may unpack to, where it is not the usual.
+    pub(crate) largest_layer: Option<u64>,
 }
 
 /// An image that is in the store now.
@@ -48,7 +58,7 @@ impl Job for Pull {
     type Answer = Pulled;
 
     fn carry_out(self) -> Result<Pulled, AnyError> {
-        let Self { image: remote, ids } = self;
+        let Self { image: remote, ids, largest_layer } = self;
         let store = Store::open(STORE)?;
         let (registry, reference) = (remote.registry()?, &remote.reference);
         let image = registry.image(reference, &Platform::host())?;
@@ -59,7 +69,8 @@ impl Job for Pull {
         let missing: Vec<Layer> = image.layers().into_iter().filter(is_missing).collect();
         let bytes = missing.iter().map(|layer| layer.descriptor.size).sum();
         tell(&Event::PullStarted { image: reference.to_string(), layers: missing.len(), bytes });
-        fetch_layers(&store, &registry, reference, &missing, ids)?;
+        let limits = Limits::with_largest_layer(largest_layer);
+        fetch_layers(&store, &registry, reference, &missing, ids, &limits)?;
         publish(&store, reference, &image)?;
         Ok(Pulled { digest: image.digest, fetched: missing.len() })
     }
@@ -77,6 +88,7 @@ fn fetch_layers(
     reference: &Reference,
     layers: &[Layer],
     ids: IdMap,
+    limits: &Limits,
 ) -> Result<(), AnyError> {
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<AnyError>> = Mutex::new(None);
@@ -94,7 +106,7 @@ fn fetch_layers(
                 tell(&Event::LayerProgress { layer: number, bytes });
             }
         };
-        let (_, unpacked) = ingest_layer(store, source, layer, &ids.key(), &Owners(ids), &progress)?;
+        let (_, unpacked) = ingest_layer(store, source, layer, &ids.key(), &Owners(ids), limits, &progress)?;
         let skipped = unpacked.map_or(0, |unpacked| unpacked.devices.len());
         tell(&Event::LayerReady { layer: number, skipped });
         let (name, bytes) = (layer.descriptor.digest.to_string(), Some(layer.descriptor.size));

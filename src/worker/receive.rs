@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+use coracle_images::unpack::Limits;
 use coracle_images::{Digest, Reference, Store, ingest_layer};
 use coracle_lifecycle::phases::layout_path;
 use coracle_runtime::IdMap;
@@ -20,6 +21,7 @@ const IMAGE_LIMIT: u64 = 64 << 30;
 pub(crate) struct Receive {
     pub(crate) folders: Folders,
     pub(crate) ids: IdMap,
+    pub(crate) largest_layer: Option<u64>,
     /// The name by which the exporter knew it.
     pub(crate) image: Reference,
     /// All names it gets.
@@ -34,11 +36,11 @@ impl Job for Receive {
         let store = Store::open(STORE)?;
         let layout = layout_path(std::path::Path::new(""), &self.image);
         let image = store.receive(&self.folders.layout(), &layout, IMAGE_LIMIT)?;
-        let key = self.ids.key();
+        let (key, limits) = (self.ids.key(), Limits::with_largest_layer(self.largest_layer));
         for layer in image.layers() {
             if store.layer_dir(&key, &layer.diff_id).is_none() {
                 let blob: File = store.blob(&layer.descriptor.digest)?;
-                ingest_layer(&store, blob, &layer, &key, &Owners(self.ids), &|_| {})?;
+                ingest_layer(&store, blob, &layer, &key, &Owners(self.ids), &limits, &|_| {})?;
             }
         }
         for name in &self.names {

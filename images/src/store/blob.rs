@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::{Store, StoreError, failed};
+use super::{FileError, Store, StoreError, failed};
 use crate::digest::{Digest, Hashing};
 use crate::document::Descriptor;
 
@@ -47,6 +47,11 @@ impl Store {
 }
 
 impl BlobWriter {
+    /// What a failure to write is called.
+    pub(super) fn failed(&self, source: io::Error) -> FileError {
+        failed("write", &self.staged)(source)
+    }
+
     /// Publishes the content if it is what was expected.
     ///
     /// # Errors

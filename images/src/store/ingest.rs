@@ -34,7 +34,9 @@ pub enum IngestError {
         source: UnpackError,
     },
     /// More comes out of the layer than its length can honestly hold, or than any layer may have.
-    #[error("the layer {digest} of {size} bytes unpacks to more than {limit} bytes; nothing of it was kept")]
+    #[error(
+        "the layer {digest} of {size} bytes unpacks to more than {limit} bytes, and nothing of it was kept; if you trust it, allow more with --max-layer-size"
+    )]
     TooLarge {
         /// The compressed layer.
         digest: Digest,
@@ -77,7 +79,8 @@ pub enum IngestError {
 /// Reads a compressed layer once, storing it and unpacking it at the same time.
 ///
 /// Neither is visible before both digests are verified. If the tree is already there, the answer is `None` beside its
-/// path, and nothing is read unless the compressed form is another one than the store has. `progress` hears how many compressed bytes have arrived.
+/// path, and nothing is read unless the compressed form is another one than the store has. `limits` are those of any layer;
+/// the compressed one's length narrows them ([`Limits::for_compressed`]). `progress` hears how many compressed bytes have arrived.
 ///
 /// # Errors
 ///
@@ -88,9 +91,11 @@ pub fn ingest_layer(
     layer: &Layer,
     idmap_key: &str,
     owner: &dyn OwnerMap,
+    limits: &Limits,
     progress: &dyn Fn(u64),
 ) -> Result<(PathBuf, Option<Unpacked>), IngestError> {
-    let digest = &layer.descriptor.digest;
+    let Descriptor { digest, size, .. } = &layer.descriptor;
+    let limits = limits.for_compressed(*size);
     let stored = |source| IngestError::Store { digest: digest.clone(), source };
     let slot = store.stage_layer(idmap_key, &layer.diff_id).map_err(stored)?;
     if let LayerSlot::Present(path) = &slot
@@ -99,15 +104,18 @@ pub fn ingest_layer(
         return Ok((path.clone(), None));
     }
     let keep = if store.has(digest) { None } else { Some(store.writer().map_err(stored)?) };
-    let tee = Tee { source: Hashing::new(source), keep, progress, limit: layer.descriptor.size };
+    let tee = Tee { source: Hashing::new(source), keep, progress, limit: *size };
 
     let unreadable = |source| IngestError::Read { digest: digest.clone(), source };
     let mut inflated = inflate(tee).map_err(unreadable)?;
     let mut archive = Hashing::new(&mut inflated);
     let unpacked = match &slot {
-        LayerSlot::Empty(staged) => Some(unpack(&mut archive, staged.path(), layer, owner)?),
+        LayerSlot::Empty(staged) => Some(unpack(&mut archive, staged.path(), layer, owner, &limits)?),
         LayerSlot::Present(_) => {
-            io::copy(&mut archive, &mut io::sink()).map_err(unreadable)?;
+            let most = limits.bytes.saturating_add(1);
+            if io::copy(&mut (&mut archive).take(most), &mut io::sink()).map_err(unreadable)? == most {
+                return Err(too_large(layer, &limits));
+            }
             None
         }
     };
@@ -115,9 +123,9 @@ pub fn ingest_layer(
     let mut tee = inflated.finish().map_err(unreadable)?;
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
 
-    let (_, found, size) = tee.source.finish();
-    if found != *digest || size != layer.descriptor.size {
-        return Err(IngestError::OtherContent { expected: digest.clone(), found, size });
+    let (_, found, received) = tee.source.finish();
+    if found != *digest || received != *size {
+        return Err(IngestError::OtherContent { expected: digest.clone(), found, size: received });
     }
     if diff_id != layer.diff_id {
         let expected = layer.diff_id.clone();
@@ -138,19 +146,22 @@ fn unpack(
     folder: &Path,
     layer: &Layer,
     owner: &dyn OwnerMap,
+    limits: &Limits,
 ) -> Result<Unpacked, IngestError> {
-    let Descriptor { digest, size, .. } = &layer.descriptor;
-    let limits = Limits::default().for_compressed(*size);
+    let digest = &layer.descriptor.digest;
     let root = File::open(folder).map_err(|source| IngestError::Store {
         digest: digest.clone(),
         source: failed("read", folder)(source).into(),
     })?;
-    unpack_layer(archive, root.as_fd(), owner, &limits).map_err(|source| match source {
-        UnpackError::Limit { what: "bytes", limit } => {
-            IngestError::TooLarge { digest: digest.clone(), size: *size, limit }
-        }
+    unpack_layer(archive, root.as_fd(), owner, limits).map_err(|source| match source {
+        UnpackError::Limit { what: "bytes", .. } => too_large(layer, limits),
         source => IngestError::Unpack { digest: digest.clone(), source },
     })
+}
+
+fn too_large(layer: &Layer, limits: &Limits) -> IngestError {
+    let Descriptor { digest, size, .. } = &layer.descriptor;
+    IngestError::TooLarge { digest: digest.clone(), size: *size, limit: limits.bytes }
 }
 
 /// Keeps a copy of what is read, and stops at the promised size.
@@ -171,7 +182,9 @@ impl<R: Read> Read for Tee<'_, R> {
             ));
         }
         if let Some(keep) = &mut self.keep {
-            keep.write_all(&buffer[..read])?;
+            // Whoever reads takes it for an error of reading, so it says itself what it is.
+            keep.write_all(&buffer[..read])
+                .map_err(|source| io::Error::new(source.kind(), keep.failed(source)))?;
         }
         (self.progress)(self.source.size());
         Ok(read)

@@ -11,9 +11,7 @@ use super::{Store, StoreError};
 use crate::digest::Digest;
 use crate::document::{Descriptor, Index};
 use crate::image::{Image, ImageError, parse_manifest};
-
-/// The longest index, manifest or configuration. Registries take manifests of 4 MiB; configurations carry labels.
-const DOCUMENT_LIMIT: u64 = 16 << 20;
+use crate::limits;
 
 /// Why a folder's image was not taken over. Blobs that were verified before stay in the store and do no harm.
 #[derive(Debug, thiserror::Error)]
@@ -209,11 +207,11 @@ impl Outbox<'_> {
 
     fn document(&self, path: &Path) -> Result<Vec<u8>, ReceiveError> {
         let (file, size) = self.open(path)?;
-        if size > DOCUMENT_LIMIT {
-            return Err(ReceiveError::Limit { path: path.to_owned(), limit: DOCUMENT_LIMIT });
+        if size > limits::CONFIG {
+            return Err(ReceiveError::Limit { path: path.to_owned(), limit: limits::CONFIG });
         }
         let mut bytes = Vec::new();
-        file.take(DOCUMENT_LIMIT)
+        file.take(limits::CONFIG)
             .read_to_end(&mut bytes)
             .map_err(|source| ReceiveError::Read { path: path.to_owned(), source })?;
         Ok(bytes)
@@ -375,8 +373,8 @@ mod tests {
         assert!(matches!(error, ReceiveError::Limit { limit: 2, .. }), "{error}");
         // A hole costs its writer nothing.
         let index = fs::File::options().write(true).open(ground.layout().join("index.json")).unwrap();
-        index.set_len(DOCUMENT_LIMIT + 1).unwrap();
-        assert!(matches!(ground.refused(), ReceiveError::Limit { limit: DOCUMENT_LIMIT, .. }));
+        index.set_len(limits::CONFIG + 1).unwrap();
+        assert!(matches!(ground.refused(), ReceiveError::Limit { limit, .. } if limit == limits::CONFIG));
     }
 
     #[test]

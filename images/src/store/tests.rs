@@ -10,7 +10,9 @@ use crate::config::Config;
 use crate::document::{Descriptor, media};
 use crate::image::Layer;
 use crate::pack::TarWriter;
-use crate::unpack::SingleOwner;
+use crate::unpack::{Limits, SingleOwner};
+
+mod hostile;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -95,14 +97,16 @@ fn layer_in_one_pass() {
     let (_dir, store) = store();
     let (bytes, layer) = layer();
     let seen = std::cell::Cell::new(0);
-    let (path, unpacked) = ingest_layer(&store, &bytes[..], &layer, "one", &me(), &|n| seen.set(n)).unwrap();
+    let (path, unpacked) =
+        ingest_layer(&store, &bytes[..], &layer, "one", &me(), &Limits::default(), &|n| seen.set(n)).unwrap();
     assert_eq!(unpacked.unwrap().entries, 2);
     assert_eq!(seen.get(), bytes.len() as u64);
     assert_eq!(fs::read(path.join("a/b")).unwrap(), b"hello");
     assert_eq!(fs::read(store.blob_path(&layer.descriptor.digest)).unwrap(), bytes);
     assert_eq!(store.layer_dir("one", &layer.diff_id), Some(path));
     assert_eq!(store.layer_dir("two", &layer.diff_id), None);
-    let (_, again) = ingest_layer(&store, io::empty(), &layer, "one", &me(), &|_| {}).unwrap();
+    let (_, again) =
+        ingest_layer(&store, io::empty(), &layer, "one", &me(), &Limits::default(), &|_| {}).unwrap();
     assert_eq!(again, None);
     // Opens the read-only folder again, so that the temporary folder can be removed.
     remove_tree(&store.root().join("layers")).unwrap();
@@ -112,19 +116,20 @@ fn layer_in_one_pass() {
 fn a_layer_in_another_compression_is_stored_beside_its_tree() {
     let (_dir, store) = store();
     let (bytes, first) = layer();
-    ingest_layer(&store, &bytes[..], &first, "one", &me(), &|_| {}).unwrap();
+    ingest_layer(&store, &bytes[..], &first, "one", &me(), &Limits::default(), &|_| {}).unwrap();
     let mut plain = Vec::new();
     io::copy(&mut crate::compression::inflate(&bytes[..]).unwrap(), &mut plain).unwrap();
     let named = |content: &[u8]| Layer {
         descriptor: Descriptor::new(media::OCI_LAYER, Digest::of(content), content.len() as u64),
         diff_id: first.diff_id.clone(),
     };
-    let (_, unpacked) = ingest_layer(&store, &plain[..], &named(&plain), "one", &me(), &|_| {}).unwrap();
+    let (_, unpacked) =
+        ingest_layer(&store, &plain[..], &named(&plain), "one", &me(), &Limits::default(), &|_| {}).unwrap();
     assert_eq!(unpacked, None, "the tree is there");
     assert_eq!(fs::read(store.blob_path(&Digest::of(&plain))).unwrap(), plain);
     // What claims to be the same layer must be it.
     let other = [&plain[..], &[0; 512]].concat();
-    let refused = ingest_layer(&store, &other[..], &named(&other), "one", &me(), &|_| {});
+    let refused = ingest_layer(&store, &other[..], &named(&other), "one", &me(), &Limits::default(), &|_| {});
     assert!(matches!(refused, Err(IngestError::OtherDiffId { .. })));
     assert!(!store.has(&Digest::of(&other)));
     remove_tree(&store.root().join("layers")).unwrap();
@@ -152,7 +157,10 @@ fn nothing_of_a_wrong_layer_stays() {
         ("flipped", &flipped[..], good.clone()),
         ("longer", &longer[..], good.clone()),
     ] {
-        assert!(ingest_layer(&store, bytes, &layer, "one", &me(), &|_| {}).is_err(), "{name}");
+        assert!(
+            ingest_layer(&store, bytes, &layer, "one", &me(), &Limits::default(), &|_| {}).is_err(),
+            "{name}"
+        );
         assert_eq!(staged(&store), [""; 0], "{name}");
         assert!(!store.has(&digest), "{name}");
         assert_eq!(store.layer_dir("one", &layer.diff_id), None, "{name}");
@@ -177,7 +185,9 @@ fn t25_bombs_are_refused_before_they_are_written() {
     let mut gzip = LayerWriter::new(Vec::new());
     gzip.write_all(&content).unwrap();
     for bomb in [gzip.finish().unwrap().0, zstd::encode_all(&content[..], 1).unwrap()] {
-        let error = ingest_layer(&store, &bomb[..], &claimed(&bomb), "one", &me(), &|_| {}).unwrap_err();
+        let error =
+            ingest_layer(&store, &bomb[..], &claimed(&bomb), "one", &me(), &Limits::default(), &|_| {})
+                .unwrap_err();
         assert!(matches!(error, IngestError::TooLarge { limit, .. } if limit == 1 << 30), "{error}");
         assert_eq!(staged(&store), [""; 0]);
     }
@@ -190,7 +200,9 @@ fn t25_other_compressions_are_damage() {
     let zeros = [&gzip[..], &[0; 512]].concat();
     let (xz, bzip2) = (b"\xfd7zXZ\0rest".repeat(100), b"BZh91AY&SY".repeat(100));
     for (name, bytes) in [("zeros after gzip", zeros), ("xz", xz), ("bzip2", bzip2)] {
-        let error = ingest_layer(&store, &bytes[..], &claimed(&bytes), "one", &me(), &|_| {}).unwrap_err();
+        let error =
+            ingest_layer(&store, &bytes[..], &claimed(&bytes), "one", &me(), &Limits::default(), &|_| {})
+                .unwrap_err();
         assert!(matches!(error, IngestError::Unpack { .. } | IngestError::Read { .. }), "{name}: {error}");
         assert_eq!(staged(&store), [""; 0], "{name}");
     }
@@ -212,7 +224,10 @@ fn one_unpacks_others_wait() {
         .map(|_| {
             let (store, bytes, layer) = (store.clone(), bytes.clone(), layer.clone());
             std::thread::spawn(move || {
-                ingest_layer(&store, &bytes[..], &layer, "one", &me(), &|_| {}).unwrap().1.is_some()
+                ingest_layer(&store, &bytes[..], &layer, "one", &me(), &Limits::default(), &|_| {})
+                    .unwrap()
+                    .1
+                    .is_some()
             })
         })
         .collect();

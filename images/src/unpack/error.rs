@@ -59,6 +59,14 @@ pub enum UnpackError {
         #[source]
         source: OwnerError,
     },
+    /// A file system that cannot say which folders hide those below them.
+    #[error(
+        "cannot mark the folder `{path}` as opaque: the file system of the store takes no attributes of users; keep images on another one, with --home or CORACLE_HOME"
+    )]
+    NoAttributes {
+        /// The path, escaped.
+        path: String,
+    },
     /// A file cannot be made.
     #[error("cannot {act} `{path}`")]
     Make {

@@ -44,4 +44,10 @@ impl Limits {
         let bytes = size.saturating_mul(self.ratio).max(self.free).min(self.bytes);
         Self { bytes, ..self.clone() }
     }
+
+    /// As usual, but for the length of an archive: this is allowed however short it is when compressed.
+    #[must_use]
+    pub fn with_largest_layer(bytes: Option<u64>) -> Self {
+        bytes.map_or_else(Self::default, |bytes| Self { bytes, free: bytes, ..Self::default() })
+    }
 }

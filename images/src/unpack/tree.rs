@@ -164,8 +164,12 @@ impl<'a> Tree<'a> {
             }
         }
         let folder = self.open_for_change(path)?;
-        rustix::fs::fsetxattr(&folder, "user.overlay.opaque", b"y", XattrFlags::empty())
-            .map_err(|e| failed_io("mark as opaque", path, e.into()))
+        rustix::fs::fsetxattr(&folder, "user.overlay.opaque", b"y", XattrFlags::empty()).map_err(
+            |e| match e {
+                rustix::io::Errno::NOTSUP => UnpackError::NoAttributes { path: shown(&path.join(&b'/')) },
+                e => failed_io("mark as opaque", path, e.into()),
+            },
+        )
     }
 
     /// Whether a parent is there and no folder: everything of the layers below is hidden there already.

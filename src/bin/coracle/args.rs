@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Where images are kept [default: $XDG_DATA_HOME/coracle or ~/.local/share/coracle]
     #[arg(long, global = true, env = "CORACLE_HOME", value_name = "DIR")]
     pub(crate) home: Option<PathBuf>,
+    /// The most that one layer may unpack to: a number with M, G or T [default: 50G, and 200 times its compressed size]
+    #[arg(long, global = true, env = "CORACLE_MAX_LAYER_SIZE", value_name = "SIZE", value_parser = size)]
+    pub(crate) max_layer_size: Option<u64>,
     /// Print results and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -168,6 +171,22 @@ impl From<NetworkName> for coracle::Network {
             NetworkName::None => Self::None,
         }
     }
+}
+
+/// `500M`, `60G` or `1T`: powers of 1024.
+fn size(text: &str) -> Result<u64, String> {
+    let number = text.trim_end_matches(['M', 'G', 'T']);
+    let unit = match &text[number.len()..] {
+        "M" => Some(1 << 20),
+        "G" => Some(1 << 30),
+        "T" => Some(1 << 40),
+        _ => None,
+    };
+    let bytes =
+        number.parse::<u64>().ok().zip(unit).and_then(|(number, unit): (u64, u64)| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| "write a number of mebi-, gibi- or tebibytes, such as 500M, 60G or 1T".to_owned())
 }
 
 /// `90s`, `30m` or `2h`.

@@ -54,6 +54,7 @@ fn main() -> ExitCode {
 
 fn home(args: &Args) -> Result<Home, Failure> {
     let home = Home::open(settings::home(args.home.clone())?)?;
+    let home = home.with_largest_layer(args.max_layer_size);
     Ok(home.with_certificates(settings::certificates()?).with_proxies(settings::proxies()))
 }
 
