@@ -13,6 +13,7 @@ use super::*;
 mod amounts;
 mod damage;
 mod entries;
+mod oracle;
 mod owners;
 mod paths;
 mod whiteouts;
