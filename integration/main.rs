@@ -10,6 +10,7 @@ mod brought;
 mod build;
 mod builder;
 mod cache_image;
+mod canary;
 mod creator;
 mod credentials;
 mod detect;

@@ -102,6 +102,8 @@ impl Session {
         let (control, theirs) = UnixStream::pair().map_err(SessionError::Start)?;
         let child = Command::new("/proc/self/exe")
             .arg0("coracle-stage")
+            // What the user's environment says is nobody's business in there.
+            .env_clear()
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .process_group(0)

@@ -1,0 +1,179 @@
+//! Values that nobody else has, in every place where a secret can be; after builds, whatever can be searched is searched for
+//! them: files, layers without their compression, what was said, command lines and environments of processes.
+
+use std::collections::BTreeSet;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use coracle_fixtures::Buildpack;
+use coracle_fixtures::registry::PASSWORD;
+
+use crate::harness::{processes_with, ran};
+use crate::site::Site;
+
+/// In the auth file, for another registry; in the environment; in the home's files; in a process beside; as a variable
+/// for buildpacks; in a binding; in a secret; in what a helper says, and in what it says besides.
+const CANARIES: [&str; 9] = [
+    "canary-1f6a-auth-file",
+    "canary-2b7c-environment",
+    "canary-4d9e-docker-config",
+    "canary-5e0f-beside",
+    "canary-6f1a-variable",
+    "canary-7a2b-binding",
+    "canary-8b3c-secret",
+    "canary-9c4d-helper",
+    "canary-0d5e-helper-says",
+];
+
+/// What a buildpack puts into a layer and says: the search must find it.
+const MARK: &str = "mark-3c8d-of-the-buildpack";
+
+fn base64(text: &str) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digit = |bits: u32, at: u32| char::from(DIGITS[(bits >> (18 - 6 * at) & 63) as usize]);
+    let part = |bytes: &[u8]| {
+        let bits = (0..3).fold(0, |bits, at| bits << 8 | u32::from(bytes.get(at).copied().unwrap_or(0)));
+        let length = u32::try_from(bytes.len()).expect("three at most") + 1;
+        (0..length).map(|at| digit(bits, at)).collect::<String>()
+    };
+    text.as_bytes().chunks(3).map(part).collect()
+}
+
+/// As it is, in base64, in hexadecimal digits, backwards.
+fn forms(text: &str) -> [String; 4] {
+    let hexadecimal = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    [text.to_owned(), base64(text), hexadecimal, text.chars().rev().collect()]
+}
+
+/// All that must not be found, and the password that was used.
+fn forbidden() -> Vec<String> {
+    let pair = format!("tester:{PASSWORD}");
+    CANARIES.iter().copied().chain([PASSWORD, &pair]).flat_map(forms).collect()
+}
+
+/// Files below a folder that hold any of `wanted`, as they are or once they are inflated; as root of a namespace that has the
+/// ids of guests.
+fn files_with(folder: &Path, wanted: &[String]) -> Vec<String> {
+    let patterns = tempfile::NamedTempFile::new().expect("make a file");
+    fs::write(patterns.path(), wanted.join("\n")).expect("write what is looked for");
+    let script = "find \"$1\" -type f | while IFS= read -r file; do if zcat -f -- \"$file\" 2>/dev/null | grep -qaF -f \"$2\"; then echo \"$file\"; fi; done";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--map-auto", "sh", "-c", script, "sh"])
+        .args([folder, patterns.path()])
+        .stdin(Stdio::null())
+        .output()
+        .expect("start unshare");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+/// Command lines and environments of a process and all below it, but for the environment of whoever has the command line
+/// `own`: the process itself, and what it starts until that is another program.
+fn shown_by(process: u32, own: &[u8], all: &mut BTreeSet<String>) {
+    let read = |name: &str| fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
+    let mut texts = vec![read("cmdline")];
+    if texts[0] != own {
+        texts.push(read("environ"));
+    }
+    all.extend(texts.into_iter().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
+    for task in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+        let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        children.split_whitespace().filter_map(|id| id.parse().ok()).for_each(|id| shown_by(id, own, all));
+    }
+}
+
+/// What the processes of a run showed while it ran.
+fn watched(child: Child) -> (std::process::Output, BTreeSet<String>) {
+    let (process, over) = (child.id(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut all = BTreeSet::new();
+            let own = fs::read(format!("/proc/{process}/cmdline")).expect("read the command line");
+            while !over.load(Ordering::SeqCst) {
+                shown_by(process, &own, &mut all);
+                std::thread::sleep(std::time::Duration::from_millis(2));
+            }
+            all
+        });
+        let output = child.wait_with_output().expect("wait for coracle");
+        over.store(true, Ordering::SeqCst);
+        (output, watch.join().expect("watch"))
+    })
+}
+
+fn file(path: &Path, text: &str, mode: u32) -> String {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("make a folder");
+    fs::write(path, text).expect("write a file");
+    fs::set_permissions(path, Permissions::from_mode(mode)).expect("set a mode");
+    path.display().to_string()
+}
+
+#[test]
+fn no_secret_is_anywhere_after_builds_that_used_them_all() {
+    let uses = "test -n \"$CANARY_FOR_BUILDPACKS\"; test -s /platform/bindings/db/password";
+    let buildpack = Buildpack::passing("fixture/user")
+        .detect(uses)
+        .build(&format!("{uses}; test -s /run/secrets/token; echo {MARK}"))
+        .layer("app", &["launch", "cache"], MARK);
+    let site = Site::with_password(&[buildpack]);
+    // Not below the home, which is searched.
+    let kept = tempfile::tempdir().expect("make a folder");
+    let [auth, environment, docker, beside, variable, binding, secret, helper, says] = CANARIES;
+    let (registry, at) = (site.registry.address(), |name: &str| kept.path().join(name));
+    let entry =
+        |secret: &str| format!("\"other.example\":{{\"auth\":\"{}\"}}", base64(&format!("u:{secret}!")));
+    let own = format!("\"{registry}\":{{\"auth\":\"{}==\"}}", base64(&format!("tester:{PASSWORD}")));
+    let mine = file(&at("auth.json"), &format!("{{\"auths\":{{{own},{}}}}}", entry(auth)), 0o600);
+    let config = format!("{{\"credHelpers\":{{\"{registry}\":\"mine\"}},\"auths\":{{{}}}}}", entry(docker));
+    file(&at("docker/config.json"), &config, 0o600);
+    fs::remove_dir_all(site.home.path().join(".docker")).expect("the fixture's own is not used");
+    let script = format!(
+        "#!/bin/sh\necho {says} >&2\necho '{{\"Username\":\"tester\",\"Secret\":\"{PASSWORD}\",\"Note\":\"{helper}\"}}'\n"
+    );
+    file(&at("bin/docker-credential-mine"), &script, 0o755);
+    file(&at("db/type"), "postgresql", 0o600);
+    file(&at("db/password"), binding, 0o600);
+    let secret = format!("id=token,src={}", file(&at("token"), secret, 0o600));
+    let binding = format!("db={}", at("db").display());
+    let path =
+        format!("{}:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin", at("bin").display());
+    let mut sibling =
+        Command::new("sleep").arg("1000").env("CANARY", beside).spawn().expect("start a process");
+
+    let image = site.registry.reference("app:latest");
+    let by_helper = ["--publish", "--verbose"].map(str::to_owned).to_vec();
+    let by_file =
+        ["--verbose", "--pull-policy", "always", "--registry-auth-file", &mine].map(str::to_owned).to_vec();
+    for more in [by_helper, by_file] {
+        let brought = ["--env", "CANARY_FOR_BUILDPACKS", "--binding", &binding, "--secret", &secret];
+        let more: Vec<&str> = more.iter().map(String::as_str).chain(brought).collect();
+        let args = site.args(&image, &more);
+        let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        command.env("PATH", &path).env("CANARY", environment).env("DOCKER_CONFIG", at("docker"));
+        command.env("CANARY_FOR_BUILDPACKS", variable);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start coracle");
+        let (output, shown) = watched(child);
+        let ran = ran(output);
+        assert_eq!(ran.code, Some(0), "{more:?}\n{}\n{}", ran.stdout, ran.stderr);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(said.contains(MARK) && said.contains("credentials for "), "the search is blind: {said}");
+        assert!(shown.iter().any(|text| text.contains("coracle-worker")), "no process was seen: {shown:?}");
+        for wanted in forbidden() {
+            assert!(!said.contains(&wanted), "{wanted} was said: {said}");
+            let seen: Vec<&String> = shown.iter().filter(|text| text.contains(&wanted)).collect();
+            assert!(seen.is_empty(), "{wanted} was shown by a process: {seen:?}");
+        }
+        assert_eq!(processes_with(&site.home.path().display().to_string()), Vec::<String>::new());
+    }
+    sibling.kill().and_then(|()| sibling.wait()).expect("end it");
+
+    let (home, storage) = (site.home.path(), site.registry.storage());
+    for (place, copies) in [(&home, 2), (&storage, 1)] {
+        let marked = files_with(place, &forms(MARK));
+        assert!(marked.len() >= copies, "the search is blind in {}: {marked:?}", place.display());
+        assert_eq!(files_with(place, &forbidden()), Vec::<String>::new());
+    }
+}
