@@ -251,8 +251,8 @@ fn a_lifecycle_that_cannot_be_driven_is_named_before_anything_runs() {
 }
 
 /// A builder that says it has this lifecycle, and has ours.
-fn builder_with(packed: &Packed, version: &str, run: &str) -> Image {
-    let mut image = coracle_fixtures::Builder::new(run).group(&[worker()]).image();
+pub(crate) fn builder_with(packed: &Packed, version: &str, run: &str, buildpack: Buildpack) -> Image {
+    let mut image = coracle_fixtures::Builder::new(run).group(&[buildpack]).image();
     let label = "io.buildpacks.builder.metadata";
     let mut metadata: Value = serde_json::from_str(&image.labels[label]).expect("is JSON");
     metadata["lifecycle"] = serde_json::json!({
@@ -271,7 +271,7 @@ fn builder_with(packed: &Packed, version: &str, run: &str) -> Image {
 fn phases_with_credentials_of_an_untrusted_builder_come_from_the_published_lifecycle() {
     let site = Site::with_password(&[worker()]);
     let packed = Packed::new();
-    let builder = builder_with(&packed, "0.19.3", &site.registry.reference("run:latest"));
+    let builder = builder_with(&packed, "0.19.3", &site.registry.reference("run:latest"), worker());
     site.registry.push(&builder, "builder", "latest");
     let native = site.built("app", &[]);
     assert!(
@@ -304,7 +304,7 @@ fn phases_with_credentials_of_an_untrusted_builder_come_from_the_published_lifec
         }
     };
     packed.push_as(&site, "team/lifecycle", "0.19.3", labelled("0.19.2"));
-    refused(&format!("{repository}:0.19.3 says that its version is `0.19.2`)"));
+    refused(&format!("{repository}:0.19.3 says that its version is `0.19.2`; "));
 
     packed.push_as(&site, "team/lifecycle", "0.19.3", labelled("0.19.3"));
     let name = site.registry.reference("app:1");
@@ -322,12 +322,16 @@ fn phases_with_credentials_of_an_untrusted_builder_come_from_the_published_lifec
 
     // One image whatever the version.
     site.home.ok(&["config", "lifecycle-image", &format!("{repository}:0.19.3")]);
-    let other = builder_with(&packed, "0.5.0", &site.registry.reference("run:latest"));
+    let other = builder_with(&packed, "0.5.0", &site.registry.reference("run:latest"), worker());
     site.registry.push(&other, "builder", "latest");
     site.built("app", &["--lifecycle", "builder", "--pull-policy", "always"]);
     site.home.ok(&["config", "lifecycle-image", &repository]);
     let said = site.refused(1, "app", &["--lifecycle", "builder"]);
-    assert!(said.contains("has the lifecycle 0.5.0, and for the phases with credentials no other copy of it was found (images are published of 0.6.1, and of 0.7.5 and later);"), "{said}");
+    assert!(said.contains("has the lifecycle 0.5.0, and for the phases with credentials no other copy of it was found (images are published of 0.6.1, and of 0.7.5 and later; "), "{said}");
+    // A trusted builder plays all phases itself.
+    let ran = site.built("app", &["--lifecycle", "builder", "--trust-builder"]);
+    assert!(!ran.stderr.contains("plays those with credentials"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("is trusted (--trust-builder), but each phase has a container of its own: another lifecycle was chosen"), "{}", ran.stderr);
     let unset = site.home.ok(&["config", "lifecycle-image", "--unset"]).stdout;
     assert_eq!(unset, "docker.io/buildpacksio/lifecycle\n");
 }

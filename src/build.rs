@@ -45,7 +45,9 @@ pub use bindings::{Binding, BindingError, BuildSecret};
 pub use brought::Brought;
 pub use buildpacks::{Buildpack, BuildpackError};
 pub use coracle_lifecycle::build::SharedLayer;
-pub use foreign::{ChoiceError, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase};
+pub use foreign::{
+    ChoiceError, LifecycleArchives, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase,
+};
 pub use steps::BuildLayers;
 pub use tree::Restore;
 pub use volumes::{Volume, VolumeError};
@@ -123,6 +125,8 @@ pub struct BuildRequest {
     pub lifecycle: LifecycleChoice,
     /// Where lifecycles are published, for phases that an untrusted builder is kept away from.
     pub lifecycle_image: LifecycleImage,
+    /// Where their release archives are, for versions of which no image is to be had.
+    pub lifecycle_archives: LifecycleArchives,
     /// Phases that this program plays although another lifecycle was chosen.
     pub native_phases: Vec<NativePhase>,
     /// Whether the phases say more.
@@ -188,7 +192,12 @@ pub fn build(
             binds.push(bind(path, &format!("{}/{number}", folders::BUILDPACKS), Access::ReadOnly));
         }
     }
-    if let LifecycleChoice::Path(path) = &request.lifecycle {
+    let lifecycle = match &request.lifecycle {
+        LifecycleChoice::Path(path) => Some(path.as_path()),
+        LifecycleChoice::Builder => request.lifecycle_archives.folder(),
+        LifecycleChoice::Native | LifecycleChoice::Image(_) => None,
+    };
+    if let Some(path) = lifecycle {
         let path = path.canonicalize().map_err(Error::folder("use the lifecycle", path))?;
         binds.push(bind(&path, foreign::SOURCE, Access::ReadOnly));
     }
@@ -256,7 +265,7 @@ impl Build<'_> {
 
         let names: Vec<Reference> = std::iter::once(&request.image).chain(&request.tags).cloned().collect();
         let digest = if let Some(report) = report {
-            published(&report)?
+            self.digest_of_published(&plan, &report)?
         } else {
             let image = request.image.clone();
             let (folders, ids) = (plan.folders.clone(), self.stage.ids);

@@ -15,7 +15,7 @@ use toml_edit::{DocumentMut, Item, Table};
 
 pub use self::document::ConfigError;
 pub(crate) use self::document::read;
-use crate::build::LifecycleImage;
+use crate::build::{LifecycleArchives, LifecycleImage};
 use crate::trust::TrustedBuilders;
 
 /// The document. What is not in it is as its default says.
@@ -25,6 +25,9 @@ pub struct Config {
     /// Where lifecycles are published, where it is not where other platforms look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle_image: Option<LifecycleImage>,
+    /// Where their release archives are, where it is not where they are released.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifecycle_archives: Option<LifecycleArchives>,
     /// Which builders are trusted beside the suggested ones, and which of those are not.
     #[serde(skip_serializing_if = "TrustedBuilders::is_default")]
     pub trusted_builders: TrustedBuilders,

@@ -46,12 +46,12 @@ use crate::event::Event;
 
 pub(crate) use decide::{Compose, Detect, Detected, Keep};
 pub(crate) use delete::Delete;
-pub(crate) use foreign::{Lend, TakeDetected};
+pub(crate) use foreign::{AskDigest, Lend, TakeDetected};
 pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use known::KnownRunImage;
 pub(crate) use layers::{CheckLayers, KeepLayers, LeaveLayers, ReuseLayers};
-pub(crate) use lifecycle::{FindLifecycle, TakeLifecycle};
+pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{MakeFolders, Prepare};
 pub(crate) use pull::Pull;
@@ -117,7 +117,9 @@ jobs!(
     Compose,
     Lend,
     TakeDetected,
+    AskDigest,
     TakeLifecycle,
+    FetchLifecycle,
     FindLifecycle,
     Receive,
     PackLayers,

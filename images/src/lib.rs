@@ -8,6 +8,7 @@ mod compression;
 mod config;
 mod digest;
 mod document;
+mod fetch;
 mod image;
 mod limits;
 pub mod pack;
@@ -21,6 +22,7 @@ pub use compression::{GzipWriter, LayerWriter, WrittenLayer, uncompressed};
 pub use config::{Config, Empty, Execution, History, RootFs};
 pub use digest::{Digest, DigestError, Hashing};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};
+pub use fetch::{FetchError, fetch};
 pub use image::{Image, ImageError, Layer};
 pub use reference::{DOCKER_HUB, Reference, ReferenceError};
 #[doc(hidden)]

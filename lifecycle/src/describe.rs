@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{BuildpackToml, Distro, Order};
+use coracle_cnb::{ApiVersion, BuildpackToml, Distro, Order};
 
 use crate::detect::{Catalog, CatalogError, Unusable};
 use crate::file::{self, FileError};
@@ -36,7 +36,7 @@ pub enum DescribeError {
     Catalog(#[from] CatalogError),
 }
 
-/// Reads the order and the buildpack.toml of every buildpack that it can reach.
+/// Reads the order and the buildpack.toml of every buildpack that it can reach, whatever its API where `any_api` says so.
 ///
 /// # Errors
 /// [`DescribeError`].
@@ -45,10 +45,12 @@ pub fn describe(
     buildpacks_dir: &Path,
     extensions_dir: &Path,
     os_release: &Path,
+    any_api: bool,
 ) -> Result<Description, DescribeError> {
     let document: Option<Order> = file::read_document("order.toml", order)?;
     let document = document.ok_or_else(|| DescribeError::NoOrder(order.to_owned()))?;
-    let catalog = Catalog::read(buildpacks_dir, extensions_dir, &document)?;
+    let speaks: fn(ApiVersion) -> bool = if any_api { |_| true } else { crate::api::runs_buildpack_api };
+    let catalog = Catalog::read_of(buildpacks_dir, extensions_dir, &document, speaks)?;
     Ok(Description {
         order: document,
         buildpacks: catalog.buildpacks().cloned().collect(),
@@ -82,9 +84,21 @@ mod tests {
     fn a_builder_without_an_order_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let order = dir.path().join("order.toml");
-        let refused = describe(&order, dir.path(), dir.path(), dir.path()).unwrap_err().to_string();
+        let refused = describe(&order, dir.path(), dir.path(), dir.path(), false).unwrap_err().to_string();
         let expected = "there is no `ORDER`: the image is not a builder; name one with --builder";
         assert_eq!(refused, expected.replace("ORDER", &order.display().to_string()));
+    }
+
+    #[test]
+    fn a_buildpack_of_another_age_is_described_where_another_lifecycle_runs_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| file::write(&dir.path().join(path), text.as_bytes()).unwrap();
+        write("order.toml", "[[order]]\n[[order.group]]\nid = \"a\"\nversion = \"1\"\n");
+        write("a/1/buildpack.toml", "api = \"0.2\"\n[buildpack]\nid = \"a\"\nversion = \"1\"\n");
+        let (order, none) = (dir.path().join("order.toml"), dir.path().join("none"));
+        let of = |any_api| describe(&order, dir.path(), dir.path(), &none, any_api);
+        assert_eq!(of(true).unwrap().buildpacks.len(), 1);
+        assert!(crate::with_causes(&of(false).unwrap_err()).contains("--lifecycle builder"));
     }
 
     #[test]
@@ -98,7 +112,8 @@ mod tests {
         write("a_two/2/buildpack.toml", "unreachable and broken");
         write("os-release", "NAME=\"X\"\nID=debian\nVERSION_ID=\"12\"\n");
         let path = |name: &str| dir.path().join(name);
-        let found = describe(&path("order.toml"), dir.path(), dir.path(), &path("os-release")).unwrap();
+        let found =
+            describe(&path("order.toml"), dir.path(), dir.path(), &path("os-release"), false).unwrap();
         let ids: Vec<_> = found.buildpacks.iter().map(|toml| toml.buildpack.id.to_string()).collect();
         assert_eq!(ids, ["a/all", "a/one"]);
         assert_eq!(found.distro, Some(Distro { name: "debian".into(), version: "12".into() }));

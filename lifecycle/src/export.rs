@@ -43,7 +43,7 @@ pub use write::export;
 
 /// Whether a label is the platform's own, which no buildpack sets: one that could would choose the base of the next rebase,
 /// or have an application taken for a builder (docs/decisions/0021-labels-of-the-platform.md).
-pub(crate) fn is_reserved(label: &str) -> bool {
+pub fn is_reserved(label: &str) -> bool {
     label.starts_with("io.buildpacks.")
 }
 

@@ -20,8 +20,8 @@ use std::path::PathBuf;
 
 use coracle_cnb::{ApiVersion, DocumentError};
 
-pub use choice::{ChoiceError, LifecycleChoice, LifecycleImage, NativePhase};
-pub(crate) use interface::{ANALYZES_FIRST, LAYOUTS};
+pub use choice::{ChoiceError, LifecycleArchives, LifecycleChoice, LifecycleImage, NativePhase};
+pub(crate) use interface::{ANALYZES_FIRST, LAYOUTS, REPORTS};
 pub(crate) use sandbox::sandbox;
 
 use super::phase::Phase;

@@ -277,7 +277,9 @@ pub(crate) fn where_credentials_are() -> (String, String) {
 }
 
 fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)> {
-    let mut env = base_environment(plan, phase.has_builder_root());
+    // Whatever the others are driven at: this one is ours.
+    let api = if phase == Phase::Describe { PLATFORM_API } else { plan.api };
+    let mut env = base_environment(api, plan, phase.has_builder_root());
     if online {
         env.extend(plan.proxies.iter().cloned());
     }
@@ -288,9 +290,9 @@ fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)>
 }
 
 /// The Platform API, and the builder's own variables where they belong.
-pub(super) fn base_environment(plan: &Plan, of_builder: bool) -> Vec<(String, String)> {
+pub(super) fn base_environment(api: ApiVersion, plan: &Plan, of_builder: bool) -> Vec<(String, String)> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut env = vec![pair("CNB_PLATFORM_API", &plan.api.to_string())];
+    let mut env = vec![pair("CNB_PLATFORM_API", &api.to_string())];
     if of_builder {
         env.extend(plan.env.iter().filter(|(name, _)| name != "CNB_PLATFORM_API").cloned());
         if !env.iter().any(|(name, _)| name == "HOME") {
@@ -318,6 +320,10 @@ fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
         Phase::Describe => {
             order(&mut flag);
             flag("description", &out("builder.json"));
+            // Whoever runs the buildpacks knows which it can.
+            if plan.foreign_for(Phase::Detect).is_some() && plan.foreign_for(Phase::Build).is_some() {
+                words.push("-any-api".to_owned());
+            }
             return words;
         }
         Phase::Analyze => {

@@ -2,15 +2,16 @@
 //! stranger's by workers; what later phases act on is theirs.
 
 use coracle_cnb::{Analyzed, RunImage};
+use coracle_images::Digest;
+use coracle_runtime::{Outcome, SandboxSpec};
 
 use super::Build;
 use super::folders::guest;
-use super::foreign::{ANALYZES_FIRST, LifecycleError};
+use super::foreign::{ANALYZES_FIRST, LifecycleError, REPORTS};
 use super::phase::{Phase, Plan, VERIFIED, sandbox};
 use crate::error::Error;
 use crate::event::{Event, Stream};
-use crate::worker::{self, Detected, Lend, TakeDetected};
-use coracle_runtime::{Outcome, SandboxSpec};
+use crate::worker::{self, AskDigest, Detected, Lend, Remote, TakeDetected};
 
 impl Build<'_> {
     /// Run one phase to its end.
@@ -114,7 +115,18 @@ impl Build<'_> {
     /// What the image says of itself, from what each buildpack asked for.
     pub(super) fn compose(&self, plan: &Plan) -> Result<(), Error> {
         let among_layers = plan.foreign_for(Phase::Export).is_some();
-        self.stage.work(worker::Compose { folders: plan.folders.clone(), api: plan.api, among_layers })
+        let built_elsewhere = plan.foreign_for(Phase::Build).is_some();
+        let (folders, api) = (plan.folders.clone(), plan.api);
+        self.stage.work(worker::Compose { folders, api, among_layers, built_elsewhere })
+    }
+
+    /// The digest of what was published.
+    pub(super) fn digest_of_published(&self, plan: &Plan, report: &str) -> Result<Digest, Error> {
+        if plan.api >= REPORTS || plan.foreign_for(Phase::Export).is_none() {
+            return super::published(report);
+        }
+        let image = Remote::new(&plan.image, &plan.insecure, Some(&self.keys))?;
+        self.stage.work(AskDigest { image })
     }
 
     /// Bring a document that a phase wrote to those that later phases read.

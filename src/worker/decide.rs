@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use coracle_cnb::{Analyzed, ApiVersion, Group, GroupElement};
+use coracle_lifecycle::api::runs_buildpack_api;
 use coracle_lifecycle::describe::Description;
 use coracle_lifecycle::detect::{Catalog, DetectRun, Given, complete, resolve};
 use coracle_lifecycle::phases::DetectRuns;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{AnyError, Job};
 use crate::build::folders::Folders;
+use crate::build::foreign::ANALYZES_FIRST;
 
 /// Bring documents that a phase wrote to those that later phases read.
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,6 +109,8 @@ pub(crate) struct Compose {
     pub(crate) api: ApiVersion,
     /// Whether the exporter is another lifecycle's, which looks among the layers.
     pub(crate) among_layers: bool,
+    /// Whether the builder is another lifecycle's, which composed them for buildpacks that ours does not know.
+    pub(crate) built_elsewhere: bool,
 }
 
 impl Job for Compose {
@@ -115,6 +119,11 @@ impl Job for Compose {
     fn carry_out(self) -> Result<(), AnyError> {
         let group: Group = read_toml(&self.folders.control(), "group.toml")?;
         let layers = File::open(self.folders.layers())?;
+        let is_known = |element: &GroupElement| element.api.is_some_and(runs_buildpack_api);
+        let ours = self.api >= ANALYZES_FIRST && group.group.iter().all(is_known);
+        if self.built_elsewhere && !ours {
+            return super::foreign::check_metadata(layers.as_fd(), &group);
+        }
         let built = build::read_launch(layers.as_fd(), &group)?;
         let mut metadata = build::compose(&built, &group)?;
         build::in_form_of(self.api, &built, &mut metadata);

@@ -5,13 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::chown;
 
 use coracle_cnb::{Group, GroupElement, Plan};
+use coracle_images::{Digest, Platform};
 use coracle_lifecycle::describe::Description;
+use coracle_lifecycle::export::is_reserved;
 use coracle_lifecycle::folder;
 use coracle_runtime::IdMap;
 use serde::{Deserialize, Serialize};
 
 use super::decide::{read_json, read_toml};
-use super::{AnyError, Job, User};
+use super::{AnyError, Job, Remote, User};
 use crate::build::folders::Folders;
 use crate::build::foreign::group;
 
@@ -95,9 +97,75 @@ pub(super) fn put_among_layers(layers: BorrowedFd<'_>, text: &str) -> Result<(),
     Ok(folder::replace(config.as_fd(), "metadata.toml", text.as_bytes())?)
 }
 
+/// What an older lifecycle's builder composed, of buildpacks that ours does not know: of this group, and without labels that decide
+/// what the image is.
+pub(super) fn check_metadata(layers: BorrowedFd<'_>, group: &Group) -> Result<(), AnyError> {
+    #[derive(Deserialize)]
+    struct Composed {
+        #[serde(default)]
+        buildpacks: Vec<GroupElement>,
+        #[serde(default)]
+        labels: Vec<coracle_cnb::Label>,
+    }
+    let refused = |why: String| {
+        AnyError::from(format!("config/metadata.toml of the builder {why}; nothing of it is used"))
+    };
+    let found = folder::document("metadata.toml", layers, "config/metadata.toml".as_ref())?;
+    let Composed { buildpacks, labels } = found.ok_or_else(|| refused("is not there".to_owned()))?;
+    let names = |list: &[GroupElement]| list.iter().map(GroupElement::name).collect::<Vec<_>>();
+    if names(&buildpacks) != names(&group.group) {
+        return Err(refused(format!("speaks of other buildpacks ({})", names(&buildpacks).join(", "))));
+    }
+    match labels.iter().find(|label| is_reserved(&label.key)) {
+        Some(label) => Err(refused(format!("sets the label {}, which is the platform's", label.key))),
+        None => Ok(()),
+    }
+}
+
+/// Ask a registry for the digest of what was sent there.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AskDigest {
+    pub(crate) image: Remote,
+}
+
+impl Job for AskDigest {
+    type Answer = Digest;
+
+    fn carry_out(self) -> Result<Digest, AnyError> {
+        Ok(self.image.registry()?.image(&self.image.reference, &Platform::host())?.digest)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metadata_of_an_older_builder_are_of_the_group_and_take_no_label_of_the_platform() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("config")).unwrap();
+        let element = "id = \"a\"\nversion = \"1\"\n";
+        let group: Group = coracle_cnb::read_toml("group.toml", &format!("[[group]]\n{element}")).unwrap();
+        let checked = |text: &str| {
+            fs::write(folder.path().join("config/metadata.toml"), text).unwrap();
+            let layers = File::open(folder.path()).unwrap();
+            check_metadata(layers.as_fd(), &group).map_err(|error| error.to_string())
+        };
+        let own = format!("[[processes]]\ntype = \"web\"\ncommand = \"run\"\n[[buildpacks]]\n{element}");
+        assert_eq!(checked(&own), Ok(()));
+        let label = |key: &str| checked(&format!("{own}[[labels]]\nkey = \"{key}\"\nvalue = \"v\"\n"));
+        assert_eq!(label("team.example"), Ok(()));
+        let said =
+            |why: &str| Err(format!("config/metadata.toml of the builder {why}; nothing of it is used"));
+        let expected = said("sets the label io.buildpacks.lifecycle.metadata, which is the platform's");
+        assert_eq!(label("io.buildpacks.lifecycle.metadata"), expected);
+        let other = checked("[[buildpacks]]\nid = \"evil\"\nversion = \"1\"\n");
+        assert_eq!(other, said("speaks of other buildpacks (evil@1)"));
+        fs::remove_file(folder.path().join("config/metadata.toml")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", folder.path().join("config/metadata.toml")).unwrap();
+        let layers = File::open(folder.path()).unwrap();
+        assert!(check_metadata(layers.as_fd(), &group).is_err());
+    }
 
     #[test]
     fn metadata_replace_what_is_there_and_no_link_is_followed() {

@@ -1,12 +1,12 @@
 //! The programs of another lifecycle: taken from the user's disk into a folder of one build, or found in an image.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{self, BufReader, Read as _};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use coracle_images::uncompressed;
 use coracle_images::unpack::{Limits, unpack_layer};
+use coracle_images::{Digest, Hashing, fetch, uncompressed};
 use coracle_lifecycle::folder;
 use coracle_runtime::IdMap;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,8 @@ pub(crate) struct TakeLifecycle {
     /// The root filesystem, which is made.
     pub(crate) into: PathBuf,
     pub(crate) ids: IdMap,
+    /// Whether it is an archive whose digest lies beside it, in a file with `.sha256` at the end of its name.
+    pub(crate) verified: bool,
 }
 
 impl Job for TakeLifecycle {
@@ -35,7 +37,7 @@ impl Job for TakeLifecycle {
     type Answer = String;
 
     fn carry_out(self) -> Result<String, AnyError> {
-        let Self { source, name, into, ids } = self;
+        let Self { source, name, into, ids, verified } = self;
         let root = ids.outer(0)?;
         let cnb = into.join("cnb");
         fs::create_dir_all(&into)?;
@@ -43,15 +45,16 @@ impl Job for TakeLifecycle {
             copy_tree(&source, &cnb, (root, root), &[])?;
         } else {
             fs::create_dir(&cnb)?;
-            let file = File::open(&source)?;
-            let limits = Limits::default().for_compressed(file.metadata()?.len());
-            uncompressed(BufReader::new(file))
-                .map_err(AnyError::from)
-                .and_then(|archive| Ok(unpack_layer(archive, File::open(&cnb)?.as_fd(), &Owners(ids), &limits)?))
-                .map_err(|error| {
-                    let why = coracle_runtime::with_causes(&*error);
-                    format!("{name} is no release archive of a lifecycle, and no folder with what is in one: {why}")
-                })?;
+            let expected = if verified { Some(digest_beside(&source, &name)?) } else { None };
+            let found = unpacked(&source, &cnb, ids).map_err(|error| {
+                let why = coracle_runtime::with_causes(&*error);
+                format!(
+                    "{name} is no release archive of a lifecycle, and no folder with what is in one: {why}"
+                )
+            })?;
+            if let Some(expected) = expected.filter(|expected| *expected != found) {
+                return Err(format!("{name} has the digest {found}, and the file beside it says {expected}; nothing of it is used").into());
+            }
         }
         let text = folder::text(File::open(&cnb)?.as_fd(), Path::new("lifecycle.toml"))?;
         let text = text.ok_or_else(|| {
@@ -59,6 +62,56 @@ impl Job for TakeLifecycle {
         })?;
         check(&cnb.join("lifecycle"), &name)?;
         Ok(text)
+    }
+}
+
+/// Unpack an archive; gives its digest.
+fn unpacked(archive: &Path, into: &Path, ids: IdMap) -> Result<Digest, AnyError> {
+    let mut file = Hashing::new(BufReader::new(File::open(archive)?));
+    let limits = Limits::default().for_compressed(fs::metadata(archive)?.len());
+    unpack_layer(uncompressed(&mut file)?, File::open(into)?.as_fd(), &Owners(ids), &limits)?;
+    io::copy(&mut file, &mut io::sink())?;
+    Ok(file.digest())
+}
+
+/// The digest that was published beside an archive, as `sha256sum` writes it.
+fn digest_beside(archive: &Path, name: &str) -> Result<Digest, AnyError> {
+    let mut path = archive.as_os_str().to_owned();
+    path.push(".sha256");
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(DIGEST_LIMIT).read_to_string(&mut text));
+    read.map_err(|error| {
+        format!("{name} has no digest beside it (.sha256), and is not used without: {error}")
+    })?;
+    let hash = text.split_whitespace().next().unwrap_or_default().to_lowercase();
+    format!("sha256:{hash}").parse().map_err(|_| {
+        format!("what lies beside {name} (.sha256) is no digest, and it is not used without").into()
+    })
+}
+
+/// A line with a digest and the name of a file.
+const DIGEST_LIMIT: u64 = 4096;
+
+/// Larger than any release of a lifecycle: they have 30 MB.
+const ARCHIVE_LIMIT: u64 = 1 << 30;
+
+/// Fetch an archive, and the digest beside it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FetchLifecycle {
+    pub(crate) url: String,
+    /// The new file; the digest's is beside it.
+    pub(crate) into: PathBuf,
+}
+
+impl Job for FetchLifecycle {
+    type Answer = ();
+
+    fn carry_out(self) -> Result<(), AnyError> {
+        let Self { url, into } = self;
+        let mut beside = into.as_os_str().to_owned();
+        beside.push(".sha256");
+        fetch(&format!("{url}.sha256"), DIGEST_LIMIT, &mut File::create_new(beside)?)?;
+        Ok(fetch(&url, ARCHIVE_LIMIT, &mut File::create_new(into)?)?)
     }
 }
 

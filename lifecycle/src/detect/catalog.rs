@@ -97,15 +97,30 @@ impl Catalog {
     /// # Errors
     /// [`CatalogError`] for what the order itself names. What only composites name may never be needed.
     pub fn read(buildpacks: &Path, extensions: &Path, order: &Order) -> Result<Self, CatalogError> {
+        Self::read_of(buildpacks, extensions, order, crate::api::runs_buildpack_api)
+    }
+
+    /// The same, of APIs for which `speaks` holds: another lifecycle's, where that runs the programs.
+    ///
+    /// # Errors
+    /// As [`Catalog::read`].
+    pub fn read_of(
+        buildpacks: &Path,
+        extensions: &Path,
+        order: &Order,
+        speaks: fn(ApiVersion) -> bool,
+    ) -> Result<Self, CatalogError> {
+        let read_one =
+            |element: &GroupElement| read_module_of(buildpacks, &Module::buildpack(element), speaks);
         let mut catalog = Self::default();
         for element in elements(&order.order_extensions) {
             let module = Module::extension(&element);
-            let toml = read_module(extensions, &module)?;
+            let toml = read_module_of(extensions, &module, speaks)?;
             catalog.modules.insert(module, toml);
         }
         let mut pending = Vec::new();
         for element in elements(&order.order) {
-            let toml = read_one(buildpacks, &element)?;
+            let toml = read_one(&element)?;
             pending.extend(elements(&toml.order));
             catalog.modules.insert(Module::buildpack(&element), toml);
         }
@@ -114,7 +129,7 @@ impl Catalog {
             if catalog.modules.contains_key(&module) || catalog.unusable.contains_key(&module) {
                 continue;
             }
-            match read_one(buildpacks, &element) {
+            match read_one(&element) {
                 Ok(toml) => {
                     pending.extend(elements(&toml.order));
                     catalog.modules.insert(module, toml);
@@ -166,6 +181,14 @@ pub(crate) fn read_one(buildpacks: &Path, element: &GroupElement) -> Result<Buil
 
 /// Reads what a module in `dir` says of itself.
 pub(crate) fn read_module(dir: &Path, module: &Module) -> Result<BuildpackToml, CatalogError> {
+    read_module_of(dir, module, crate::api::runs_buildpack_api)
+}
+
+fn read_module_of(
+    dir: &Path,
+    module: &Module,
+    speaks: fn(ApiVersion) -> bool,
+) -> Result<BuildpackToml, CatalogError> {
     let (kind, name) = (module.kind(), module.to_string());
     let path = module_dir(dir, module).join(module.document());
     let document = module.document();
@@ -181,7 +204,7 @@ pub(crate) fn read_module(dir: &Path, module: &Module) -> Result<BuildpackToml, 
     };
     let toml = toml.map_err(|source| CatalogError::File { kind, name: name.clone(), source })?;
     let toml = toml.ok_or_else(|| CatalogError::Missing { kind, name: name.clone(), path })?;
-    if !crate::api::runs_buildpack_api(toml.api) {
+    if !speaks(toml.api) {
         return Err(CatalogError::Api { kind, name, api: toml.api });
     }
     Ok(toml)

@@ -11,7 +11,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let os_release = Path::new("/etc/os-release");
     let [order, buildpacks, extensions] =
         ["order", "buildpacks", "extensions"].map(|flag| arguments.path(flag));
-    let description = describe(&order, &buildpacks, &extensions, os_release)?;
+    let description = describe(&order, &buildpacks, &extensions, os_release, arguments.on("any-api"))?;
     let path = arguments.path("description");
     let text = serde_json::to_vec(&description).map_err(|error| {
         DescribeError::File(FileError::Write { path: path.clone(), source: error.into() })

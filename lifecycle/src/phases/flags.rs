@@ -30,6 +30,7 @@ use Takes::{Id, Level, Path as P, Switch, Text, Texts};
 /// The flags that phases here understand, each those of its own list ([`Phase::flags`]).
 pub(super) const FLAGS: &[Flag] = &[
     ("analyzed", "CNB_ANALYZED_PATH", P("<layers>/analyzed.toml")),
+    ("any-api", "", Switch),
     ("app", "CNB_APP_DIR", P("/workspace")),
     ("build-config", "CNB_BUILD_CONFIG_DIR", P("/cnb/build-config")),
     ("build-image", "CNB_BUILD_IMAGE", Text),

@@ -98,6 +98,7 @@ pub(super) const PHASES: &[Phase] = &[
     Phase {
         name: "describe-builder",
         flags: &[
+            always("any-api"),
             always("buildpacks"),
             always("description"),
             always("extensions"),

@@ -130,6 +130,9 @@ pub(crate) struct Build {
     /// When builder and run image are fetched
     #[arg(long, value_enum, default_value_t = PullPolicyName::IfNotPresent)]
     pub(crate) pull_policy: PullPolicyName,
+    /// Fetch nothing: images are those of the local store, whatever is missing is named
+    #[arg(long, conflicts_with_all = ["pull_policy", "publish"])]
+    pub(crate) offline: bool,
     /// What launches the containers
     #[arg(long, value_enum, default_value_t = RuntimeName::Youki)]
     pub(crate) runtime: RuntimeName,

@@ -2,7 +2,7 @@
 
 use coracle::{BuilderName, Config, Policy};
 
-use crate::args::config::{LifecycleImage, TrustCommand};
+use crate::args::config::{LifecycleArchives, LifecycleImage, TrustCommand};
 use crate::failure::Failure;
 use crate::{report, settings};
 
@@ -35,6 +35,18 @@ pub(crate) fn lifecycle_image(typed: &LifecycleImage) -> Result<(), Failure> {
         })?;
     }
     report::result(&settings::config()?.lifecycle_image.unwrap_or_default().to_string());
+    Ok(())
+}
+
+pub(crate) fn lifecycle_archives(typed: &LifecycleArchives) -> Result<(), Failure> {
+    if typed.archives.is_some() || typed.unset {
+        let path = settings::config_path().ok_or(Failure::NoConfig)?;
+        Config::change(&path, |config| {
+            config.lifecycle_archives.clone_from(&typed.archives);
+            Ok::<_, Failure>(())
+        })?;
+    }
+    report::result(&settings::config()?.lifecycle_archives.unwrap_or_default().to_string());
     Ok(())
 }
 

@@ -200,6 +200,10 @@ fn operate(
             config::suggest()?;
             Ok(0)
         }
+        Command::Config(args::Config { command: args::config::Command::LifecycleArchives(typed) }) => {
+            config::lifecycle_archives(typed)?;
+            Ok(0)
+        }
         Command::Config(args::Config { command: args::config::Command::LifecycleImage(typed) }) => {
             config::lifecycle_image(typed)?;
             Ok(0)
@@ -232,9 +236,10 @@ fn operate(
 }
 
 fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, Failure> {
-    let trusted = settings::config()?.trusted_builders;
+    let config = settings::config()?;
+    let trusted = &config.trusted_builders;
     std::iter::once(&build.image).chain(&build.tag).try_for_each(|name| trusted.refuse_as_output(name))?;
-    let trust = Trust::decide(&build.builder, build.trust_builder, &trusted, &settings::policies()?)?;
+    let trust = Trust::decide(&build.builder, build.trust_builder, trusted, &settings::policies()?)?;
     Ok(BuildRequest {
         image: build.image.clone(),
         tags: build.tag.clone(),
@@ -251,7 +256,7 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         cache_image: build.cache_image.clone(),
         clear_cache: build.clear_cache,
         restore: build.restore.into(),
-        pull_policy: build.pull_policy.into(),
+        pull_policy: if build.offline { coracle::PullPolicy::Never } else { build.pull_policy.into() },
         runtime: build.runtime.into(),
         insecure: build.access.insecure_registry.clone(),
         auth: settings::keychain(&build.access, given)?,
@@ -260,7 +265,8 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         network: build.network.into(),
         time: build.timeout,
         lifecycle: build.lifecycle.clone(),
-        lifecycle_image: settings::config()?.lifecycle_image.unwrap_or_default(),
+        lifecycle_image: config.lifecycle_image.unwrap_or_default(),
+        lifecycle_archives: config.lifecycle_archives.unwrap_or_default(),
         native_phases: build.native_phase.clone(),
         verbose: build.access.verbose,
     })

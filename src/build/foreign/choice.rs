@@ -35,6 +35,9 @@ pub enum ChoiceError {
         /// Why it is no image.
         why: String,
     },
+    /// Neither a URL nor a folder.
+    #[error("`{0}` is neither a URL (https://...) nor the absolute path of a folder")]
+    Archives(String),
     /// No phase.
     #[error("`{0}` is no phase of a build: analyzer, detector, restorer, builder or exporter")]
     Phase(String),
@@ -109,6 +112,65 @@ impl From<LifecycleImage> for String {
     }
 }
 
+/// Where release archives of lifecycles are: a URL with a folder for each version, or a folder of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LifecycleArchives(String);
+
+impl Default for LifecycleArchives {
+    /// Where they are released.
+    fn default() -> Self {
+        Self("https://github.com/buildpacks/lifecycle/releases/download".to_owned())
+    }
+}
+
+impl LifecycleArchives {
+    /// The folder, if it is one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.0.starts_with('/').then(|| Path::new(&self.0))
+    }
+
+    /// The file name of a version's archive for this kind of machine.
+    pub(super) fn file_of(version: &str) -> String {
+        let machine = if cfg!(target_arch = "aarch64") { "arm64" } else { "x86-64" };
+        format!("lifecycle-v{version}+linux.{machine}.tgz")
+    }
+
+    /// The URL of a version's archive.
+    pub(super) fn url_of(&self, version: &str) -> String {
+        format!("{}/v{version}/{}", self.0.trim_end_matches('/'), Self::file_of(version))
+    }
+}
+
+impl std::fmt::Display for LifecycleArchives {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for LifecycleArchives {
+    type Err = ChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
+        let is_place = text.starts_with('/') || text.starts_with("https://") || text.starts_with("http://");
+        if is_place { Ok(Self(text.to_owned())) } else { Err(ChoiceError::Archives(text.to_owned())) }
+    }
+}
+
+impl TryFrom<String> for LifecycleArchives {
+    type Error = ChoiceError;
+
+    fn try_from(text: String) -> Result<Self, ChoiceError> {
+        text.parse()
+    }
+}
+
+impl From<LifecycleArchives> for String {
+    fn from(archives: LifecycleArchives) -> String {
+        archives.0
+    }
+}
+
 /// A phase that this program plays although another lifecycle was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NativePhase(pub(crate) Phase);
@@ -154,6 +216,16 @@ mod tests {
             "index.docker.io/buildpacksio/lifecycle:1"
         );
         assert!("A b".parse::<LifecycleImage>().is_err());
+    }
+
+    #[test]
+    fn archives_lie_in_a_folder_for_each_version_or_in_one() {
+        let of = |text: &str| text.parse::<LifecycleArchives>().unwrap();
+        let url = of("https://r.example/x/").url_of("1.2.3");
+        assert_eq!(url, format!("https://r.example/x/v1.2.3/{}", LifecycleArchives::file_of("1.2.3")));
+        assert_eq!((of("/srv").folder(), of("https://x").folder()), (Some(Path::new("/srv")), None));
+        let refused = "srv".parse::<LifecycleArchives>().unwrap_err().to_string();
+        assert_eq!(refused, "`srv` is neither a URL (https://...) nor the absolute path of a folder");
     }
 
     #[test]

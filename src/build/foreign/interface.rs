@@ -11,10 +11,15 @@ use crate::build::phase::{Phase, Plan};
 pub(crate) const ANALYZES_FIRST: ApiVersion = ApiVersion::new(0, 7);
 /// Since this Platform API images can be read from folders and written into them.
 pub(crate) const LAYOUTS: ApiVersion = ApiVersion::new(0, 12);
+/// Since this Platform API `report.toml` is written.
+pub(crate) const REPORTS: ApiVersion = ApiVersion::new(0, 4);
 /// Since this Platform API the process to start by default can be chosen.
 pub(crate) const PROCESS_TYPES: ApiVersion = ApiVersion::new(0, 3);
 /// Since this Platform API the restorer asks for the run image again.
 pub(crate) const RESTORER_ASKS: ApiVersion = ApiVersion::new(0, 14);
+
+/// Since this Platform API each phase can be told how much to say; before, the builder cannot.
+const LOG_LEVELS: ApiVersion = ApiVersion::new(0, 3);
 
 /// What stands after a flag.
 #[derive(Debug, Clone, Copy)]
@@ -132,7 +137,10 @@ const ROWS: &[Row] = &[
 
 /// The arguments of a phase of another lifecycle.
 pub(super) fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
-    let mut words = vec!["-log-level".to_owned(), if plan.verbose { "debug" } else { "info" }.to_owned()];
+    let mut words: Vec<String> = Vec::new();
+    if plan.api >= LOG_LEVELS {
+        words.extend(["-log-level", if plan.verbose { "debug" } else { "info" }].map(str::to_owned));
+    }
     let is_spoken =
         |row: &&Row| ApiVersion::new(0, row.since) <= plan.api && plan.api < ApiVersion::new(0, row.until);
     for row in ROWS.iter().filter(|row| row.phase == phase).filter(is_spoken) {

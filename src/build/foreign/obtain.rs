@@ -1,17 +1,23 @@
 //! Where the programs of another lifecycle come from, and whether they can do what is asked.
 
+use std::path::{Path, PathBuf};
+
 use coracle_cnb::ApiVersion;
 use coracle_images::{Image, Reference};
 
 use super::described::Described;
 use super::interface::PROCESS_TYPES;
-use super::{ANALYZES_FIRST, Foreign, LAYOUTS, LifecycleChoice, LifecycleError, Place, SOURCE};
+use super::{
+    ANALYZES_FIRST, Foreign, LAYOUTS, LifecycleArchives, LifecycleChoice, LifecycleError, Place, SOURCE,
+};
 use crate::build::folders::Folders;
 use crate::build::phase::{PLATFORM_API, Phase};
 use crate::build::{Build, BuildLayers, BuildRequest};
 use crate::error::Error;
+use crate::pull::PullPolicy;
 use crate::run::unpacked_layers;
-use crate::worker::{FindLifecycle, TakeLifecycle};
+use crate::trust::Trust;
+use crate::worker::{FetchLifecycle, FindLifecycle, TakeLifecycle};
 
 /// A lifecycle that was found.
 struct Found {
@@ -46,11 +52,14 @@ impl Build<'_> {
                 return Ok((PLATFORM_API, None));
             }
             LifecycleChoice::Image(reference) => (self.of_image(reference, self.lifecycle_name())?, None),
-            LifecycleChoice::Path(_) => (self.taken()?, None),
+            LifecycleChoice::Path(_) => (self.taken(SOURCE.into(), self.lifecycle_name(), false)?, None),
             LifecycleChoice::Builder => {
                 let own = self.of_builder(builder)?;
-                let published = self.published(&own.described.version)?;
-                (own, Some(published))
+                let other = match request.trust {
+                    Trust::Trusted { .. } => None,
+                    Trust::Untrusted { .. } => Some(self.published(&own.described.version)?),
+                };
+                (own, other)
             }
         };
         let native: Vec<Phase> = request.native_phases.iter().map(|phase| phase.0).collect();
@@ -84,31 +93,72 @@ impl Build<'_> {
         }
     }
 
-    /// The lifecycle that was published under this version, for phases that an untrusted builder is kept away from.
+    /// The lifecycle that was published under this version, for phases that an untrusted builder is kept away from: an image, or
+    /// else a root filesystem made of the release archive, for this build alone.
     fn published(&self, version: &str) -> Result<Found, Error> {
-        let builder = self.request.builder.to_string();
-        let unavailable = |looked: String| LifecycleError::Unavailable {
-            builder: builder.clone(),
-            version: version.to_owned(),
-            looked,
+        let no_image = match self.published_image(version) {
+            Ok(found) => return Ok(found),
+            Err(why) => why,
         };
+        let no_archive = match self.published_archive(version) {
+            Ok(found) => return Ok(found),
+            Err(why) => why,
+        };
+        Err(LifecycleError::Unavailable {
+            builder: self.request.builder.to_string(),
+            version: version.to_owned(),
+            looked: format!("{no_image}; {no_archive}"),
+        }
+        .into())
+    }
+
+    fn published_image(&self, version: &str) -> Result<Found, String> {
         let images = &self.request.lifecycle_image;
         if !images.is_one() && !is_published(version) {
-            return Err(
-                unavailable("images are published of 0.6.1, and of 0.7.5 and later".to_owned()).into()
-            );
+            return Err("images are published of 0.6.1, and of 0.7.5 and later".to_owned());
         }
         let reference = images
             .of_version(version)
-            .map_err(|error| unavailable(format!("{images} with the tag {version}: {error}")))?;
+            .map_err(|error| format!("{images} with the tag {version}: {error}"))?;
         let found = self.of_image(&reference, format!("the lifecycle {reference}"));
-        let found = found
-            .map_err(|error| unavailable(format!("{reference}: {}", coracle_runtime::with_causes(&error))))?;
+        let found =
+            found.map_err(|error| format!("{reference}: {}", coracle_runtime::with_causes(&error)))?;
         if !images.is_one() && found.described.version != version {
-            let said = &found.described.version;
-            return Err(unavailable(format!("{reference} says that its version is `{said}`")).into());
+            return Err(format!("{reference} says that its version is `{}`", found.described.version));
         }
         Ok(found)
+    }
+
+    fn published_archive(&self, version: &str) -> Result<Found, String> {
+        // It becomes part of a path.
+        if semver::Version::parse(version).is_err() {
+            return Err(format!("`{version}` is the version of no release"));
+        }
+        let archives = &self.request.lifecycle_archives;
+        let place = match archives.folder() {
+            Some(folder) => {
+                let source = Path::new(SOURCE).join(LifecycleArchives::file_of(version));
+                Ok((folder.join(LifecycleArchives::file_of(version)).display().to_string(), source))
+            }
+            None => self.fetched_archive(archives.url_of(version)),
+        };
+        let (shown, source) = place?;
+        let name = format!("the archive {shown}");
+        let found = self.taken(source, name, true);
+        let found = found.map_err(|error| coracle_runtime::with_causes(&error))?;
+        if found.described.version != version {
+            return Err(format!("{} says that its version is `{}`", found.name, found.described.version));
+        }
+        Ok(found)
+    }
+
+    fn fetched_archive(&self, url: String) -> Result<(String, PathBuf), String> {
+        if self.request.pull_policy == PullPolicy::Never {
+            return Err(format!("{url} is not fetched: nothing is, with --offline or --pull-policy never"));
+        }
+        let into = self.stage.folder().join("lifecycle.tgz");
+        let fetched = self.stage.work(FetchLifecycle { url: url.clone(), into: into.clone() });
+        fetched.map_err(|error| coracle_runtime::with_causes(&error)).map(|()| (url, into))
     }
 
     /// As messages call the lifecycle that was chosen.
@@ -134,15 +184,15 @@ impl Build<'_> {
         Ok(())
     }
 
-    /// A lifecycle of the user's disk: a root filesystem of its own for this build, with nothing else in it.
-    fn taken(&self) -> Result<Found, Error> {
-        let name = self.lifecycle_name();
+    /// A root filesystem of a lifecycle for this build, with nothing else in it.
+    fn taken(&self, source: PathBuf, name: String, verified: bool) -> Result<Found, Error> {
         let folders = Folders { root: self.stage.folder(), tree: false };
         let text = self.stage.work(TakeLifecycle {
-            source: SOURCE.into(),
+            source,
             name: name.clone(),
             into: folders.lifecycle(),
             ids: self.stage.ids,
+            verified,
         })?;
         let described = Described::of_toml(&text)
             .map_err(|source| LifecycleError::Described { name: name.clone(), source })?;

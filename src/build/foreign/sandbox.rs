@@ -110,7 +110,7 @@ fn files_of(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
 
 fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    let mut env = phase::base_environment(plan, phase.runs_foreign_code());
+    let mut env = phase::base_environment(plan.api, plan, phase.runs_foreign_code());
     if online {
         env.extend(plan.proxies.iter().cloned());
     }

@@ -15,6 +15,19 @@ pub(crate) enum Command {
     TrustedBuilders(TrustedBuilders),
     /// Where images of lifecycles are, for --lifecycle builder with a builder that is not trusted
     LifecycleImage(LifecycleImage),
+    /// Where release archives of lifecycles are, for versions of which there is no image
+    LifecycleArchives(LifecycleArchives),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LifecycleArchives {
+    /// A URL below which each version has a folder (vVERSION), or a folder with all archives; each with its digest beside it
+    /// (.sha256). Without it, say which is in use
+    #[arg(value_name = "URL|DIR", conflicts_with = "unset")]
+    pub(crate) archives: Option<coracle::LifecycleArchives>,
+    /// Look where they are released again
+    #[arg(long)]
+    pub(crate) unset: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,0 +1,124 @@
+//! Lifecycles of other ages, imitated: shell that says how it was called, and leaves the documents that its phase leaves.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use coracle_fixtures::Buildpack;
+
+use crate::site::Site;
+
+/// Says how it was called, as whom, and whether it has credentials.
+const HEAD: &str = "#!/cnb/lifecycle/bash\nset -eu\nc=without; [ -r /run/coracle/config.json ] && c=with\necho \"${0##*/} at $CNB_PLATFORM_API as $UID $c credentials${DOCKER_CONFIG:+ in $DOCKER_CONFIG}${CNB_REGISTRY_AUTH:+ in a variable}: $*\"\n";
+
+const GROUP: &str = "[[group]]\\nid = \\\"fixture/one\\\"\\nversion = \\\"1.0.0\\\"\\n";
+
+/// A lifecycle in a folder, at one Platform API.
+fn imitation(site: &Site, api: &str, detector: &str) -> PathBuf {
+    let folder = site.home.path().join(format!("lifecycle-{api}"));
+    let programs = folder.join("lifecycle");
+    fs::create_dir_all(&programs).expect("make a folder");
+    let toml =
+        format!("[api]\nplatform = \"{api}\"\nbuildpack = \"0.2\"\n[lifecycle]\nversion = \"0.0.{api}\"\n");
+    fs::write(folder.join("lifecycle.toml"), toml).expect("write lifecycle.toml");
+    fs::copy("/bin/bash-static", programs.join("bash")).expect("copy bash (scripts/setup installs it)");
+    let written = "printf '[[buildpacks]]\\nid = \"fixture/one\"\\nversion = \"1.0.0\"\\n' >/layers/config/metadata.toml";
+    let builder = format!("mkdir -p /layers/config\n{written}\n");
+    let report = format!("printf '[image]\\ndigest = \"sha256:{}\"\\n' >/out/report.toml\n", "1".repeat(64));
+    let minor: u32 = api.trim_start_matches("0.").parse().expect("a number");
+    let phases = [
+        ("detector", detector.to_owned()),
+        ("analyzer", "printf '' >/out/analyzed.toml\n".to_owned()),
+        ("restorer", String::new()),
+        ("builder", builder),
+        ("exporter", if minor < 4 { String::new() } else { report }),
+    ];
+    for (name, shell) in phases {
+        let path = programs.join(name);
+        fs::write(&path, format!("{HEAD}{shell}")).expect("write a phase");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("make it a program");
+    }
+    folder
+}
+
+/// Chooses these buildpacks.
+fn choosing(group: &str) -> String {
+    format!("printf \"{group}\" >/out/group.toml\nprintf '' >/out/plan.toml\n")
+}
+
+/// Of another age: ours does not run it.
+fn old_buildpack() -> Buildpack {
+    Buildpack { api: "0.2".to_owned(), ..Buildpack::passing("fixture/one") }
+}
+
+#[test]
+fn each_age_is_called_in_its_own_order_with_credentials_in_a_file() {
+    let site = Site::with_password(&[old_buildpack()]);
+    let name = site.registry.reference("team/app:1");
+    // Those before 0.4 leave no report: the registry is asked.
+    let image = coracle_fixtures::RunImage::new().image();
+    let earlier = site.registry.push(&image, "team/app", "1");
+    let earlier = earlier.rsplit_once('@').expect("a digest").1.to_owned();
+    for api in ["0.2", "0.3", "0.4", "0.6", "0.7", "0.9", "0.11"] {
+        let folder = imitation(&site, api, &choosing(GROUP)).display().to_string();
+        let ran = site.built(&name, &["--publish", "--lifecycle", &folder]);
+        let minor: u32 = api[2..].parse().expect("a number");
+        let said: Vec<&str> = ran.stdout.lines().filter(|line| line.contains(" at 0.")).collect();
+        let order = if minor < 7 { ["detector", "analyzer"] } else { ["analyzer", "detector"] };
+        let order = [&order[..], &["restorer", "builder", "exporter"]].concat();
+        let level = if minor < 3 { "-" } else { "-log-level info " };
+        assert_eq!(said.len(), order.len(), "{}\n{}", ran.stdout, ran.stderr);
+        for (line, phase) in said.iter().zip(order) {
+            let has = if matches!(phase, "analyzer" | "exporter") {
+                "with credentials in /run/coracle"
+            } else {
+                "without credentials"
+            };
+            assert!(
+                line.starts_with(&format!("[{phase}] {phase} at {api} as 1001 {has}: {level}")),
+                "{line}"
+            );
+        }
+        let exporter = said[4];
+        let flag = match minor {
+            2 => format!(" -image {} ", site.registry.reference("run:latest")),
+            3..7 => format!(" -run-image {} ", site.registry.reference("run:latest")),
+            _ => " -stack /control/stack.toml ".to_owned(),
+        };
+        assert!(exporter.contains(&flag) && exporter.ends_with(&format!(" {name}")), "{exporter}");
+        let digest = if minor < 4 { earlier.clone() } else { format!("sha256:{}", "1".repeat(64)) };
+        assert_eq!(ran.stdout.lines().last(), Some(format!("{name}@{digest}").as_str()));
+    }
+    let native = site.refused(12, &name, &["--publish"]);
+    assert!(native.contains("Buildpack API 0.2 is not supported (supported: 0.7 to 0.12): take the builder's own lifecycle (--lifecycle builder)"), "{native}");
+}
+
+#[test]
+fn what_another_detector_chose_is_a_stranger_s_word() {
+    let site = Site::with_password(&[old_buildpack()]);
+    let name = site.registry.reference("team/app:1");
+    let refused = |code: i32, api: &str, detector: &str| {
+        let folder = imitation(&site, api, detector).display().to_string();
+        let args = site.args(&name, &["--publish", "--lifecycle", &folder]);
+        let ran = site.home.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(ran.code, Some(code), "{}\n{}", ran.stdout, ran.stderr);
+        assert!(!ran.stdout.contains("===> RESTORER"), "{}", ran.stdout);
+        ran.stdout + &ran.stderr
+    };
+    let evil = GROUP.replace("fixture/one", "fixture/evil");
+    for api in ["0.3", "0.11"] {
+        let said = refused(1, api, &choosing(&evil));
+        let expected = "error: the detector chose buildpacks (fixture/evil@1.0.0) that no group of the builder's order consists of; nothing of it is used\n";
+        assert!(said.ends_with(expected), "{said}");
+    }
+    let said = refused(1, "0.11", &choosing(&GROUP.replace("1.0.0", "../../../control")));
+    assert!(said.contains("of a buildpack is `.` or `..`, or has `/`"), "{said}");
+    let said = refused(1, "0.11", "ln -s /control/run.toml /out/group.toml; printf '' >/out/plan.toml\n");
+    assert!(said.contains("open without following links: `group.toml`"), "{said}");
+    let plan = "printf '[[entries]]\\n[[entries.providers]]\\nid = \"other\"\\nversion = \"1\"\\n' >/out/plan.toml\n";
+    let said = refused(1, "0.11", &format!("{}{plan}", choosing(GROUP)));
+    assert!(said.contains("the detector's plan names other@1 as provider"), "{said}");
+    let extension = "printf '[[group-extensions]]\\nid = \"x\"\\nversion = \"1\"\\n' >>/out/group.toml\n";
+    let said = refused(102, "0.11", &format!("{}{extension}", choosing(GROUP)));
+    assert!(said.contains("image extensions take part (x@1), which Coracle's own detector has to see to: add --native-phase detector"), "{said}");
+}
