@@ -17,12 +17,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("rustls-platform-verifier", &[]),
 ];
 
-fn workspace() -> PathBuf {
+pub(crate) fn workspace() -> PathBuf {
     let moved = std::env::var_os("CARGO_MANIFEST_DIR");
     moved.map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
 }
 
-fn read(path: &Path) -> String {
+pub(crate) fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
 }
 
@@ -56,7 +56,7 @@ fn ours(manifest: &toml::Table, kinds: &[&str]) -> Vec<String> {
 }
 
 /// The Rust sources below a folder, as paths from the workspace.
-fn sources(folder: &str) -> Vec<PathBuf> {
+pub(crate) fn sources(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![workspace().join(folder)];
     while let Some(folder) = folders.pop() {
@@ -130,13 +130,16 @@ fn only_one_file_calls_libcontainer() {
 
 #[test]
 fn only_one_file_is_unsafe() {
-    assert_only("unsafe", |path| path == Path::new("runtime/src/sys.rs"));
+    // And the probe's attempts, which no library makes for good reason.
+    let allowed = ["runtime/src/sys.rs", "rootfs-fixtures/programs/attacks.rs"];
+    assert_only("unsafe", |path| allowed.iter().any(|allowed| path == Path::new(allowed)));
 }
 
 #[test]
 fn words_in_comments_and_longer_words_do_not_count() {
     assert!(has_word("let x = unsafe { call() };", "unsafe"));
     assert!(has_word("use clap::Parser;", "clap"));
+    assert!(!has_word("style-src 'unsafe-inline'", "unsafe"));
     assert!(!has_word("// unsafe here\nlet unsafe_code = 1; /// clap", "unsafe"));
     assert!(!has_word("/// see clap", "clap"));
 }

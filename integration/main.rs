@@ -5,6 +5,7 @@ mod anywhere;
 mod applications;
 mod architecture;
 mod attack;
+mod attacks;
 mod bounds;
 mod brought;
 mod build;

@@ -20,11 +20,15 @@ impl Site {
 
     /// The same behind a password, which the home's user has; the builder has the probe.
     pub(crate) fn with_password(buildpacks: &[Buildpack]) -> Self {
-        let site = Self::with(DockerRegistry::start(RegistryAccess::Password), buildpacks);
-        let docker = site.home.path().join(".docker");
+        Self::with(DockerRegistry::start(RegistryAccess::Password), buildpacks).logged_in()
+    }
+
+    /// The home's user has the registry's password, if it has one.
+    pub(crate) fn logged_in(self) -> Self {
+        let docker = self.home.path().join(".docker");
         std::fs::create_dir(&docker).expect("make .docker");
-        std::fs::write(docker.join("config.json"), site.registry.docker_config()).expect("write config.json");
-        site
+        std::fs::write(docker.join("config.json"), self.registry.docker_config()).expect("write config.json");
+        self
     }
 
     fn with(registry: DockerRegistry, buildpacks: &[Buildpack]) -> Self {

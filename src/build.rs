@@ -13,6 +13,7 @@
 //! | `foreign.rs` | phases that another lifecycle plays |
 //! | `turns.rs` | one phase and what is made of what it left, whoever plays it |
 //! | `phase.rs` | the container of each phase: who sees what |
+//! | `proxies.rs` | what foreign code learns of the user's proxies |
 //! | `run_image.rs` | whose credentials the run image gets |
 //! | `steps.rs` | a container for each buildpack |
 //! | `tree.rs` | whose cache it is, and layers that stay unpacked between builds |
@@ -28,6 +29,7 @@ mod flow;
 pub(crate) mod folders;
 pub(crate) mod foreign;
 pub(crate) mod phase;
+mod proxies;
 mod run_image;
 mod steps;
 mod tree;
@@ -253,6 +255,9 @@ impl Build<'_> {
 
         if plan.network == Network::Host {
             self.note(HOST_NETWORK.to_owned());
+            if proxies::for_foreign_code(&plan.proxies).1 {
+                self.note(proxies::WITHHELD.to_owned());
+            }
         }
         self.brought.notices(self.stage.ids, plan.user.uid).into_iter().for_each(|text| self.note(text));
         let report = match flow {

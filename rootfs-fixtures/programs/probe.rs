@@ -2,11 +2,13 @@
 //!
 //! `probe` reports; with `in=FOLDER` and `find=HEX` arguments, as many as wanted, it also looks for those bytes below
 //! those folders. `probe attempt NAME` makes one attempt and prints nothing or an error, because an attempt that
-//! succeeds changes the process. The report runs every attempt in a process of its own.
+//! succeeds changes the process. The report runs every attempt in a process of its own. `probe attacks` is another list,
+//! see `attacks.rs`.
 //!
 //! An attempt is real: where it is allowed, it mounts and it renames the host. So none is made by a process with
 //! capabilities in the first user namespace, which is the machine itself; the report says `"not in a sandbox"`.
 
+mod attacks;
 mod search;
 
 use std::collections::BTreeMap;
@@ -108,6 +110,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["attempt", name] => attempt(name),
+        ["attacks", given @ ..] => in_a_sandbox().and_then(|()| attacks::report(given)),
+        ["attack", number, given @ ..] => in_a_sandbox().and_then(|()| attacks::one(number, given)),
+        ["wait"] => io::stdin().read(&mut [0]).map(drop),
         searched => match search(searched) {
             Some(search) => writeln!(io::stdout(), "{}", report(&search)),
             None => Err(io::Error::other("usage: probe [attempt NAME | in=FOLDER... find=HEX...]")),
@@ -180,10 +185,12 @@ fn on_the_machine() -> bool {
     all_ids && (nix::unistd::geteuid().is_root() || !powerless)
 }
 
+fn in_a_sandbox() -> io::Result<()> {
+    if on_the_machine() { Err(io::Error::other("not in a sandbox")) } else { Ok(()) }
+}
+
 fn attempt(name: &str) -> io::Result<()> {
-    if on_the_machine() {
-        return Err(io::Error::other("not in a sandbox"));
-    }
+    in_a_sandbox()?;
     let known = ATTEMPTS.iter().find(|(known, _)| *known == name);
     known.map_or_else(|| Err(io::Error::other("no such attempt")), |(_, act)| act())
 }

@@ -106,21 +106,26 @@ const LOCKED: rlim_t = 8 << 20;
 fn limit_resources(file_size: Option<u64>) -> Result<(), String> {
     // 1, not 0: for a core_pattern that is a pipe the kernel ignores 0 and starts the host's handler (core(5)).
     setrlimit(Resource::RLIMIT_CORE, 1, 1).map_err(|e| format!("could not switch core dumps off: {e}"))?;
-    let file_size = file_size.unwrap_or(RLIM_INFINITY);
-    for (resource, bounds, what) in [
-        (Resource::RLIMIT_NPROC, (PROCESSES, PROCESSES), "processes"),
-        (Resource::RLIMIT_NOFILE, OPEN_FILES, "open files"),
-        (Resource::RLIMIT_MSGQUEUE, (QUEUES, QUEUES), "message queues"),
-        (Resource::RLIMIT_MEMLOCK, (LOCKED, LOCKED), "locked memory"),
-        (Resource::RLIMIT_NICE, (0, 0), "priority"),
-        (Resource::RLIMIT_RTPRIO, (0, 0), "real-time priority"),
-        (Resource::RLIMIT_FSIZE, (file_size, file_size), "the size of files"),
-    ] {
+    for (resource, what, bounds) in bounds_of_resources(file_size) {
         let failed = |e| format!("could not limit {what}: {e}");
         let (soft, hard) = at_most(getrlimit(resource).map_err(failed)?, bounds);
         setrlimit(resource, soft, hard).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Soft and hard limits, by what they are of.
+fn bounds_of_resources(file_size: Option<u64>) -> [(Resource, &'static str, (rlim_t, rlim_t)); 7] {
+    let both = |limit| (limit, limit);
+    [
+        (Resource::RLIMIT_NPROC, "the number of processes", both(PROCESSES)),
+        (Resource::RLIMIT_NOFILE, "the number of open files", OPEN_FILES),
+        (Resource::RLIMIT_MSGQUEUE, "message queues", both(QUEUES)),
+        (Resource::RLIMIT_MEMLOCK, "locked memory", both(LOCKED)),
+        (Resource::RLIMIT_NICE, "priority", both(0)),
+        (Resource::RLIMIT_RTPRIO, "real-time priority", both(0)),
+        (Resource::RLIMIT_FSIZE, "the size of files", both(file_size.unwrap_or(RLIM_INFINITY))),
+    ]
 }
 
 /// A soft and a hard limit, each at most as in `bounds`. "Unlimited" is the highest number.
@@ -198,6 +203,13 @@ mod tests {
             };
             assert!(harden(&request).unwrap_err().contains("no_new_privs is not set"));
         }
+    }
+
+    #[test]
+    fn what_is_limited_and_to_what() {
+        // Most machines have no higher limits for some of these, so that what happens inside does not show them.
+        let limits = bounds_of_resources(Some(64)).map(|(_, what, bounds)| format!("{what}: {bounds:?}"));
+        insta::assert_snapshot!(limits.join("\n"));
     }
 
     #[test]

@@ -151,6 +151,7 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
         "status:CapAmb",
         "status:NoNewPrivs",
         "status:Seccomp",
+        "status:SigBlk",
         "status:Seccomp_filters",
         "unshare",
         "mount",
@@ -184,6 +185,7 @@ fn nothing_can_be_gained(runtime: Runtime) -> TestResult {
     }
     same(facts["status:NoNewPrivs"], "1", &run);
     same(facts["status:Seccomp"], "2", &run);
+    same(facts["status:SigBlk"], "0000000000000000", &run);
     same(facts["socket:route"], "done", &run);
     same(facts["socket:audit"], "EPERM", &run);
     same(facts["unshare"], "EPERM", &run);

@@ -57,6 +57,11 @@ fn container(plan: &Plan) -> SandboxSpec {
     // credentials lie, what time it is.
     let mut env = build.env;
     env.retain(|(name, _)| name == "CNB_PLATFORM_API" || BUILD_VARIABLES.contains(&name.as_str()));
+    // It speaks to registries itself, and its builder is trusted: proxies as the user has them.
+    for (name, value) in &mut env {
+        let whole = plan.proxies.iter().find(|(known, _)| known == name);
+        whole.into_iter().for_each(|(_, whole)| value.clone_from(whole));
+    }
     env.push(("DOCKER_CONFIG".to_owned(), guest::CONTROL.to_owned()));
     if plan.publish {
         if plan.host_files.iter().any(|file| file == Path::new(CA_BUNDLE)) {

@@ -12,6 +12,7 @@ use coracle_runtime::{Access, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Ru
 use super::bounds::bounds;
 use super::folders::{self, Folders, PACKED, UNCHANGED, guest};
 use super::foreign::{self, Foreign, LAYOUTS};
+use super::proxies;
 use super::{Brought, BuildLayers};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
@@ -281,7 +282,7 @@ fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)>
     let api = if phase == Phase::Describe { PLATFORM_API } else { plan.api };
     let mut env = base_environment(api, plan, phase.has_builder_root());
     if online {
-        env.extend(plan.proxies.iter().cloned());
+        env.extend(proxies::known_to(phase, plan));
     }
     if phase.speaks_to_registries(plan) {
         env.push(where_credentials_are());
@@ -441,7 +442,7 @@ pub(super) mod tests {
             env: vec![pair("PATH", "/usr/bin")],
             platform_env: vec![pair("USER_SETTING", "value")],
             brought: Brought::default(),
-            proxies: vec![pair("HTTP_PROXY", "proxy")],
+            proxies: vec![pair("HTTP_PROXY", "http://name:word@proxy")],
             image: "r.example/app:1".parse().unwrap(),
             tags: vec!["r.example/app:2".parse().unwrap()],
             run_image: "r.example/run:1".parse().unwrap(),

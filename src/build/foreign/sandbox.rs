@@ -10,6 +10,7 @@ use super::{Foreign, Place};
 use crate::build::bounds::bounds;
 use crate::build::folders::{self, guest};
 use crate::build::phase::{self, Phase, Plan, mount};
+use crate::build::proxies;
 
 /// Where a lifecycle lies in a guest (Platform specification, "Builder").
 const LIFECYCLE: &str = "/cnb/lifecycle";
@@ -112,7 +113,7 @@ fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)>
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut env = phase::base_environment(plan.api, plan, phase.runs_foreign_code());
     if online {
-        env.extend(plan.proxies.iter().cloned());
+        env.extend(proxies::known_to(phase, plan));
     }
     if !phase.runs_foreign_code() {
         // Layouts are an experiment to other lifecycles, and forbidden without this.

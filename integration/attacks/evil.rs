@@ -1,0 +1,131 @@
+//! A builder that means harm, and its buildpacks: one for each attack, and `fixture/evil`, which tries everything that does
+//! not end the build.
+
+use coracle_fixtures::{Builder, Buildpack, Entry, Image};
+
+/// Tells of an attempt in the probe's form, on one line.
+const SAY: &str = r#"say() { printf '{"id":"%s","tried":"%s","result":"%s"}\n' "$1" "$2" "$3"; }"#;
+
+/// Everything that a program can try from inside, in detection and in the build; what it knows of the outside are
+/// arguments of the probe.
+pub(super) fn evil(given: &str) -> Buildpack {
+    let probe = format!("/usr/bin/probe attacks {given}");
+    let detect = [
+        &probe,
+        "(setsid sh -c 'trap \"\" HUP TERM INT; while :; do echo x >>survivor; sleep 0.05; done' >/dev/null 2>&1 &)",
+        "mkdir -p ~/.docker; echo '{\"credsStore\":\"evil\"}' >~/.docker/config.json",
+        "echo 'touch /workspace/ran' | tee ~/.bashrc ~/.profile /tmp/kept >/dev/null",
+        "sleep 0.2",
+    ];
+    let build = [
+        SAY,
+        &probe,
+        "before=$(wc -c <survivor); sleep 0.3; after=$(wc -c <survivor)",
+        "[ $before = $after ] && r='ended with its phase' || r='SUCCEEDED'; say A11 'a daemon of detection' \"$r\"",
+        "[ -e ~/.bashrc ] || [ -e ~/.docker/config.json ] && r=SUCCEEDED || r='gone'; say A12 'files in the home folder' \"$r\"",
+        "[ -e /tmp/kept ] && r=SUCCEEDED || r='gone'; say A12 'files in /tmp' \"$r\"",
+        "[ -e ran ] && r=SUCCEEDED || r='never run'; say A13 'a credential helper on PATH and in the home folder' \"$r\"",
+        // For the exporter: another base, another group, a digest of its own, labels of the platform.
+        "printf '[run-image]\\nreference = \"evil\"\\n[image]\\nreference = \"evil\"\\n' >\"$1/../analyzed.toml\"",
+        "printf '[[group]]\\nid = \"../../etc\"\\nversion = \"1\"\\n' | tee \"$1/../group.toml\" >\"$1/../plan.toml\"",
+        "printf '[image]\\ndigest = \"sha256:%064d\"\\n' 0 >\"$1/../report.toml\"; echo 'app@sha256:0000'",
+        "printf '[[labels]]\\nkey = \"io.buildpacks.lifecycle.metadata\"\\nvalue = \"{}\"\\n' >\"$1/launch.toml\"",
+        "printf '[[labels]]\\nkey = \"io.buildpacks.\\\\u001b[2J\"\\nvalue = \"x\"\\n' >>\"$1/launch.toml\"",
+        "printf '[[processes]]\\ntype = \"web\"\\ncommand = [\"cat\", \"hello\"]\\ndefault = true\\n' >>\"$1/launch.toml\"",
+        "mkdir \"$1/files\"; mkfifo \"$1/files/fifo\"; cp /bin/busybox \"$1/files/setuid\"; chmod 6755 \"$1/files/setuid\"",
+        "ln -s / \"$1/files/link\"; printf '[types]\\nlaunch = true\\n' >\"$1/files.toml\"",
+        // For who reads along.
+        "printf '\\033]52;c;eA==\\007\\033[2J::add-mask::x\\n::add-path::/x\\n##[add-mask]x\\n##vso[task.setvariable]x\\n'",
+        "printf 'section_start:1:a\\r\\033[0Kx\\nSuccessfully built\\rx\\n'; head -c 10000000 /dev/zero | tr '\\0' y; echo",
+        "rm -f survivor",
+    ];
+    Buildpack::passing("fixture/evil").detect(&detect.join("\n")).build(&build.join("\n"))
+}
+
+/// Attacks that may end the build, each a buildpack of its own: number, what it tries, and its program.
+pub(super) const ALONE: &[(&str, &str, &str)] = &[
+    (
+        "A21",
+        "a layer's document that is a link to /proc/self/environ",
+        "mkdir \"$1/x\"; ln -s /proc/self/environ \"$1/x.toml\"",
+    ),
+    (
+        "A21",
+        "a layer's document that is a link to /etc/passwd",
+        "mkdir \"$1/x\"; ln -s /etc/passwd \"$1/x.toml\"",
+    ),
+    (
+        "A22",
+        "a layer's digest that is a link to /dev/zero",
+        "mkdir \"$1/x\"; echo '[types]' >\"$1/x.toml\"; ln -s /dev/zero \"$1/x.sha\"",
+    ),
+    ("A23", "launch.toml that is a FIFO", "mkfifo \"$1/launch.toml\""),
+    ("A23", "store.toml that is a FIFO", "mkfifo \"$1/store.toml\""),
+    ("A23", "launch.toml without an end", "ln -s /dev/zero \"$1/launch.toml\""),
+    (
+        "A24",
+        "a layer that is a link to /",
+        "ln -s / \"$1/x\"; printf '[types]\\nlaunch = true\\n' >\"$1/x.toml\"",
+    ),
+    ("A25", "the folder of bills that is a link", "rm -rf \"$1/../sbom\"; ln -s /workspace \"$1/../sbom\""),
+    (
+        "A25",
+        "the folder of metadata that is a link",
+        "rm -rf \"$1/../config\"; ln -s /workspace \"$1/../config\"",
+    ),
+    ("A25", "its own folder that is a link", "rmdir \"$1\"; ln -s / \"$1\""),
+    (
+        "A30",
+        "a process type that leads elsewhere",
+        "printf '[[processes]]\\ntype = \"../../etc/x\"\\ncommand = [\"x\"]\\n' >\"$1/launch.toml\"",
+    ),
+    ("A37", "an end as if memory had run out", "exit 137"),
+    ("A37", "an end as if the platform had failed", "exit 255"),
+    ("A37", "the end of the phase's own program", "kill -9 $PPID; sleep 5"),
+    ("A37", "the end of everything it sees", "kill -9 -1; sleep 5"),
+];
+
+/// The builder with all of them; it brings programs in place of the lifecycle's, and what dynamic linkers, name
+/// resolution and credential helpers of a careless host would read.
+pub(super) fn builder(run_image: &str, given: &str) -> Image {
+    let mut buildpacks = vec![evil(given)];
+    for (number, (_, _, shell)) in ALONE.iter().enumerate() {
+        buildpacks.push(Buildpack::passing(&alone(number)).build(shell));
+    }
+    buildpacks.push(Buildpack::passing("fixture/quiet").process(&["cat", "hello"]));
+    buildpacks.push(
+        Buildpack::passing("fixture/proxy").build("echo \"proxy $HTTP_PROXY\"").process(&["cat", "hello"]),
+    );
+    let mut builder = Builder::new(run_image).group(&buildpacks).probe();
+    for program in ["creator", "analyzer", "detector", "restorer", "builder", "exporter", "launcher"] {
+        builder = builder.file(Entry::program(&format!("/cnb/lifecycle/{program}"), "#!/bin/sh\nexit 66\n"));
+    }
+    builder
+        .file(Entry::program("/usr/bin/docker-credential-evil", "#!/bin/sh\ntouch /workspace/ran\n"))
+        .file(Entry::file("/etc/ld.so.preload", "/evil.so\n"))
+        .file(Entry::file("/etc/nsswitch.conf", "hosts: evil\n"))
+        .file(Entry::dir("/etc/ssl"))
+        .file(Entry::file("/etc/ssl/cert.pem", "evil"))
+        .file(Entry::dir("/open").mode(0o1777))
+        .image()
+}
+
+/// The id of the buildpack of [`ALONE`] with this number.
+pub(super) fn alone(number: usize) -> String {
+    format!("fixture/alone{number}")
+}
+
+/// Variables with which a builder's image would have programs of others do its work.
+pub(super) const VARIABLES: &[(&str, &str)] = &[
+    ("DOCKER_CONFIG", "/workspace"),
+    ("REGISTRY_AUTH_FILE", "/workspace/auth.json"),
+    ("CNB_REGISTRY_AUTH", "{\"evil\":\"Basic eA==\"}"),
+    ("LD_PRELOAD", "/evil.so"),
+    ("LD_LIBRARY_PATH", "/evil"),
+    ("HTTP_PROXY", "http://127.0.0.1:1"),
+    ("HTTPS_PROXY", "http://127.0.0.1:1"),
+    ("SSL_CERT_FILE", "/evil"),
+    ("CNB_RUN_IMAGE", "evil"),
+    ("CNB_ANALYZED_PATH", "/workspace/analyzed.toml"),
+    ("CNB_GROUP_PATH", "/workspace/group.toml"),
+];
