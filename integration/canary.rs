@@ -91,7 +91,11 @@ fn watched(child: Child) -> (std::process::Output, BTreeSet<String>) {
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
             let mut all = BTreeSet::new();
-            let own = fs::read(format!("/proc/{process}/cmdline")).expect("read the command line");
+            // Whoever starts a program goes on before the kernel has written its command line down.
+            let own =
+                std::iter::repeat_with(|| fs::read(format!("/proc/{process}/cmdline")).expect("read it"))
+                    .find(|own| !own.is_empty())
+                    .expect("there is one");
             while !over.load(Ordering::SeqCst) {
                 shown_by(process, &own, &mut all);
                 std::thread::sleep(std::time::Duration::from_millis(2));
