@@ -1,26 +1,48 @@
 //! JSON as the reference writes it into labels, and the way between JSON and TOML.
 
+use std::io::{self, Write};
+
 use serde::Serialize;
+use serde_json::ser::Formatter;
 use serde_json::{Number, Value};
 
 use crate::DocumentError;
 
-/// Writes a label: compact, and with `<`, `>`, `&` and the two line separators of Unicode escaped, because that is how
-/// every label written so far looks and labels are compared as text.
+/// Writes a label: compact, with `<`, `>`, `&` and the two line separators of Unicode escaped and numbers as Go's encoding/json
+/// writes them, because that is how every label written so far looks and labels are compared as text.
 pub fn write_json<T: Serialize>(value: &T) -> Result<String, DocumentError> {
-    let text = serde_json::to_string(value).map_err(DocumentError::WriteJson)?;
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '<' => out.push_str("\\u003c"),
-            '>' => out.push_str("\\u003e"),
-            '&' => out.push_str("\\u0026"),
-            '\u{2028}' => out.push_str("\\u2028"),
-            '\u{2029}' => out.push_str("\\u2029"),
-            other => out.push(other),
+    let mut text = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, AsGo);
+    value.serialize(&mut serializer).map_err(DocumentError::WriteJson)?;
+    String::from_utf8(text).map_err(|error| DocumentError::WriteJson(serde::ser::Error::custom(error)))
+}
+
+struct AsGo;
+
+impl Formatter for AsGo {
+    /// Digits as they are from 1e-6 to 1e21, an exponent with its sign beyond.
+    fn write_f64<W: ?Sized + Write>(&mut self, to: &mut W, number: f64) -> io::Result<()> {
+        if number == 0.0 || (1e-6..1e21).contains(&number.abs()) {
+            return write!(to, "{number}");
+        }
+        let text = format!("{number:e}");
+        match text.split_once('e') {
+            Some((digits, exponent)) if !exponent.starts_with('-') => write!(to, "{digits}e+{exponent}"),
+            _ => to.write_all(text.as_bytes()),
         }
     }
-    Ok(out)
+
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, to: &mut W, text: &str) -> io::Result<()> {
+        let mut rest = text;
+        while let Some(place) = rest.find(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+            let (plain, from) = rest.split_at(place);
+            let mut letters = from.chars();
+            let letter = letters.next().map_or(0, u32::from);
+            write!(to, "{plain}\\u{letter:04x}")?;
+            rest = letters.as_str();
+        }
+        to.write_all(rest.as_bytes())
+    }
 }
 
 /// The JSON of a TOML value. A float without a fraction becomes a whole number, a date becomes text.
@@ -69,6 +91,34 @@ mod tests {
     #[test]
     fn labels_are_escaped_as_ever() {
         assert_eq!(write_json(&"a && <b>").unwrap(), "\"a \\u0026\\u0026 \\u003cb\\u003e\"");
+        let key = std::collections::BTreeMap::from([("<\u{2028}", "\u{2029}é\n\u{7f}")]);
+        assert_eq!(write_json(&key).unwrap(), "{\"\\u003c\\u2028\":\"\\u2029é\\n\u{7f}\"}");
+    }
+
+    #[test]
+    fn numbers_are_read_exactly_and_written_as_go_writes_them() {
+        for (text, go) in [
+            ("0.1", "0.1"),
+            ("2.2220000000000003e+225", "2.2220000000000003e+225"),
+            ("1e-7", "1e-7"),
+            ("-1.5e-9", "-1.5e-9"),
+            ("0.000001", "0.000001"),
+            ("5e-324", "5e-324"),
+            ("1.7976931348623157e+308", "1.7976931348623157e+308"),
+            ("123456789012345680000.0", "123456789012345680000"),
+            ("1e21", "1e+21"),
+            ("1.0", "1"),
+            ("-0.0", "-0"),
+            ("42", "42"),
+            ("18446744073709551615", "18446744073709551615"),
+        ] {
+            let value: Value = crate::read_json("a label", text).unwrap();
+            let written = write_json(&value).unwrap();
+            assert_eq!(written, go, "{text}");
+            let again: Value = crate::read_json("a label", &written).unwrap();
+            assert_eq!(write_json(&again).unwrap(), go, "{text}");
+            assert_eq!(again.as_f64().map(f64::to_bits), value.as_f64().map(f64::to_bits), "{text}");
+        }
     }
 
     #[test]

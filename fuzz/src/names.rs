@@ -1,6 +1,6 @@
 //! What names things and opens doors: references, digests, challenges, tokens, credentials.
 
-use coracle_images::{AuthFile, Digest, Reference, fuzzing};
+use coracle_images::{AuthFile, Credentials, Digest, Reference, fuzzing};
 
 /// References and digests: what is read is written the same way, and read again as the same.
 pub fn reference(bytes: &[u8]) {
@@ -53,10 +53,21 @@ pub fn credentials(bytes: &[u8]) {
     let handed_on = file.for_repositories(wanted).to_config();
     let again = AuthFile::parse(handed_on.as_bytes()).expect("what was written can be read");
     for name in wanted {
-        assert_eq!(again.lookup(name), file.lookup(name));
+        assert_eq!(heard(again.lookup(name)), heard(file.lookup(name)));
     }
     assert!(again.names().all(|name| {
         ["example.org", "index.docker.io"].contains(&name.split('/').next().unwrap_or_default())
     }));
     assert!(again.names().count() <= wanted.len());
+}
+
+/// As a registry hears it, name and password in one text: where a name with a colon in it ends is not told.
+fn heard(credentials: Credentials) -> Credentials {
+    match credentials {
+        Credentials::Basic { user, password } => {
+            let pair = format!("{user}:{}", password.as_str());
+            Credentials::Basic { user: String::new(), password: pair.into() }
+        }
+        other => other,
+    }
 }
