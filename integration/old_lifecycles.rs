@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use coracle_fixtures::Buildpack;
+use coracle_fixtures::{Builder, Buildpack, DockerRegistry, Image, RegistryAccess, RunImage};
 
 use crate::site::Site;
 
@@ -121,4 +121,100 @@ fn what_another_detector_chose_is_a_stranger_s_word() {
     let extension = "printf '[[group-extensions]]\\nid = \"x\"\\nversion = \"1\"\\n' >>/out/group.toml\n";
     let said = refused(102, "0.11", &format!("{}{extension}", choosing(GROUP)));
     assert!(said.contains("image extensions take part (x@1), which Coracle's own detector has to see to: add --native-phase detector"), "{said}");
+}
+
+/// With these two labels.
+fn stacked(image: Image, id: &str, mixins: &str) -> Image {
+    image.label("io.buildpacks.stack.id", id).label("io.buildpacks.stack.mixins", mixins)
+}
+
+#[test]
+fn before_targets_images_and_buildpacks_go_together_or_nothing_of_them_runs() {
+    let registry = DockerRegistry::start(RegistryAccess::Password);
+    let run = |id: &str, mixins: &str| stacked(RunImage::new().image(), id, mixins);
+    let builder = Builder::new(&registry.reference("run:latest")).group(&[Buildpack::passing("fixture/one")]);
+    let builder = stacked(builder.image(), "own", r#"["both", "build:make"]"#);
+    let site = Site::of(registry, &run("own", r#"["both", "run:one"]"#), &builder).logged_in();
+    for (name, tag, image) in [
+        ("run", "other", run("other", "[]")),
+        ("run", "bare", run("own", r#"["run:one"]"#)),
+        ("team/app", "other", run("other", "[]")),
+        ("team/app", "more", run("own", r#"["run:two", "both"]"#)),
+        ("team/app", "same", run("own", r#"["both", "build:make"]"#)),
+    ] {
+        site.registry.push(&image, name, tag);
+    }
+    let needing = |name: &str, stacks: &str| {
+        let toml = "api = \"0.2\"\n[buildpack]\nid = \"fixture/one\"\nversion = \"1.0.0\"\n[[stacks]]\n";
+        let folder = site.home.path().join(name);
+        old_buildpack().file("buildpack.toml", &format!("{toml}{stacks}")).write(&folder);
+        folder.display().to_string()
+    };
+    let named = |name: &str| site.registry.reference(name);
+    let (own, run_own, of) = (named("team/app:new"), named("run:latest"), &site.builder);
+    let [other, bare, app_other, app_more] =
+        ["run:other", "run:bare", "team/app:other", "team/app:more"].map(named);
+    let [greedy, foreign, fitting] = [
+        needing("greedy", "id = \"*\"\nmixins = [\"build:x\", \"both\", \"run:y\", \"one\"]\n"),
+        needing("foreign", "id = \"there\"\n"),
+        needing("fitting", "id = \"own\"\nmixins = [\"both\", \"run:one\", \"build:make\"]\n"),
+    ];
+    for api in ["0.3", "0.6", "0.9", "0.11"] {
+        let folder = imitation(&site, api, &choosing(GROUP)).display().to_string();
+        let fixed = ["--publish", "--lifecycle", &folder];
+        for (image, more, expected) in [
+            (
+                &own,
+                ["--run-image", &other],
+                format!(
+                    "the run image {other} is of stack `other`, and builder {of} of stack `own`; name a run image of that stack with --run-image"
+                ),
+            ),
+            (
+                &own,
+                ["--run-image", &bare],
+                format!(
+                    "the run image {bare} lacks mixins that builder {of} has: `both`; name a run image that has them with --run-image"
+                ),
+            ),
+            (
+                &app_other,
+                ["--run-image", &run_own],
+                format!(
+                    "the image {app_other} is of stack `other`, and what is built now of stack `own`, for which its layers were not made; build under another name, or delete it first"
+                ),
+            ),
+            (
+                &app_more,
+                ["--run-image", &run_own],
+                format!(
+                    "the run image {run_own} lacks mixins that the image {app_more} was built on: `two`; name a run image that has them with --run-image, or build under another name"
+                ),
+            ),
+            (
+                &own,
+                ["--buildpack", &greedy],
+                format!(
+                    "buildpack fixture/one@1.0.0 needs mixins that are missing: `one`, `x` in builder {of}; `y` in the run image {run_own}; take images that have them, or choose other buildpacks with --buildpack"
+                ),
+            ),
+            (
+                &own,
+                ["--buildpack", &foreign],
+                format!(
+                    "buildpack fixture/one@1.0.0 is for `there`, and builder {of} is of stack `own`; choose others with --buildpack, or take a builder of its stack"
+                ),
+            ),
+        ] {
+            let args = site.args(image, &[&fixed[..], &more].concat());
+            let ran = site.home.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+            assert_eq!(ran.code, Some(1), "{}\n{}", ran.stdout, ran.stderr);
+            assert!(!ran.stdout.contains("===>"), "{}", ran.stdout);
+            assert!(ran.stderr.ends_with(&format!("error: {expected}\n")), "{api}: {}", ran.stderr);
+        }
+        let same = named("team/app:same");
+        site.built(&same, &[&fixed[..], &["--buildpack", &fitting]].concat());
+    }
+    // Ours speak of targets.
+    site.built(&own, &["--publish", "--run-image", &other]);
 }

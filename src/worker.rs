@@ -46,7 +46,7 @@ use crate::event::Event;
 
 pub(crate) use decide::{Compose, Detect, Detected, Keep};
 pub(crate) use delete::Delete;
-pub(crate) use foreign::{AskDigest, Lend, TakeDetected};
+pub(crate) use foreign::{AskDigest, CheckStacks, Lend, TakeDetected};
 pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use known::KnownRunImage;
@@ -118,6 +118,7 @@ jobs!(
     Lend,
     TakeDetected,
     AskDigest,
+    CheckStacks,
     TakeLifecycle,
     FetchLifecycle,
     FindLifecycle,

@@ -1,8 +1,9 @@
 //! What a builder image says of itself (Platform specification, "Builder").
 
-use coracle_cnb::{BUILDER_METADATA_LABEL, BuilderMetadata, RunImageEntry, RunToml};
+use coracle_cnb::{BUILDER_METADATA_LABEL, BuilderMetadata, RunImageEntry, RunToml, Stack};
 use coracle_images::{Config, Reference};
 
+use super::foreign::stacks;
 use crate::error::Error;
 
 /// A builder, read from its configuration.
@@ -15,6 +16,8 @@ pub(crate) struct Builder {
     pub(crate) run: RunToml,
     /// Whether image extensions are in it.
     pub(crate) has_extensions: bool,
+    /// The stack it says it is of.
+    pub(crate) stack: Option<Stack>,
 }
 
 impl Builder {
@@ -40,7 +43,7 @@ impl Builder {
         let metadata: BuilderMetadata = coracle_cnb::read_json(BUILDER_METADATA_LABEL, label)
             .map_err(|error| refused(coracle_runtime::with_causes(&error)))?;
         let has_extensions = has_extensions(&metadata, config);
-        Ok(Self { uid, gid, run: run_images(&metadata), has_extensions })
+        Ok(Self { uid, gid, run: run_images(&metadata), has_extensions, stack: stacks::of(config) })
     }
 
     /// The run image for an application that is to be `image`: the one asked for, else the builder's first, or the mirror

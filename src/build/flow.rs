@@ -7,7 +7,7 @@ use coracle_images::Reference;
 use coracle_runtime::{IdMap, Network};
 
 use super::builder::Builder;
-use super::foreign::ANALYZES_FIRST;
+use super::foreign::{ANALYZES_FIRST, LAYOUTS};
 use super::phase::{Phase, Plan};
 use super::{Build, BuildLayers, Buildpack};
 use crate::error::Error;
@@ -108,6 +108,9 @@ impl Build<'_> {
     /// Run the phases, each in a container of its own. Where the image was published, the answer is the report.
     pub(super) fn phases(&self, builder: &Builder, plan: &mut Plan) -> Result<Option<String>, Error> {
         self.phase(Phase::Describe, plan)?;
+        if plan.api < LAYOUTS {
+            self.check_stacks(builder, plan)?;
+        }
         if plan.api >= ANALYZES_FIRST {
             self.analyze(plan)?;
         }

@@ -8,6 +8,7 @@
 //! | `sandbox.rs` | the container of each phase |
 //! | `obtain.rs` | where the programs come from |
 //! | `group.rs` | whether what a detector chose can be |
+//! | `stacks.rs` | whether images and buildpacks are of one stack |
 
 mod choice;
 mod described;
@@ -15,6 +16,7 @@ pub(crate) mod group;
 mod interface;
 mod obtain;
 mod sandbox;
+pub(crate) mod stacks;
 
 use std::path::PathBuf;
 

@@ -2,16 +2,17 @@
 //! stranger's by workers; what later phases act on is theirs.
 
 use coracle_cnb::{Analyzed, RunImage};
-use coracle_images::Digest;
+use coracle_images::{Digest, Reference};
 use coracle_runtime::{Outcome, SandboxSpec};
 
 use super::Build;
+use super::builder::Builder;
 use super::folders::guest;
 use super::foreign::{ANALYZES_FIRST, LifecycleError, REPORTS};
 use super::phase::{Phase, Plan, VERIFIED, sandbox};
 use crate::error::Error;
 use crate::event::{Event, Stream};
-use crate::worker::{self, AskDigest, Detected, Lend, Remote, TakeDetected};
+use crate::worker::{self, AskDigest, CheckStacks, Detected, Lend, Remote, TakeDetected};
 
 impl Build<'_> {
     /// Run one phase to its end.
@@ -31,6 +32,20 @@ impl Build<'_> {
             Outcome::Exited(0) => Ok(()),
             outcome => Err(Error::Phase { phase, outcome }),
         }
+    }
+
+    /// Whether all that a build of an older Platform API is made of goes together.
+    pub(super) fn check_stacks(&self, builder: &Builder, plan: &Plan) -> Result<(), Error> {
+        let remote = |image: &Reference, known: bool| {
+            Remote::new(image, &plan.insecure, Some(&self.keys).filter(|_| known))
+        };
+        self.stage.work(CheckStacks {
+            folders: plan.folders.clone(),
+            builder: self.request.builder.to_string(),
+            stack: builder.stack.clone(),
+            run_image: remote(&plan.run_image, self.reach(&plan.run_image).is_known())?,
+            previous: remote(&plan.image, true)?,
+        })
     }
 
     /// What the last build left, and what the image is to stand on.

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::chown;
 
-use coracle_cnb::{Group, GroupElement, Plan};
-use coracle_images::{Digest, Platform};
+use coracle_cnb::{Group, GroupElement, Plan, Stack};
+use coracle_images::{Digest, Platform, RegistryError};
 use coracle_lifecycle::describe::Description;
 use coracle_lifecycle::export::is_reserved;
 use coracle_lifecycle::folder;
@@ -16,6 +16,7 @@ use super::decide::{read_json, read_toml};
 use super::{AnyError, Job, Remote, User};
 use crate::build::folders::Folders;
 use crate::build::foreign::group;
+use crate::build::foreign::stacks::{self, Stacked};
 
 /// Give a phase copies of documents that it changes.
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,6 +120,39 @@ pub(super) fn check_metadata(layers: BorrowedFd<'_>, group: &Group) -> Result<()
     match labels.iter().find(|label| is_reserved(&label.key)) {
         Some(label) => Err(refused(format!("sets the label {}, which is the platform's", label.key))),
         None => Ok(()),
+    }
+}
+
+/// See whether the images of a build and the builder's buildpacks go together. What is wrong with an image otherwise, the analyzer says.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CheckStacks {
+    pub(crate) folders: Folders,
+    /// The builder's name, and its stack.
+    pub(crate) builder: String,
+    pub(crate) stack: Option<Stack>,
+    pub(crate) run_image: Remote,
+    /// By the name of what is built.
+    pub(crate) previous: Remote,
+}
+
+impl Job for CheckStacks {
+    type Answer = ();
+
+    fn carry_out(self) -> Result<(), AnyError> {
+        let description: Description = read_json(&self.folders.out("describe-builder"), "builder.json")?;
+        let stack = |image: &Remote| match image.registry()?.find_image(&image.reference, &Platform::host()) {
+            Ok(image) => Ok(image.and_then(|image| stacks::of(&image.config))),
+            Err(RegistryError::Image { .. } | RegistryError::Platform { .. }) => Ok(None),
+            Err(error) => Err(AnyError::from(error)),
+        };
+        let (run, previous) = (stack(&self.run_image)?, stack(&self.previous)?);
+        let names = [&self.run_image, &self.previous].map(|image| image.reference.to_string());
+        Ok(stacks::check(
+            &Stacked { name: &self.builder, stack: self.stack.as_ref() },
+            &Stacked { name: &names[0], stack: run.as_ref() },
+            &Stacked { name: &names[1], stack: previous.as_ref() },
+            &description.buildpacks,
+        )?)
     }
 }
 
