@@ -219,11 +219,15 @@ fn a_lifecycle_that_cannot_be_driven_is_named_before_anything_runs() {
         "in which no registry is spoken to in plain HTTP (--insecure-registry, since 0.13); leave it out, or take --lifecycle native\n"
     );
     says("[api]\nplatform = \"0.13\"\n");
-    for (option, value) in [("--build-layers", "strict"), ("--shared-layer", "a/b")] {
+    for (option, value, phase) in [
+        ("--build-layers", "strict", "builder"),
+        ("--shared-layer", "a/b", "builder"),
+        ("--compression", "zstd", "exporter"),
+    ] {
         assert_eq!(
             refused(&["--lifecycle", &path, option, value]),
             format!(
-                "{option} is what Coracle's own builder does; add --native-phase builder, or take --lifecycle native\n"
+                "{option} is what Coracle's own {phase} does; add --native-phase {phase}, or take --lifecycle native\n"
             )
         );
     }

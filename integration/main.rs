@@ -12,6 +12,7 @@ mod build;
 mod builder;
 mod cache_image;
 mod canary;
+mod compression;
 mod creator;
 mod credentials;
 mod detect;

@@ -29,6 +29,10 @@ fn what_is_typed_wrong_is_told_before_anything_is_done() {
             &["build", "app", "--builder", "b", "--timeout", "5"],
             "invalid value '5' for '--timeout <TIME>': write a number of seconds, minutes or hours, such as 90s, 30m or 2h",
         ),
+        (
+            &["build", "app", "--builder", "b", "--compression", "zstd:23"],
+            "invalid value 'zstd:23' for '--compression <NAME[:LEVEL]>': write gzip, zstd or none, where wanted with a level: gzip:1 to gzip:9, zstd:1 to zstd:22",
+        ),
         (&["build", "app", "--builder", "b", "--runtime", "docker"], "[possible values: youki, crun, runc]"),
         (
             &["build", "app", "--builder", "b", "--buildpack", "/nowhere"],

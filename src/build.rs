@@ -40,7 +40,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coracle_cnb::{ApiVersion, BUILDER_METADATA_LABEL, BuilderMetadata, StackToml};
-use coracle_images::{AuthFile, Digest, Image, Reference, Store};
+use coracle_images::{AuthFile, Digest, Image, LayerCompression, Reference, Store};
 use coracle_runtime::{Access, Bind, Network, Runtime, Terminator};
 
 pub use bindings::{Binding, BindingError, BuildSecret};
@@ -103,6 +103,8 @@ pub struct BuildRequest {
     pub cache_dir: Option<PathBuf>,
     /// Instead of a folder: an image in a registry, for builds that publish.
     pub cache_image: Option<Reference>,
+    /// How new layers of the image are compressed.
+    pub compression: LayerCompression,
     /// Whether what earlier builds left in the cache is deleted first; of a cache image nothing is read then.
     pub clear_cache: bool,
     /// How cached layers come back.
@@ -335,6 +337,7 @@ impl Build<'_> {
             insecure: request.insecure.clone(),
             cache_image: request.cache_image.clone(),
             clear_cache: request.clear_cache,
+            compression: request.compression,
             auth,
             run_image: run_image.clone(),
             switched: false,

@@ -42,7 +42,7 @@ pub use build::{
 };
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};
-pub use coracle_images::{AuthFile, Digest, Reference, Store};
+pub use coracle_images::{AuthFile, CompressionError, Digest, LayerCompression, Reference, Store};
 pub use coracle_runtime::{Network, Outcome, Runtime, Terminator, take_variable};
 pub use credentials::{AuthFormat, CredentialsError, HelperError, Helpers, Keychain};
 pub use error::Error;

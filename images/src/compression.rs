@@ -1,12 +1,15 @@
 //! How layers are compressed: told by their first bytes, not by what a manifest says.
 
+mod block;
+mod choice;
 mod layer;
 
 use std::io::{self, BufReader, Cursor, Read};
 
 use flate2::read::MultiGzDecoder;
 
-pub use layer::{GzipWriter, LayerWriter, WrittenLayer};
+pub use choice::{CompressionError, LayerCompression};
+pub use layer::{CompressedWriter, LayerWriter, WrittenLayer};
 
 /// Larger windows than 128 MiB are refused: memory is for the archive's reader, not for its writer to spend.
 const ZSTD_WINDOW_LOG: u32 = 27;
@@ -105,7 +108,7 @@ mod tests {
     #[test]
     fn by_first_bytes() {
         let text = b"tar bytes".repeat(1000);
-        let mut gzip = LayerWriter::new(Vec::new());
+        let mut gzip = LayerWriter::new(Vec::new(), LayerCompression::default());
         gzip.write_all(&text).unwrap();
         let (gzip, written) = gzip.finish().unwrap();
         assert_eq!(written.diff_id, Digest::of(&text));

@@ -18,7 +18,9 @@ mod store;
 pub mod unpack;
 
 pub use auth::{AuthDocument, AuthError, AuthFile, Credentials, Secret, server_url};
-pub use compression::{GzipWriter, LayerWriter, WrittenLayer, uncompressed};
+pub use compression::{
+    CompressedWriter, CompressionError, LayerCompression, LayerWriter, WrittenLayer, uncompressed,
+};
 pub use config::{Config, Empty, Execution, History, RootFs};
 pub use digest::{Digest, DigestError, Hashing};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};

@@ -14,6 +14,7 @@ TITLES = {
     "tree": "Rebuild by size and number of a cached layer's files, seconds",
     "changed": "Rebuild after a change of the source, seconds",
     "export": "Export of a new layer, seconds",
+    "compression": "Export of a new layer of 178 MB by its compression, seconds",
     "detect": "Detection of 100 buildpacks in 20 groups, milliseconds",
     "launcher": "Start of a process with the variables of 3 buildpacks, milliseconds",
     "layers": "Rebuild in which a later buildpack runs beside a build layer, seconds",
@@ -52,6 +53,10 @@ def main():
         if own := read(f"{name}-buildpack"):
             named.append(("of that, the buildpack's own time", [ms / 1000 for ms in own["milliseconds"]]))
         rows(title, 1000 if "milliseconds" in title else 1, named)
+    if sizes := read("compression-sizes"):
+        print("\nThe layer's blob, MB\n\n| compression | size |\n|---|---:|")
+        for name, size in sizes.items():
+            print(f"| {name} | {size / 1e6:.1f} |")
     if memory := read("memory"):
         print("\nPeak of summed PSS of Coracle's processes, MiB\n\n| what | median | max | runs |\n|---|---:|---:|---:|")
         for name in dict.fromkeys(entry["name"] for entry in memory):

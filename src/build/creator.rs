@@ -109,6 +109,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
         None => flag("cache-dir", guest::CACHE),
         Some(image) => flag("cache-image", &image.to_string()),
     }
+    flag("compression", &plan.compression.to_string());
     flag("report", &format!("{}/report.toml", guest::OUT));
     flag("scratch", guest::PLANS);
     flag("uid", &plan.user.uid.to_string());

@@ -135,13 +135,15 @@ pub enum LifecycleError {
         /// What it cannot be told, and since when.
         what: &'static str,
     },
-    /// Something that only our builder does.
+    /// Something that only our phase does.
     #[error(
-        "{option} is what Coracle's own builder does; add --native-phase builder, or take --lifecycle native"
+        "{option} is what Coracle's own {phase} does; add --native-phase {phase}, or take --lifecycle native"
     )]
     OursAlone {
         /// As typed.
         option: &'static str,
+        /// The phase.
+        phase: &'static str,
     },
     /// All phases are native without asking.
     #[error(

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use coracle_cnb::ApiVersion;
-use coracle_images::{AuthFile, Reference, Secret};
+use coracle_images::{AuthFile, LayerCompression, Reference, Secret};
 use coracle_lifecycle::build::SharedLayer;
 use coracle_runtime::{Access, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
@@ -110,6 +110,7 @@ pub(crate) struct Plan {
     pub(crate) cache_image: Option<Reference>,
     /// Whether what earlier builds left there counts for nothing.
     pub(crate) clear_cache: bool,
+    pub(crate) compression: LayerCompression,
     pub(crate) insecure: Vec<String>,
     /// What the images of this build need that a phase must reach, and nothing else.
     pub(crate) auth: AuthFile,

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use coracle_images::pack::{EPOCH, TarWriter};
-use coracle_images::{Layer, LayerWriter, Store, uncompressed};
+use coracle_images::{Layer, LayerCompression, LayerWriter, Store, uncompressed};
 use serde::{Deserialize, Serialize};
 
 use super::{AnyError, Job};
@@ -52,7 +52,7 @@ impl Job for PackLayers {
 }
 
 fn pack(store: &Store, source: &LayerSource) -> Result<Layer, AnyError> {
-    let mut layer = LayerWriter::new(store.writer()?);
+    let mut layer = LayerWriter::new(store.writer()?, LayerCompression::default());
     match source {
         LayerSource::Archive(path) => {
             io::copy(&mut open_archive(path)?, &mut layer)

@@ -1,4 +1,4 @@
-//! Layers on their way out: an archive goes in, gzip comes out, and both digests are known at the end.
+//! Layers on their way out: an archive goes in, a blob comes out, and both digests are known at the end.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -6,14 +6,19 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use flate2::{Compress, Compression as Level, Crc, FlushCompress, Status};
+use flate2::Crc;
 
+use super::block::{Compressed, Compressor};
+use super::choice::{LayerCompression, Method};
 use crate::digest::{Digest, Hashing};
-use crate::document::{Descriptor, media};
+use crate::document::Descriptor;
 
 /// So much is compressed apart from the rest: several processors can share a layer, and its bytes do not depend on how many
 /// there are, nor on how the archive was cut.
 const BLOCK: usize = 1 << 18;
+
+/// The same with zstd, which has more use of what came before; each block is a frame (RFC 8878, section 3).
+const FRAME: usize = 1 << 19;
 
 /// More compressors than this would wait for the one who reads.
 const MOST_THREADS: usize = 4;
@@ -24,10 +29,10 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 /// An empty last block. Those before end at a byte, and none says that it is the last.
 const END: [u8; 2] = [3, 0];
 
-/// A layer made in one pass: archive in, gzip out, both digests known at the end.
+/// A layer made in one pass: archive in, blob out, both digests known at the end.
 #[derive(Debug)]
 pub struct LayerWriter<W: Write> {
-    blob: Hashing<GzipWriter<W>>,
+    blob: Hashing<CompressedWriter<W>>,
 }
 
 /// A finished layer.
@@ -37,8 +42,10 @@ pub struct WrittenLayer {
     pub diff_id: Digest,
     /// Digest of the compressed archive.
     pub digest: Digest,
-    /// Length of the compressed archive.
+    /// Length of the compressed archive, bytes.
     pub size: u64,
+    /// How it was compressed.
+    pub compression: LayerCompression,
 }
 
 impl WrittenLayer {
@@ -46,7 +53,7 @@ impl WrittenLayer {
     #[must_use]
     pub fn layer(&self) -> crate::image::Layer {
         crate::image::Layer {
-            descriptor: Descriptor::new(media::OCI_LAYER_GZIP, self.digest.clone(), self.size),
+            descriptor: Descriptor::new(self.compression.media_type(), self.digest.clone(), self.size),
             diff_id: self.diff_id.clone(),
         }
     }
@@ -54,8 +61,8 @@ impl WrittenLayer {
 
 impl<W: Write> LayerWriter<W> {
     /// Writes the compressed layer to `out`.
-    pub fn new(out: W) -> Self {
-        Self { blob: Hashing::new(GzipWriter::new(out)) }
+    pub fn new(out: W, compression: LayerCompression) -> Self {
+        Self { blob: Hashing::new(CompressedWriter::new(out, compression)) }
     }
 
     /// Ends the layer.
@@ -65,8 +72,9 @@ impl<W: Write> LayerWriter<W> {
     /// When the last bytes cannot be written.
     pub fn finish(self) -> io::Result<(W, WrittenLayer)> {
         let (blob, diff_id, _) = self.blob.finish();
+        let compression = blob.compression;
         let (out, digest, size) = blob.finish()?;
-        Ok((out, WrittenLayer { diff_id, digest, size }))
+        Ok((out, WrittenLayer { diff_id, digest, size, compression }))
     }
 }
 
@@ -83,19 +91,26 @@ impl<W: Write> Write for LayerWriter<W> {
 
 /// As [`LayerWriter`], for those who know the archive's digest.
 #[derive(Debug)]
-pub struct GzipWriter<W: Write> {
+pub struct CompressedWriter<W: Write> {
     out: Hashing<W>,
+    compression: LayerCompression,
     block: Vec<u8>,
     checksum: Crc,
     /// Of this thread; most layers are small.
-    own: Option<Compress>,
+    own: Option<Compressor>,
     threads: Option<Threads>,
 }
 
-impl<W: Write> GzipWriter<W> {
+impl<W: Write> CompressedWriter<W> {
     /// Writes the compressed blob to `out`.
-    pub fn new(out: W) -> Self {
-        Self { out: Hashing::new(out), block: Vec::new(), checksum: Crc::new(), own: None, threads: None }
+    pub fn new(out: W, compression: LayerCompression) -> Self {
+        let (block, checksum, out) = (Vec::new(), Crc::new(), Hashing::new(out));
+        Self { out, compression, block, checksum, own: None, threads: None }
+    }
+
+    /// How it is compressed.
+    pub fn compression(&self) -> LayerCompression {
+        self.compression
     }
 
     /// Ends the blob, and says what its digest and size are.
@@ -104,31 +119,42 @@ impl<W: Write> GzipWriter<W> {
     ///
     /// When the last bytes cannot be written.
     pub fn finish(mut self) -> io::Result<(W, Digest, u64)> {
-        if self.out.size() == 0 {
-            self.out.write_all(&HEADER)?;
-        }
         let rest = std::mem::take(&mut self.block);
+        self.begin()?;
         while let Some(done) = self.threads.as_mut().and_then(Threads::oldest) {
             self.pass(done?)?;
         }
-        if !rest.is_empty() {
-            let done = compressed(self.own.get_or_insert_with(compressor), rest)?;
-            self.pass(done)?;
+        // Of nothing, too, there is a frame.
+        let is_missing = self.compression.method == Method::Zstd && self.out.size() == 0;
+        if !rest.is_empty() || is_missing {
+            let mut own = match self.own.take() {
+                Some(own) => own,
+                None => Compressor::new(self.compression)?,
+            };
+            self.pass(own.compress(rest)?)?;
         }
-        self.out.write_all(&END)?;
-        self.out.write_all(&self.checksum.sum().to_le_bytes())?;
-        self.out.write_all(&self.checksum.amount().to_le_bytes())?;
+        if self.compression.method == Method::Gzip {
+            self.out.write_all(&END)?;
+            self.out.write_all(&self.checksum.sum().to_le_bytes())?;
+            self.out.write_all(&self.checksum.amount().to_le_bytes())?;
+        }
         self.out.flush()?;
         Ok(self.out.finish())
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        let begins = self.compression.method == Method::Gzip && self.out.size() == 0;
+        if begins { self.out.write_all(&HEADER) } else { Ok(()) }
     }
 
     /// Hands the full block over to a thread, and leaves an empty one.
     fn submit(&mut self) -> io::Result<()> {
         let block = std::mem::take(&mut self.block);
-        if self.out.size() == 0 {
-            self.out.write_all(&HEADER)?;
-        }
-        let threads = self.threads.get_or_insert_with(Threads::start);
+        self.begin()?;
+        let threads = match &mut self.threads {
+            Some(threads) => threads,
+            none => none.insert(Threads::start(self.compression)?),
+        };
         let done = if threads.is_busy() { threads.oldest() } else { None };
         threads.submit(block)?;
         done.map_or(Ok(()), |done| self.pass(done?))
@@ -142,12 +168,17 @@ impl<W: Write> GzipWriter<W> {
     }
 }
 
-impl<W: Write> Write for GzipWriter<W> {
+impl<W: Write> Write for CompressedWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.block.len() == BLOCK {
+        let length = match self.compression.method {
+            Method::None => return self.out.write(bytes),
+            Method::Gzip => BLOCK,
+            Method::Zstd => FRAME,
+        };
+        if self.block.len() == length {
             self.submit()?;
         }
-        let taken = bytes.len().min(BLOCK - self.block.len());
+        let taken = bytes.len().min(length - self.block.len());
         self.block.extend_from_slice(&bytes[..taken]);
         Ok(taken)
     }
@@ -156,13 +187,6 @@ impl<W: Write> Write for GzipWriter<W> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// A block after compression, with its memory to use again.
-struct Compressed {
-    block: Vec<u8>,
-    bytes: Vec<u8>,
-    checksum: Crc,
 }
 
 /// A block on its way to a compressor, and where it goes then.
@@ -177,24 +201,23 @@ struct Threads {
 }
 
 impl Threads {
-    fn start() -> Self {
+    fn start(compression: LayerCompression) -> io::Result<Self> {
         let count = thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
         let at_once = 2 * count;
         let (tasks, waiting) = sync_channel::<Task>(at_once);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..count {
-            let waiting = Arc::clone(&waiting);
+            let (waiting, mut own) = (Arc::clone(&waiting), Compressor::new(compression)?);
             thread::spawn(move || {
-                let mut compress = compressor();
                 loop {
                     let task = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((block, to)) = task else { break };
                     // Whoever does not want it any more has an error to tell.
-                    let _ = to.send(compressed(&mut compress, block));
+                    let _ = to.send(own.compress(block));
                 }
             });
         }
-        Self { tasks, pending: VecDeque::new(), at_once }
+        Ok(Self { tasks, pending: VecDeque::new(), at_once })
     }
 
     fn is_busy(&self) -> bool {
@@ -219,29 +242,6 @@ fn ended() -> io::Error {
     io::Error::other("a compressor ended early")
 }
 
-fn compressor() -> Compress {
-    Compress::new(Level::fast(), false)
-}
-
-/// Compresses a block so that it needs none of those before, and ends at a byte.
-fn compressed(compress: &mut Compress, block: Vec<u8>) -> io::Result<Compressed> {
-    compress.reset();
-    let mut bytes = Vec::with_capacity(block.len() / 2 + (1 << 12));
-    loop {
-        let read = usize::try_from(compress.total_in()).map_err(io::Error::other)?;
-        let status = compress.compress_vec(&block[read..], &mut bytes, FlushCompress::Sync)?;
-        let all = compress.total_in() == block.len() as u64;
-        // Room left over means that nothing is held back.
-        if all && bytes.len() < bytes.capacity() || status == Status::StreamEnd {
-            break;
-        }
-        bytes.reserve(1 << 16);
-    }
-    let mut checksum = Crc::new();
-    checksum.update(&block);
-    Ok(Compressed { block, bytes, checksum })
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
@@ -256,7 +256,11 @@ mod tests {
     }
 
     fn make(text: &[u8], size: usize) -> Vec<u8> {
-        let mut writer = LayerWriter::new(Vec::new());
+        make_with(text, size, LayerCompression::default())
+    }
+
+    fn make_with(text: &[u8], size: usize, compression: LayerCompression) -> Vec<u8> {
+        let mut writer = LayerWriter::new(Vec::new(), compression);
         for part in text.chunks(size) {
             writer.write_all(part).unwrap();
             writer.flush().unwrap();
@@ -290,6 +294,38 @@ mod tests {
     }
 
     #[test]
+    fn by_choice_with_another_level_with_zstd_or_not_at_all() {
+        let text: Vec<u8> = (0..600_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        for (name, magic) in
+            [("gzip:6", &HEADER[..]), ("zstd", &[0x28, 0xb5, 0x2f, 0xfd]), ("none", &text[..9])]
+        {
+            let compression = name.parse().unwrap();
+            for length in [0, 1, FRAME - 1, FRAME, FRAME + 1, text.len()] {
+                let text = &text[..length];
+                let made = make_with(text, 1 << 16, compression);
+                let mut read = Vec::new();
+                crate::uncompressed(&made[..]).unwrap().read_to_end(&mut read).unwrap();
+                assert!(read == text, "{name}: {length}");
+                assert!(made.starts_with(&magic[..magic.len().min(made.len())]), "{name}: {length}");
+                assert_eq!(made.is_empty(), name == "none" && length == 0, "{name}: {length}");
+                assert_eq!(make_with(text, 511, compression), made, "{name}: {length}");
+            }
+            let parts = make_with(&text, 1 << 20, compression).len();
+            assert_eq!(parts < make(&text, 1 << 20).len(), name != "none", "{name}");
+        }
+    }
+
+    /// What images of earlier versions have, they have again: their layers are not sent anew.
+    #[test]
+    fn unless_told_otherwise_the_bytes_are_those_of_ever() {
+        let text: Vec<u8> = (0..300_000u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        assert_eq!(
+            Digest::of(make(&text, 1 << 16)).hex(),
+            "6ea23dce01dbea947087eb3961473090e725915028206f852c997350253ac0c5"
+        );
+    }
+
+    #[test]
     fn the_first_error_of_the_output_is_told() {
         struct Full;
         impl Write for Full {
@@ -300,7 +336,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut writer = LayerWriter::new(Full);
+        let mut writer = LayerWriter::new(Full, LayerCompression::default());
         let written = writer.write_all(&vec![0; 4 * BLOCK]).unwrap_err();
         assert_eq!(written.kind(), io::ErrorKind::StorageFull);
     }

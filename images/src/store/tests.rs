@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 
 use super::*;
-use crate::compression::LayerWriter;
+use crate::compression::{LayerCompression, LayerWriter};
 use crate::config::Config;
 use crate::document::{Descriptor, media};
 use crate::image::Layer;
@@ -26,7 +26,7 @@ fn me() -> SingleOwner {
 
 /// A compressed layer with one read-only folder and a file in it.
 fn layer() -> (Vec<u8>, Layer) {
-    let mut writer = LayerWriter::new(Vec::new());
+    let mut writer = LayerWriter::new(Vec::new(), LayerCompression::default());
     let mut tar = TarWriter::new(&mut writer, 1);
     tar.folder("/a", 0o555, 0, 0).unwrap();
     tar.file("/a/b", 0o644, 0, 0, 5, &mut &b"hello"[..]).unwrap();
@@ -182,7 +182,7 @@ fn t25_bombs_are_refused_before_they_are_written() {
     header.set_size(2 << 30);
     header.set_cksum();
     let content = [&header.as_bytes()[..], &vec![0; 1 << 20]].concat();
-    let mut gzip = LayerWriter::new(Vec::new());
+    let mut gzip = LayerWriter::new(Vec::new(), LayerCompression::default());
     gzip.write_all(&content).unwrap();
     for bomb in [gzip.finish().unwrap().0, zstd::encode_all(&content[..], 1).unwrap()] {
         let error =

@@ -8,7 +8,8 @@ use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle_images::{
-    Descriptor, Digest, GzipWriter, Image, Layer, LayoutError, WrittenLayer, write_sparse_layout,
+    CompressedWriter, Descriptor, Digest, Image, Layer, LayerCompression, LayoutError, WrittenLayer,
+    write_sparse_layout,
 };
 
 /// Why the outbox could not be written.
@@ -30,6 +31,7 @@ pub enum OutboxError {
 #[derive(Debug)]
 pub struct Outbox {
     dir: PathBuf,
+    compression: LayerCompression,
     staged: AtomicUsize,
     kept: Mutex<Kept>,
 }
@@ -41,16 +43,22 @@ struct Kept {
 }
 
 impl Outbox {
-    /// Makes the folder.
+    /// Makes the folder. New layers are compressed as is usual.
     pub fn new(dir: &Path) -> Result<Self, OutboxError> {
+        Self::with(dir, LayerCompression::default())
+    }
+
+    /// Makes the folder. New layers are compressed with `compression`.
+    pub fn with(dir: &Path, compression: LayerCompression) -> Result<Self, OutboxError> {
         let blobs = dir.join("blobs/sha256");
         fs::create_dir_all(&blobs).map_err(|source| OutboxError::Write { path: blobs, source })?;
-        Ok(Self { dir: dir.to_owned(), ..Self::of_nothing() })
+        Ok(Self { dir: dir.to_owned(), compression, ..Self::of_nothing() })
     }
 
     /// An outbox of an image none of whose layers is new.
     pub fn of_nothing() -> Self {
-        Self { dir: PathBuf::new(), staged: AtomicUsize::new(0), kept: Mutex::default() }
+        let compression = LayerCompression::default();
+        Self { dir: PathBuf::new(), compression, staged: AtomicUsize::new(0), kept: Mutex::default() }
     }
 
     /// From now on, whoever listens hears of each layer that is there.
@@ -71,13 +79,14 @@ impl Outbox {
         let number = self.staged.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("blobs/layer-{number}.part"));
         let file = File::create(&path)?;
-        Ok(Staging { part: Part(path), gzip: GzipWriter::new(file) })
+        Ok(Staging { part: Part(path), blob: CompressedWriter::new(file, self.compression) })
     }
 
     /// Takes a finished layer over.
     pub(crate) fn keep(&self, staged: Staged, diff_id: Digest) -> io::Result<Layer> {
-        let layer = WrittenLayer { diff_id, digest: staged.digest, size: staged.size }.layer();
-        fs::rename(&staged.part.0, self.blob(&layer.descriptor.digest))?;
+        let Staged { part, digest, size, compression } = staged;
+        let layer = WrittenLayer { diff_id, digest, size, compression }.layer();
+        fs::rename(&part.0, self.blob(&layer.descriptor.digest))?;
         let mut kept = self.kept();
         if let Some(told) = &kept.told {
             // Who does not listen any more has an error to tell.
@@ -138,19 +147,20 @@ impl Outbox {
 #[derive(Debug)]
 pub(crate) struct Staging {
     part: Part,
-    gzip: GzipWriter<File>,
+    blob: CompressedWriter<File>,
 }
 
 impl Staging {
     pub(crate) fn finish(self) -> io::Result<Staged> {
-        let (_, digest, size) = self.gzip.finish()?;
-        Ok(Staged { part: self.part, digest, size })
+        let compression = self.blob.compression();
+        let (_, digest, size) = self.blob.finish()?;
+        Ok(Staged { part: self.part, digest, size, compression })
     }
 }
 
 impl Write for Staging {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.gzip.write(bytes)
+        self.blob.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -164,6 +174,7 @@ pub(crate) struct Staged {
     part: Part,
     digest: Digest,
     size: u64,
+    compression: LayerCompression,
 }
 
 /// A file that is removed, unless it has got another name. No other is ever called the same.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use coracle_cnb::ApiVersion;
-use coracle_images::ReferenceError;
+use coracle_images::{LayerCompression, ReferenceError};
 
 use super::flags::{COMMON, FLAGS, Flag, Takes, check, of_variable, switch};
 use super::{Names, Phase};
@@ -166,6 +166,12 @@ impl Arguments {
         self.text(name).and_then(switch).unwrap_or(false)
     }
 
+    /// How new layers are compressed.
+    pub(super) fn compression(&self) -> LayerCompression {
+        let text = self.text("compression").and_then(OsStr::to_str);
+        text.and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+
     /// The number of a user or a group.
     pub(super) fn id(&self, name: &str) -> Option<u32> {
         self.text(name)?.to_str()?.parse().ok()
@@ -270,6 +276,8 @@ mod tests {
         let error = |args: &[&str]| read(phase, args, &[]).unwrap_err().to_string();
         assert!(error(&["-layout=perhaps", "one"]).contains("`perhaps` is not true or false"));
         assert!(error(&["-uid", "-1", "one"]).contains("`-1` is not a number"));
+        let compression = error(&["-compression", "zstd:23", "one"]);
+        assert!(compression.contains("`zstd:23` is not gzip, zstd or none, where wanted"), "{compression}");
         assert!(error(&["-log-level", "loud", "one"]).contains("`loud` is not debug, info"));
         assert_eq!(error(&["one", "-layout"]), "flag `-layout` comes after an image: flags go first");
         assert!(error(&[]).starts_with("no image is named"));

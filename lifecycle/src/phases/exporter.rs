@@ -136,7 +136,8 @@ pub(super) fn export_image(
         Images::Registry(_) => scratch.path().join("outbox"),
         Images::Layout(dir) => layout_path(dir, &outputs.names[0]),
     };
-    let outbox = Outbox::new(&outbox_dir).map_err(ExporterError::from)?;
+    let compression = call.arguments.compression();
+    let outbox = Outbox::with(&outbox_dir, compression).map_err(ExporterError::from)?;
     let cache_outbox = Outbox::new(&scratch.path().join("cache-outbox")).map_err(ExporterError::from)?;
     // A layout folder need not hold what it names.
     let near = below.previous.as_ref().filter(|_| matches!(images, Images::Registry(_)));

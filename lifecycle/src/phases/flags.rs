@@ -3,6 +3,8 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
+use coracle_images::LayerCompression;
+
 use super::ArgumentError;
 
 /// A flag: its name, the variable that stands in for it, and what it takes.
@@ -21,11 +23,13 @@ pub(super) enum Takes {
     Id,
     /// How much is logged.
     Level,
+    /// How new layers are compressed.
+    Compression,
     /// Nothing, or `=true` or `=false`.
     Switch,
 }
 
-use Takes::{Id, Level, Path as P, Switch, Text, Texts};
+use Takes::{Compression, Id, Level, Path as P, Switch, Text, Texts};
 
 /// The flags that phases here understand, each those of its own list ([`Phase::flags`]).
 pub(super) const FLAGS: &[Flag] = &[
@@ -39,6 +43,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("cache-dir", "CNB_CACHE_DIR", P("")),
     ("cache-image", "CNB_CACHE_IMAGE", Text),
     ("chosen", "", P("<layers>/chosen.toml")),
+    ("compression", "", Compression),
     ("daemon", "CNB_USE_DAEMON", Switch),
     ("description", "", P("<layers>/builder.json")),
     ("extended", "CNB_EXTENDED_DIR", P("<layers>/extended")),
@@ -113,6 +118,10 @@ pub(super) fn check(flag: &'static str, takes: Takes, value: &OsStr) -> Result<(
         Id => (text.is_some_and(|text| text.parse::<u32>().is_ok()), "a number of a user or group"),
         Level => (matches!(text, Some("debug" | "info" | "warn" | "error")), "debug, info, warn or error"),
         Switch => (switch(value).is_some(), "true or false"),
+        Compression => (
+            text.is_some_and(|text| text.parse::<LayerCompression>().is_ok()),
+            "gzip, zstd or none, where wanted with a level: gzip:1 to gzip:9, zstd:1 to zstd:22",
+        ),
     };
     if good {
         return Ok(());

@@ -121,6 +121,9 @@ pub(crate) struct Build {
     /// Keep layers between builds in this image of a registry, so that builds elsewhere find them (with --publish)
     #[arg(long, value_name = "IMAGE", conflicts_with = "cache_dir")]
     pub(crate) cache_image: Option<Reference>,
+    /// How new layers of the image are compressed: gzip, zstd or none, where wanted with a level (gzip:6, zstd:19)
+    #[arg(long, value_name = "NAME[:LEVEL]", default_value = "gzip")]
+    pub(crate) compression: coracle::LayerCompression,
     /// Delete what earlier builds left in the cache first, or read nothing of a cache image
     #[arg(long)]
     pub(crate) clear_cache: bool,

@@ -255,6 +255,7 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         cache_dir: build.cache_dir.clone(),
         cache_image: build.cache_image.clone(),
         clear_cache: build.clear_cache,
+        compression: build.compression,
         restore: build.restore.into(),
         pull_policy: if build.offline { coracle::PullPolicy::Never } else { build.pull_policy.into() },
         runtime: build.runtime.into(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::ApiVersion;
-use coracle_images::{Image, Reference};
+use coracle_images::{Image, LayerCompression, Reference};
 
 use super::described::Described;
 use super::interface::PROCESS_TYPES;
@@ -226,12 +226,13 @@ fn check(
     {
         return Err(too_old("no registry is spoken to in plain HTTP (--insecure-registry, since 0.13)"));
     }
-    let builds = !native.contains(&Phase::Build);
-    if builds && request.build_layers != BuildLayers::default() {
-        return Err(LifecycleError::OursAlone { option: "--build-layers" });
+    let of_ours = [
+        ("--build-layers", Phase::Build, request.build_layers != BuildLayers::default()),
+        ("--shared-layer", Phase::Build, !request.shared_layers.is_empty()),
+        ("--compression", Phase::Export, request.compression != LayerCompression::default()),
+    ];
+    match of_ours.into_iter().find(|(_, phase, asked)| *asked && !native.contains(phase)) {
+        Some((option, phase, _)) => Err(LifecycleError::OursAlone { option, phase: phase.program() }),
+        None => Ok(()),
     }
-    if builds && !request.shared_layers.is_empty() {
-        return Err(LifecycleError::OursAlone { option: "--shared-layer" });
-    }
-    Ok(())
 }

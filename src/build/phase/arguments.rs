@@ -100,6 +100,7 @@ pub(super) fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
                 None => flag("cache-dir", guest::CACHE),
                 Some(image) => flag("cache-image", &image.to_string()),
             }
+            flag("compression", &plan.compression.to_string());
             flag("verified", &control(VERIFIED));
             if plan.folders.tree {
                 flag("unchanged", &control(UNCHANGED));

@@ -25,6 +25,7 @@ pub(in crate::build) fn plan(publish: bool) -> Plan {
         publish,
         cache_image: None,
         clear_cache: false,
+        compression: "zstd:19".parse().unwrap(),
         insecure: vec!["plain.example".to_owned()],
         auth: AuthFile::parse(AUTHS).unwrap(),
         own_order: false,
