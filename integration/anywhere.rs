@@ -2,19 +2,18 @@
 //!
 //! Between the two builds of each test vary: the folder and the file system (disk and tmpfs) of home, store and source; the order in
 //! which the source was written, and its times, years apart; umask, time zone, locale and working folder; what is in the store and the
-//! cache before (nothing, each time). The clock goes on between them, and `SOURCE_DATE_EPOCH` is unset. Of one kind are the user,
-//! its range of subordinate ids, the kernel, and the modes of the source, which are part of the input.
-//!
-//! That another range decides nothing is held elsewhere: guests see their own ids whatever the host's are (`isolation.rs`), and the
-//! phases of `golden.rs`, in a namespace that has one single id, make the layers which the reference made of files of other owners.
+//! cache before (nothing, each time). The clock goes on between them, and `SOURCE_DATE_EPOCH` is unset. Of one kind are the kernel,
+//! and the modes of the source, which are part of the input. The user and its range of subordinate ids vary too where two users
+//! build, one after the other: `scripts/test` starts these.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
 use coracle_fixtures::Buildpack;
+use coracle_fixtures::builder::base_layer;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::harness::{TestHome, coracle, ran};
@@ -95,22 +94,53 @@ impl Place {
         fs::set_permissions(app, Permissions::from_mode(0o755)).expect("set a mode");
     }
 
-    /// Builds, and gives the image's digest and what was said.
-    fn build(&self, site: &Site, image: &str, more: &[&str]) -> (String, String) {
+    /// Makes a home with the source in it.
+    fn home(&self) -> TestHome {
         let home = TestHome::below(Path::new(self.folder));
-        let app = home.path().join("source");
-        self.write_source(&app);
-        let mut build = Command::new("bash");
-        build.args(["-c", "umask $1; shift; exec \"$@\"", "bash", self.umask]).arg(coracle());
-        build.args(["build", image, "--path", ".", "--builder", &site.builder]).args(more);
-        build.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        build.env("HOME", home.path()).envs(self.env.iter().copied());
-        let done = ran(build.current_dir(&app).stdin(Stdio::null()).output().expect("start a build"));
-        assert_eq!(done.code, Some(0), "stdout: {}\nstderr: {}", done.stdout, done.stderr);
+        self.write_source(&home.path().join("source"));
+        home
+    }
+
+    /// Runs `coracle` in the source's folder, succeeds, and gives what was said.
+    fn run(&self, home: &TestHome, args: &[&str]) -> String {
+        let mut run = Command::new("bash");
+        run.args(["-c", "umask $1; shift; exec \"$@\"", "bash", self.umask]).arg(coracle()).args(args);
+        run.env_clear().env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        run.env("HOME", home.path()).envs(self.env.iter().copied());
+        let source = home.path().join("source");
+        let done = ran(run.current_dir(source).stdin(Stdio::null()).output().expect("start coracle"));
+        assert_eq!(done.code, Some(0), "{args:?}\nstdout: {}\nstderr: {}", done.stdout, done.stderr);
         assert_eq!(home.leftovers(), Vec::<String>::new());
-        let line = done.stdout.lines().last().unwrap_or_default();
-        let (_, digest) = line.rsplit_once('@').unwrap_or_else(|| panic!("no digest: {}", done.stdout));
-        (digest.to_owned(), done.stdout)
+        done.stdout
+    }
+
+    /// Builds, and gives the image's digest and what was said.
+    fn build(&self, home: &TestHome, image: &str, builder: &str, more: &[&str]) -> (String, String) {
+        let fixed = ["build", image, "--path", ".", "--builder", builder];
+        let said = self.run(home, &[&fixed, more].concat());
+        let line = said.lines().last().unwrap_or_default();
+        let (_, digest) = line.rsplit_once('@').unwrap_or_else(|| panic!("no digest: {said}"));
+        (digest.to_owned(), said)
+    }
+
+    /// The same of images that were made here, and so have the same names wherever that is.
+    fn build_of_own(&self) -> (String, String) {
+        let home = self.home();
+        let file = |name: &str| home.path().join(name);
+        fs::write(file("root.tar"), base_layer().tar()).expect("write an archive");
+        let import = ["import", "../root.tar", "base", "--user", "1001:1002", "--env", "CNB_USER_ID=1001"];
+        self.run(
+            &home,
+            &[&import[..], &["--env", "CNB_GROUP_ID=1002", "--env", "PATH=/usr/bin:/bin"]].concat(),
+        );
+        let witness = witness();
+        witness.write(&file("witness"));
+        let images = "[build]\nimage = \"base\"\n[[run.images]]\nimage = \"base\"\n";
+        let order =
+            "[[buildpacks]]\nuri = \"witness\"\n[[order]]\n[[order.group]]\nid = \"fixture/witness\"\n";
+        fs::write(file("builder.toml"), format!("{order}{images}")).expect("write builder.toml");
+        self.run(&home, &["builder", "create", "made", "--config", "../builder.toml"]);
+        self.build(&home, "app", "made", &["--offline"])
     }
 }
 
@@ -122,11 +152,47 @@ fn an_image_is_what_its_input_is() {
     let published = site.registry.reference("team/app");
     for (image, more) in [("app", &[][..]), (&published, &["--publish"][..])] {
         // A name for each, or the second would find the first where it is published.
-        let named = |place: &Place, word: &str, more| place.build(&site, &format!("{image}-{word}"), more);
+        let named = |place: &Place, word: &str, more| {
+            place.build(&place.home(), &format!("{image}-{word}"), &site.builder, more)
+        };
         let (one, other) = (named(&DISK, "one", more), named(&MEMORY, "other", more));
         assert_eq!(one.0, other.0, "{}\n{}", one.1, other.1);
         // The input does count.
         let changed = named(&DISK, "changed", &[more, &["--env", "SEEN=1"]].concat());
         assert_ne!(one.0, changed.0, "{}", changed.1);
     }
+}
+
+/// The file in which the first of two users leaves what it was and what it built.
+fn left() -> PathBuf {
+    std::env::var_os("CORACLE_LEFT").expect("CORACLE_LEFT, the file for it, which scripts/test names").into()
+}
+
+/// The user's id, and where its range of subordinate ids begins.
+fn user_and_range() -> (String, String) {
+    let name = std::env::var("USER").expect("the name of the user");
+    let ranges = fs::read_to_string("/etc/subuid").expect("read /etc/subuid");
+    let range = ranges.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    let first = range.and_then(|range| range.split(':').next()).expect("a range of subordinate ids");
+    (nix::unistd::geteuid().to_string(), first.to_owned())
+}
+
+#[test]
+#[ignore = "the first of two users: scripts/test runs both when root runs it"]
+fn one_user_leaves_a_digest() {
+    let (user, range) = user_and_range();
+    let (digest, said) = DISK.build_of_own();
+    fs::write(left(), [user, range, digest, said].join("\n")).expect("leave the digest");
+}
+
+#[test]
+#[ignore = "the second of two users: scripts/test runs both when root runs it"]
+fn another_user_builds_the_same_image() {
+    let (user, range) = user_and_range();
+    let text = fs::read_to_string(left()).expect("read what the first user left");
+    let [first_user, first_range, first_digest, first_said] =
+        text.splitn(4, '\n').collect::<Vec<_>>().try_into().expect("a digest of the first user");
+    assert!(user != first_user && range != first_range, "{user} {range}: one and the same user");
+    let (digest, said) = MEMORY.build_of_own();
+    assert_eq!(digest, first_digest, "{said}\n{first_said}");
 }
