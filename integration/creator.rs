@@ -14,6 +14,8 @@ use crate::site::Site;
 
 const RUNTIMES: [&str; 3] = ["youki", "crun", "runc"];
 const TRUST: &str = "--trust-builder";
+/// Also where an earlier build has left layers in the cache.
+const ONE_CONTAINER: [&str; 3] = [TRUST, "--restore", "copy"];
 const ENCODED: &str = "dGVzdGVyOm5vdC1hLXNlY3JldA";
 const SHARED: &str = "is trusted (--trust-builder): its phases share one container\n";
 
@@ -41,7 +43,7 @@ fn one_container_makes_the_image_that_six_make() {
             let image = site.registry.reference(if flag == TRUST { "trusted:1" } else { "untrusted:1" });
             let cache = site.home.path().join("cache").join(flag).display().to_string();
             let tag = image.replace(":1", ":2");
-            let mut more = vec![flag, "--tag", &tag, "--cache-dir", &cache];
+            let mut more = vec![flag, "--restore", "copy", "--tag", &tag, "--cache-dir", &cache];
             if publish {
                 more.push("--publish");
             }
@@ -78,12 +80,12 @@ fn a_cache_serves_both_flows_in_turn() {
     let buildpack = buildpack.build(content).process(&["cat", "/layers/fixture_kept/kept/content"]);
     let site = Site::new(&[buildpack]);
     let mut before = String::new();
-    for (number, flag) in
-        ["--trust-builder=false", TRUST, TRUST, "--trust-builder=false", TRUST].iter().enumerate()
-    {
+    let (five, one) = (&["--trust-builder=false"][..], &ONE_CONTAINER[..]);
+    for (number, more) in [five, one, one, five, &[TRUST], one].into_iter().enumerate() {
         let text = format!("application {}", number / 2);
         fs::write(site.app().join("hello"), &text).expect("write the application");
-        let ran = site.built("app", &[flag]);
+        let ran = site.built("app", more);
+        assert_eq!(ran.stderr.contains(SHARED), more == one, "{number}: {}", ran.stderr);
         assert!(ran.stdout.contains(&format!("found={before}\n")), "{number}: {before}: {}", ran.stdout);
         assert_eq!(site.home.ok(&["run", "app"]).stdout, text, "{number}");
         before = text;
@@ -103,7 +105,7 @@ fn one_container_is_started_in_place_of_six() {
     };
     // The image's layers are unpacked by then; where they were not, a worker more has done that.
     started(&[]);
-    let ([six, many, workers], [one, few, fewer]) = (started(&[]), started(&[TRUST]));
+    let ([six, many, workers], [one, few, fewer]) = (started(&[]), started(&ONE_CONTAINER));
     assert_eq!((six, one, fewer), (6, 1, 2));
     assert!(2 * fewer < workers, "workers: {fewer}, {workers}");
     assert!(2 * few < many, "mounts: {few}, {many}");
@@ -123,11 +125,13 @@ fn the_log_says_which_flow_is_taken_and_why() {
     }
     let name = site.builder.trim_end_matches(":latest").to_owned();
     site.home.ok(&["config", "trusted-builders", "add", &name]);
-    let line = format!(
-        "{} is trusted ({name} is one of your trusted builders): its phases share one container\n",
-        site.builder
-    );
-    assert!(said("app", &[]).contains(&line));
+    let trusted = format!("{} is trusted ({name} is one of your trusted builders)", site.builder);
+    let reason = "cached layers stay unpacked, and are looked at between phases";
+    assert!(said("app", &[]).contains(&format!("{trusted}, but {own}: {reason}\n")));
+    // There are none.
+    for more in [["--restore", "copy"].as_slice(), &["--clear-cache"]] {
+        assert!(said("app", more).contains(&format!("{trusted}: its phases share one container\n")));
+    }
     let line = format!("{} is not trusted (--trust-builder=false): {own}\n", site.builder);
     assert!(said("app", &["--trust-builder=false"]).contains(&line));
     let strict = said("app", &["--build-layers", "strict"]);
@@ -141,7 +145,8 @@ fn the_log_says_which_flow_is_taken_and_why() {
     let brought = said("app", &["--buildpack", &folder.display().to_string()]);
     let reason = format!("but {own}: --buildpack brings a buildpack that is not the builder's\n");
     assert!(brought.contains(&reason), "{brought}");
-    let ran = site.built("app", &["--buildpack", "fixture/layered", "--build-layers", "shared"]);
+    let shared = ["--restore", "copy", "--buildpack", "fixture/layered", "--build-layers", "shared"];
+    let ran = site.built("app", &shared);
     assert!(ran.stderr.contains("share one container"), "{}", ran.stderr);
     assert!(ran.stdout.contains("===> CREATOR\n"), "{}", ran.stdout);
     for title in ["ANALYZING", "DETECTING", "RESTORING", "BUILDING", "EXPORTING"] {
@@ -218,8 +223,8 @@ fn programs_under_the_creator_find_no_credential_and_gain_nothing() {
     for runtime in RUNTIMES {
         let name = site.registry.reference("probed:latest");
         let setting = format!("SETTING={SETTING}");
-        let more = [TRUST, "--publish", "--verbose", "--runtime", runtime, "--env", &setting];
-        let ran = site.built(&name, &more);
+        let more = ["--publish", "--verbose", "--runtime", runtime, "--env", &setting];
+        let ran = site.built(&name, &[&ONE_CONTAINER[..], &more].concat());
         assert!(ran.stderr.contains(SHARED), "{}", ran.stderr);
         let reports: Vec<&str> =
             ran.stdout.lines().filter_map(|line| line.strip_prefix("[creator] {")).collect();
@@ -315,9 +320,9 @@ fn what_programs_prepare_changes_nothing_of_the_image() {
     for builder in [plain, site.registry.reference("hostile:latest")] {
         site.builder = builder;
         let name = site.registry.reference("app:1");
-        let ran = site.built(&name, &[TRUST, "--publish"]);
+        let ran = site.built(&name, &[&ONE_CONTAINER[..], &["--publish"]].concat());
         digests.push(digest(&ran));
-        let local = site.built(&name, &[TRUST]);
+        let local = site.built(&name, &ONE_CONTAINER);
         digests.push(digest(&local));
     }
     digests.dedup();

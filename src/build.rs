@@ -215,8 +215,21 @@ pub fn build(
     let excluded = [own, cached].iter().filter_map(below).collect();
     let store = Store::open(home.store())?;
     let tree = tree::is_used(request, &cache)?;
+    let cache_has_layers = !request.clear_cache && tree::has_layers(&cache);
     let keys = request.auth.keys(observer, Some(&source));
-    let built = Build { home, request, stage: &stage, store, keys, brought, observer, excluded, tree }.run();
+    let build = Build {
+        home,
+        request,
+        stage: &stage,
+        store,
+        keys,
+        brought,
+        observer,
+        excluded,
+        tree,
+        cache_has_layers,
+    };
+    let built = build.run();
     if tree && built.is_err() {
         tree::leave_layers(&stage);
     }
@@ -233,6 +246,8 @@ struct Build<'a> {
     observer: &'a dyn Observer,
     excluded: Vec<PathBuf>,
     tree: bool,
+    /// Whether an earlier build left layers there.
+    cache_has_layers: bool,
 }
 
 impl Build<'_> {

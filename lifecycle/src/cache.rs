@@ -24,6 +24,9 @@ use crate::file::MAX_DOCUMENT;
 pub(crate) use saving::archive_name;
 pub use saving::{CacheStep, Nearby, SaveInput, Saved, Saving};
 
+/// The folder of the list and the archives, below a cache's.
+pub const COMMITTED: &str = "committed";
+
 /// Why a cache could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -106,7 +109,7 @@ impl Cache {
     /// Reads the list of layers; there need not be any. An error says that the cache is not usable: take an empty one for it.
     pub fn open(dir: &Path) -> Result<Self, CacheError> {
         // Whoever has been killed between two renames, here or in the reference, has left the old cache under the other name.
-        let known = ["committed", "committed-backup"].map(|name| dir.join(name));
+        let known = [COMMITTED, "committed-backup"].map(|name| dir.join(name));
         let Some(committed) = known.into_iter().find(|path| path.is_dir()) else {
             return Ok(Self::default());
         };

@@ -29,6 +29,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) is_foreign: bool,
     /// Whether the builder's order has image extensions.
     pub(super) has_extensions: bool,
+    /// Whether the cache has layers that can stay unpacked.
+    pub(super) layers_stay: bool,
     pub(super) ids: IdMap,
 }
 
@@ -82,6 +84,9 @@ impl Circumstances<'_> {
         if self.new_cache_image {
             return Some("--clear-cache keeps the cache image from the restorer alone");
         }
+        if self.layers_stay {
+            return Some("cached layers stay unpacked, and are looked at between phases");
+        }
         match self.ids {
             IdMap::Single => Some("the user has no range of subordinate ids"),
             IdMap::Subordinate { .. } => None,
@@ -101,6 +106,7 @@ impl Build<'_> {
             has_secrets: !self.brought.secrets.is_empty(),
             is_foreign: plan.foreign.is_some(),
             has_extensions: builder.has_extensions,
+            layers_stay: plan.folders.tree && self.cache_has_layers,
             ids: self.stage.ids,
         }
     }
@@ -157,6 +163,7 @@ mod tests {
             has_secrets: false,
             is_foreign: false,
             has_extensions: false,
+            layers_stay: false,
             ids: IdMap::Subordinate { uids: range, gids: range },
         };
         let all = [
@@ -169,6 +176,7 @@ mod tests {
             Circumstances { has_extensions: true, ..plain.clone() },
             Circumstances { no_network: true, ..plain.clone() },
             Circumstances { new_cache_image: true, ..plain.clone() },
+            Circumstances { layers_stay: true, ..plain.clone() },
             Circumstances { ids: IdMap::Single, ..plain.clone() },
             Circumstances { trust: &untrusted, ..plain },
         ];

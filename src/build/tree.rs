@@ -1,8 +1,14 @@
 //! Whose cache it is, whether layers stay unpacked between builds, and the steps of a build that see to it
 //! (docs/decisions/0022-the-layers-tree-stays.md).
 
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::Path;
+
+use coracle_lifecycle::cache::COMMITTED;
 use coracle_lifecycle::signature::tells_of_changes;
 
+use super::folders::CACHE_DATA;
 use super::phase::Plan;
 use super::{Build, BuildRequest, Buildpack, LifecycleChoice};
 use crate::error::Error;
@@ -31,6 +37,14 @@ pub(super) fn is_used(request: &BuildRequest, cache: &CacheFolder) -> Result<boo
         return Ok(false);
     }
     tells_of_changes(&path).map_err(Error::folder("use the cache", &path))
+}
+
+/// Whether the cache seems to have layers: guests own what lies there, so that nothing but speed may follow from it.
+pub(super) fn has_layers(cache: &CacheFolder) -> bool {
+    let data = cache.open().join(CACHE_DATA);
+    let archives = || fs::read_dir(data.join(COMMITTED)).into_iter().flatten().flatten();
+    let is_archive = |name: OsString| Path::new(&name).extension() == Some(OsStr::new("tar"));
+    archives().any(|entry| is_archive(entry.file_name()))
 }
 
 /// After a build that failed: what it left is looked at when the next one begins.

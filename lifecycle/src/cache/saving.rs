@@ -14,7 +14,7 @@ use coracle_images::pack::{EPOCH, PackError, TarWriter};
 use coracle_images::{Config, Digest, History, Image, Layer, Reference, Registry};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::{Cache, CacheError};
+use super::{COMMITTED, Cache, CacheError};
 use crate::export::{CREATED, FoundBuildpack, FoundLayer, Layers, Outbox, Publisher, Source};
 use crate::folder;
 use crate::known::{KnownLayer, KnownLayers};
@@ -323,8 +323,7 @@ fn image(saved: &Saved, outbox: &Outbox) -> Result<Image, CacheError> {
 
 /// Puts the staging folder into the place of the committed one, and removes what that was.
 fn put_in_place(dir: &Path) -> Result<(), CacheError> {
-    let [staging, committed, backup] =
-        ["staging", "committed", "committed-backup"].map(|name| dir.join(name));
+    let [staging, committed, backup] = ["staging", COMMITTED, "committed-backup"].map(|name| dir.join(name));
     let exchange = RenameFlags::RENAME_EXCHANGE;
     if renameat2(AT_FDCWD, &staging, AT_FDCWD, &committed, exchange).is_err() {
         // There was none yet, or the file system cannot exchange: in two steps, as the reference does.
