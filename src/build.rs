@@ -14,6 +14,7 @@
 //! | `turns.rs` | one phase and what is made of what it left, whoever plays it |
 //! | `phase.rs` | the container of each phase: who sees what |
 //! | `proxies.rs` | what foreign code learns of the user's proxies |
+//! | `request.rs` | what a build is asked for |
 //! | `run_image.rs` | whose credentials the run image gets |
 //! | `steps.rs` | a container for each buildpack |
 //! | `tree.rs` | whose cache it is, and layers that stay unpacked between builds |
@@ -30,6 +31,7 @@ pub(crate) mod folders;
 pub(crate) mod foreign;
 pub(crate) mod phase;
 mod proxies;
+mod request;
 mod run_image;
 mod steps;
 mod tree;
@@ -37,11 +39,10 @@ mod turns;
 mod volumes;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use coracle_cnb::{ApiVersion, BUILDER_METADATA_LABEL, BuilderMetadata, StackToml};
-use coracle_images::{AuthFile, Digest, Image, LayerCompression, Reference, Store};
-use coracle_runtime::{Access, Bind, Network, Runtime, Terminator};
+use coracle_images::{AuthFile, Digest, Image, Reference, Store};
+use coracle_runtime::{Access, Bind, Network, Terminator};
 
 pub use bindings::{Binding, BindingError, BuildSecret};
 pub use brought::Brought;
@@ -50,6 +51,7 @@ pub use coracle_lifecycle::build::SharedLayer;
 pub use foreign::{
     ChoiceError, LifecycleArchives, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase,
 };
+pub use request::BuildRequest;
 pub use steps::BuildLayers;
 pub use tree::Restore;
 pub use volumes::{Volume, VolumeError};
@@ -62,93 +64,17 @@ use self::foreign::{Foreign, LAYOUTS};
 pub(crate) use self::phase::PLATFORM_API;
 use self::phase::{Plan, sandbox};
 use self::run_image::Reach;
-use crate::credentials::{Keychain, Keys};
+use crate::credentials::Keys;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::home::Home;
-use crate::pull::{PullPolicy, fetched};
+use crate::pull::fetched;
 use crate::run::{environment, host_files, unpacked_layers};
 use crate::stage::Stage;
-use crate::trust::Trust;
 use crate::worker::{FindUser, Prepare, Receive};
 
 /// Said once in each build whose buildpacks are in the host's network.
 const HOST_NETWORK: &str = "buildpacks reach what this machine reaches: services on its loopback, its neighbours, the metadata service of a cloud (169.254.169.254); --network none gives them no network";
-
-/// What to build, of what, with what.
-pub struct BuildRequest {
-    /// The name of the image.
-    pub image: Reference,
-    /// More names, on the same registry.
-    pub tags: Vec<Reference>,
-    /// The application's folder.
-    pub path: PathBuf,
-    /// The builder image.
-    pub builder: Reference,
-    /// Whether it is trusted.
-    pub trust: Trust,
-    /// Instead of the builder's own choice.
-    pub run_image: Option<Reference>,
-    /// Instead of the builder's order.
-    pub buildpacks: Vec<Buildpack>,
-    /// Variables for the buildpacks (`/platform/env`).
-    pub env: Vec<(String, String)>,
-    /// What else they get.
-    pub brought: Brought,
-    /// The process to start, where the buildpacks' choice does not count.
-    pub process_type: Option<String>,
-    /// Whether the image goes to its registry instead of into the store.
-    pub publish: bool,
-    /// Instead of a folder of the home.
-    pub cache_dir: Option<PathBuf>,
-    /// Instead of a folder: an image in a registry, for builds that publish.
-    pub cache_image: Option<Reference>,
-    /// How new layers of the image are compressed.
-    pub compression: LayerCompression,
-    /// Whether what earlier builds left in the cache is deleted first; of a cache image nothing is read then.
-    pub clear_cache: bool,
-    /// How cached layers come back.
-    pub restore: Restore,
-    /// When images are fetched.
-    pub pull_policy: PullPolicy,
-    /// What launches the containers.
-    pub runtime: Runtime,
-    /// Registries spoken to in plain HTTP; those on loopback need not be named.
-    pub insecure: Vec<String>,
-    /// Credentials: each phase gets those of the images that it must reach.
-    pub auth: Keychain,
-    /// What later buildpacks may do with layers of earlier ones.
-    pub build_layers: BuildLayers,
-    /// Layers with which they may do everything.
-    pub shared_layers: Vec<SharedLayer>,
-    /// The network of the buildpacks.
-    pub network: Network,
-    /// How long buildpacks may run in one container.
-    pub time: Duration,
-    /// Whose programs play the phases.
-    pub lifecycle: LifecycleChoice,
-    /// Where lifecycles are published, for phases that an untrusted builder is kept away from.
-    pub lifecycle_image: LifecycleImage,
-    /// Where their release archives are, for versions of which no image is to be had.
-    pub lifecycle_archives: LifecycleArchives,
-    /// Phases that this program plays although another lifecycle was chosen.
-    pub native_phases: Vec<NativePhase>,
-    /// Whether the phases say more.
-    pub verbose: bool,
-}
-
-impl std::fmt::Debug for BuildRequest {
-    /// Without variables and credentials, which may be secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { image, path, builder, publish, .. } = self;
-        f.debug_struct("BuildRequest")
-            .field("image", image)
-            .field("path", path)
-            .field("builder", builder)
-            .field("publish", publish)
-            .finish_non_exhaustive()
-    }
-}
 
 /// What was built.
 #[derive(Debug, PartialEq, Eq)]

@@ -16,6 +16,9 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::file::{MAX_DOCUMENT, MAX_ENTRIES};
 
+/// How deep folders may lie in each other; an archive of a layer may not hold more either.
+pub(crate) const DEPTH: usize = 256;
+
 /// Why a folder or file could not be used. Paths are relative to the folder that was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
@@ -41,6 +44,9 @@ pub enum FolderError {
         #[source]
         source: io::Error,
     },
+    /// Folders lie too deep in each other.
+    #[error("`{path}`: folders of a layer may be {DEPTH} deep, no more")]
+    Deep { path: PathBuf },
     /// It holds more than any folder of a build should.
     #[error("list: `{path}` has more than {MAX_ENTRIES} entries")]
     Crowded { path: PathBuf },
@@ -67,6 +73,14 @@ fn open(at: BorrowedFd<'_>, path: &Path, flags: OFlag) -> Result<Option<OwnedFd>
         Err(Errno::ENOENT) => Ok(None),
         Err(errno) => Err(FolderError::Open { path: path.to_owned(), source: errno.into() }),
     }
+}
+
+/// Refuses a path of more than [`DEPTH`] parts.
+pub(crate) fn check_depth(path: &Path) -> Result<(), FolderError> {
+    if path.components().count() > DEPTH {
+        return Err(FolderError::Deep { path: path.to_owned() });
+    }
+    Ok(())
 }
 
 /// A folder below another, or nothing where there is none.

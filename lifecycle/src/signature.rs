@@ -21,9 +21,6 @@ use crate::stamp::Stamp;
 
 pub use crate::stamp::Newest;
 
-/// How deep folders may lie in each other; an archive of a layer may not hold more either.
-const DEPTH: usize = 256;
-
 /// Names that say in an archive that another file is deleted (OCI image specification, layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
 
@@ -47,9 +44,6 @@ pub enum SignatureError {
     /// Its archive would bring back something else.
     #[error("`{path}` {why}, which its archive would not bring back")]
     Unfit { path: PathBuf, why: &'static str },
-    /// Folders lie too deep in each other.
-    #[error("`{path}`: folders of a layer may be {DEPTH} deep, no more")]
-    Deep { path: PathBuf },
 }
 
 /// What was seen of a folder.
@@ -132,9 +126,7 @@ impl Walk {
         if stamp.kind() != SFlag::S_IFDIR {
             return Ok(());
         }
-        if self.path.components().count() > DEPTH {
-            return Err(SignatureError::Deep { path: self.path.clone() });
-        }
+        folder::check_depth(&self.path)?;
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let inner = openat(dir, name, flags, Mode::empty()).map_err(|errno| self.failed("open", errno))?;
         self.folder(inner.as_fd())

@@ -22,9 +22,6 @@ use super::record::{Place, Record};
 use crate::folder::{self, FolderError};
 use crate::stamp::Stamp;
 
-/// How deep folders may lie in each other; an archive of a layer may not hold more either.
-const DEPTH: usize = 256;
-
 /// Why a folder could not be looked at or put back.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
@@ -39,9 +36,6 @@ pub enum TreeError {
     /// A folder could not be listed.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// Folders lie too deep in each other.
-    #[error("`{path}`: folders of a layer may be {DEPTH} deep, no more")]
-    Deep { path: PathBuf },
 }
 
 type Result<T> = std::result::Result<T, TreeError>;
@@ -303,9 +297,7 @@ impl<'a> Walk<'a> {
 
     /// Opens a folder and whatever in it is closed to its owner.
     fn enter(&self, at: BorrowedFd<'_>, name: &OsStr, stamp: &Stamp) -> Result<OwnedFd> {
-        if self.path.components().count() > DEPTH {
-            return Err(TreeError::Deep { path: self.path.clone() });
-        }
+        folder::check_depth(&self.path)?;
         if !stamp.permissions().contains(Mode::S_IRWXU) {
             self.chmod(at, name, stamp.permissions() | Mode::S_IRWXU)?;
         }

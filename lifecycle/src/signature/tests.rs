@@ -159,7 +159,7 @@ fn attribute(path: &Path) {
 fn too_deep_a_layer_has_no_signature() {
     let dir = tempfile::tempdir().unwrap();
     let mut path = dir.path().to_owned();
-    (0..DEPTH + 2).for_each(|_| path.push("d"));
+    (0..folder::DEPTH + 2).for_each(|_| path.push("d"));
     fs::create_dir_all(&path).unwrap();
     let error = look(opened(&dir).as_fd()).unwrap_err().to_string();
     assert!(error.ends_with(": folders of a layer may be 256 deep, no more"), "{error}");
