@@ -30,6 +30,7 @@ mod layers;
 mod libcnb;
 mod lifecycle_archives;
 mod lifecycles;
+mod login;
 mod messages;
 mod no_range;
 mod old_lifecycles;

@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use toml_edit::{DocumentMut, Item, Table};
 
@@ -65,7 +66,7 @@ impl Config {
 }
 
 /// Held for as long as what is returned lives. It is a file of its own, because the document is replaced.
-fn lock(path: &Path) -> Result<File, ConfigError> {
+pub(crate) fn lock(path: &Path) -> Result<File, ConfigError> {
     let folder = folder(path);
     DirBuilder::new()
         .recursive(true)
@@ -75,7 +76,8 @@ fn lock(path: &Path) -> Result<File, ConfigError> {
     let lock = path.with_extension("lock");
     let failed = |act| ConfigError::io(act, &lock);
     let mut options = File::options();
-    let file = options.write(true).create(true).truncate(false).mode(0o600).open(&lock);
+    let options = options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(&lock);
     let file = file.map_err(failed("create"))?;
     file.lock().map_err(failed("lock"))?;
     Ok(file)
@@ -85,7 +87,8 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn write(path: &Path, text: &str) -> Result<(), ConfigError> {
+/// Put a text in the place of what is there, at once, for the user alone (mode 0600).
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), ConfigError> {
     let failed = |act| ConfigError::io(act, path);
     // Of mode 0600, as tempfile(3) makes it.
     let mut file = tempfile::NamedTempFile::new_in(folder(path)).map_err(failed("write"))?;

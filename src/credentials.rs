@@ -6,8 +6,12 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `helper.rs` | the programs that know credentials |
+//! | `file.rs` | a file of credentials that is changed |
+//! | `login.rs` | `coracle auth`: credentials come, go, and are listed |
 
+mod file;
 mod helper;
+mod login;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,7 +24,9 @@ use coracle_images::{AuthDocument, AuthError, AuthFile, Credentials, Reference};
 use zeroize::Zeroizing;
 
 pub use helper::{HelperError, Helpers};
+pub use login::{Kept, Login, LoginError, LoginRequest, RegistryName, log_in, log_out, logins};
 
+use crate::config::ConfigError;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 
@@ -56,6 +62,17 @@ pub enum CredentialsError {
         #[source]
         source: AuthError,
     },
+    /// Nothing to change.
+    #[error(
+        "could not use the credentials in {place}: it is no regular file, or has more than 4 MiB; name another with --registry-auth-file"
+    )]
+    NotAFile {
+        /// The file.
+        place: String,
+    },
+    /// The file cannot be changed.
+    #[error(transparent)]
+    Change(#[from] ConfigError),
     /// The program that the file names for a registry cannot say.
     #[error("could not get the credentials for {registry}, for which {place} names a helper")]
     Helper {
@@ -74,6 +91,8 @@ pub enum CredentialsError {
 struct Source {
     /// As users know it.
     place: String,
+    /// Where it is a file that is written as Docker and Podman do.
+    file: Option<PathBuf>,
     document: AuthDocument,
     /// Whether others than its owner may read it.
     open: bool,
@@ -113,6 +132,9 @@ impl Keychain {
         let mut text = Zeroizing::new(Vec::with_capacity(size + 1));
         file.read_to_end(&mut text).map_err(failed)?;
         self.add(&place, &text, format, about.is_file() && about.permissions().mode() & 0o077 != 0)?;
+        if let Some(source) = self.sources.last_mut().filter(|_| format == AuthFormat::Config) {
+            source.file = Some(path.to_owned());
+        }
         Ok(true)
     }
 
@@ -138,7 +160,7 @@ impl Keychain {
         };
         let place = place.to_owned();
         match document {
-            Ok(document) => self.sources.push(Source { place, document, open }),
+            Ok(document) => self.sources.push(Source { place, file: None, document, open }),
             Err(source) => return Err(CredentialsError::Parse { place, source }),
         }
         Ok(())

@@ -38,6 +38,9 @@ pub enum Error {
     /// The user's credentials cannot be used.
     #[error(transparent)]
     Credentials(#[from] crate::credentials::CredentialsError),
+    /// Nobody was logged in.
+    #[error(transparent)]
+    Login(#[from] crate::credentials::LoginError),
     /// A lifecycle cannot play what it was chosen for.
     #[error(transparent)]
     Lifecycle(#[from] crate::build::LifecycleError),

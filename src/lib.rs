@@ -42,9 +42,12 @@ pub use build::{
 };
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};
-pub use coracle_images::{AuthFile, CompressionError, Digest, LayerCompression, Reference, Store};
+pub use coracle_images::{AuthFile, CompressionError, Digest, LayerCompression, Reference, Secret, Store};
 pub use coracle_runtime::{Network, Outcome, Runtime, Terminator, take_variable};
-pub use credentials::{AuthFormat, CredentialsError, HelperError, Helpers, Keychain};
+pub use credentials::{
+    AuthFormat, CredentialsError, HelperError, Helpers, Kept, Keychain, Login, LoginError, LoginRequest,
+    RegistryName, log_in, log_out, logins,
+};
 pub use error::Error;
 pub use event::{Event, Observer, Stream, Work};
 pub use home::Home;

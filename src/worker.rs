@@ -15,6 +15,7 @@
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
 //! | `pack.rs` | layers of what lies on the host |
+//! | `remote.rs` | whether a registry takes a password |
 //! | `known.rs` | what a published image says it runs on |
 //! | `keep.rs` | images that were put together here: into the store, to a registry |
 
@@ -56,7 +57,7 @@ pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{MakeFolders, Prepare};
 pub(crate) use pull::Pull;
 pub(crate) use receive::Receive;
-pub(crate) use remote::Remote;
+pub(crate) use remote::{LogIn, Remote};
 pub(crate) use step::{Place, PrepareStep};
 pub(crate) use tree::Clocks;
 pub(crate) use user::{FindUser, User};
@@ -126,6 +127,7 @@ jobs!(
     PackLayers,
     KeepImage,
     PushImage,
+    LogIn,
     Delete,
 );
 

@@ -1,6 +1,8 @@
-//! Credentials for registries: who shows what where. What files hold them, and how, is in `auth/documents.rs`.
+//! Credentials for registries: who shows what where. What files hold them, and how, is in `auth/documents.rs`,
+//! how they are changed in `auth/edit.rs`.
 
 mod documents;
+mod edit;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::reference::DOCKER_HUB;
 
 pub use documents::{AuthDocument, AuthError};
+pub use edit::with_entry;
 
 /// A text that is overwritten when it is dropped. What other crates copy of it (the client of registries for one) is not.
 pub type Secret = Zeroizing<String>;
@@ -35,6 +38,39 @@ pub enum Credentials {
     ///
     /// [Token Authentication: OAuth2]: https://distribution.github.io/distribution/spec/auth/oauth/
     Identity(Secret),
+}
+
+/// How credentials are written.
+struct Written {
+    /// The scheme of an `Authorization` header.
+    scheme: &'static str,
+    /// The member of an entry in a file.
+    field: &'static str,
+    /// What stands there.
+    word: Secret,
+}
+
+impl Credentials {
+    /// As headers and files have it: name and password as one word ([RFC 7617]). Nothing where there is nothing to show.
+    ///
+    /// [RFC 7617]: https://www.rfc-editor.org/rfc/rfc7617
+    fn written(&self) -> Option<Written> {
+        let (scheme, field, word) = match self {
+            Self::Anonymous => return None,
+            Self::Basic { user, password } => {
+                let pair = Zeroizing::new(format!("{user}:{}", password.as_str()));
+                ("Basic", "auth", Zeroizing::new(STANDARD.encode(pair.as_bytes())))
+            }
+            Self::Bearer(token) => ("Bearer", "registrytoken", token.clone()),
+            Self::Identity(token) => ("X-Identity", "identitytoken", token.clone()),
+        };
+        Some(Written { scheme, field, word })
+    }
+
+    /// The entry of a file.
+    fn entry(&self) -> BTreeMap<&'static str, Secret> {
+        self.written().map(|written| (written.field, written.word)).into_iter().collect()
+    }
 }
 
 impl fmt::Debug for Credentials {
@@ -62,7 +98,7 @@ impl fmt::Debug for AuthFile {
 }
 
 #[derive(Serialize)]
-struct Written<'a> {
+struct Config<'a> {
     auths: BTreeMap<&'a str, BTreeMap<&'static str, Secret>>,
 }
 
@@ -137,16 +173,9 @@ impl AuthFile {
     pub fn to_headers(&self) -> Secret {
         let mut headers = BTreeMap::new();
         for (name, credentials) in &self.entries {
-            let (scheme, word) = match credentials {
-                Credentials::Anonymous => continue,
-                Credentials::Basic { user, password } => {
-                    let pair = Zeroizing::new(format!("{user}:{}", password.as_str()));
-                    ("Basic", Zeroizing::new(STANDARD.encode(pair.as_bytes())))
-                }
-                Credentials::Bearer(token) => ("Bearer", token.clone()),
-                Credentials::Identity(token) => ("X-Identity", token.clone()),
-            };
-            headers.insert(name.as_str(), Zeroizing::new(format!("{scheme} {}", word.as_str())));
+            if let Some(Written { scheme, word, .. }) = credentials.written() {
+                headers.insert(name.as_str(), Zeroizing::new(format!("{scheme} {}", word.as_str())));
+            }
         }
         // Strings: there is nothing that JSON cannot hold.
         Zeroizing::new(serde_json::to_string(&headers).unwrap_or_default())
@@ -155,21 +184,10 @@ impl AuthFile {
     /// A `config.json` with all of it, as Docker writes it.
     #[must_use]
     pub fn to_config(&self) -> Secret {
-        let mut auths = BTreeMap::new();
-        for (name, credentials) in &self.entries {
-            let (field, text) = match credentials {
-                Credentials::Anonymous => continue,
-                Credentials::Basic { user, password } => {
-                    let pair = Zeroizing::new(format!("{user}:{}", password.as_str()));
-                    ("auth", Zeroizing::new(STANDARD.encode(pair.as_bytes())))
-                }
-                Credentials::Bearer(token) => ("registrytoken", token.clone()),
-                Credentials::Identity(token) => ("identitytoken", token.clone()),
-            };
-            auths.insert(shown(name), BTreeMap::from([(field, text)]));
-        }
+        let some = self.entries.iter().filter(|(_, credentials)| **credentials != Credentials::Anonymous);
+        let auths = some.map(|(name, credentials)| (shown(name), credentials.entry())).collect();
         // Strings and maps of strings: there is nothing that JSON cannot hold.
-        Zeroizing::new(serde_json::to_string(&Written { auths }).unwrap_or_default())
+        Zeroizing::new(serde_json::to_string(&Config { auths }).unwrap_or_default())
     }
 }
 
@@ -183,9 +201,10 @@ fn shown(name: &str) -> &str {
     if name == DOCKER_HUB { "https://index.docker.io/v1/" } else { name }
 }
 
-/// The host (and path, if any) an entry speaks of. Docker once wrote addresses with a version, or another path: those are
+/// The host (and path, if any) that an entry of a file speaks of, as this crate calls it. Docker once wrote addresses with a version, or another path: those are
 /// of a whole registry.
-fn registry_of(name: &str) -> String {
+#[must_use]
+pub fn registry_of(name: &str) -> String {
     let plain = name.trim_start_matches("https://").trim_start_matches("http://").trim_end_matches('/');
     let (host, path) = plain.split_once('/').map_or((plain, None), |(host, path)| (host, Some(path)));
     let path = path.filter(|path| plain.len() == name.len() && !matches!(*path, "v1" | "v2"));

@@ -17,7 +17,7 @@ mod registry;
 mod store;
 pub mod unpack;
 
-pub use auth::{AuthDocument, AuthError, AuthFile, Credentials, Secret, server_url};
+pub use auth::{AuthDocument, AuthError, AuthFile, Credentials, Secret, registry_of, server_url, with_entry};
 pub use compression::{
     CompressedWriter, CompressionError, LayerCompression, LayerWriter, WrittenLayer, uncompressed,
 };

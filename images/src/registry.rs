@@ -203,6 +203,20 @@ impl Registry {
         }
     }
 
+    /// Shows the name and the password that there are for a registry to it, or to its token server. Whether it wanted to see
+    /// them: where everybody is let in, nothing is shown, and nothing known of the password.
+    ///
+    /// # Errors
+    ///
+    /// When they are refused, or the registry cannot be asked.
+    pub fn log_in(&self, reference: &Reference) -> Result<bool, RegistryError> {
+        self.runtime.block_on(self.show_password(reference)).map_err(|source| RegistryError::Identity {
+            act: "log in to",
+            reference: reference.registry.clone(),
+            source: Box::new(source),
+        })
+    }
+
     /// Whether this content is in the repository.
     ///
     /// # Errors

@@ -3,16 +3,17 @@
 //!
 //! [credential helpers]: https://github.com/docker/docker-credential-helpers#development
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use coracle_images::{Credentials, Secret, server_url};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 /// A helper may wait for its user, but not forever.
@@ -25,7 +26,7 @@ const ANSWER_LIMIT: usize = 1 << 20;
 const NOTHING: &str = "credentials not found";
 
 /// As the user name: the secret is an identity token.
-const TOKEN: &str = "<token>";
+pub(super) const TOKEN: &str = "<token>";
 
 /// Where helpers are, and what they are told.
 #[derive(Clone)]
@@ -75,16 +76,24 @@ pub enum HelperError {
         source: io::Error,
     },
     /// It failed.
-    #[error(
-        "docker-credential-{name} failed ({status}); to see why: echo {registry} | docker-credential-{name} get"
-    )]
+    #[error("docker-credential-{name} failed ({status}); to see why: {again}")]
     Failed {
         /// The helper's name.
         name: String,
         /// As it ended.
         status: String,
-        /// As it was asked for.
-        registry: String,
+        /// The command that shows what it says.
+        again: String,
+    },
+    /// It does not take what it is given.
+    #[error(
+        "docker-credential-{name} did not store the password ({status}); unlock what it keeps credentials in, or name another helper, or none, for the registry"
+    )]
+    Unstored {
+        /// The helper's name.
+        name: String,
+        /// As it ended.
+        status: String,
     },
     /// It takes too long.
     #[error(
@@ -104,11 +113,33 @@ pub enum HelperError {
     },
 }
 
+impl HelperError {
+    fn failed(name: &str, status: ExitStatus, verb: &str, input: &str) -> Self {
+        let again = format!("echo {input} | docker-credential-{name} {verb}");
+        Self::Failed { name: name.to_owned(), status: status.to_string(), again }
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Answer {
     username: String,
     secret: Secret,
+}
+
+/// What a helper is to keep.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Kept<'a> {
+    #[serde(rename = "ServerURL")]
+    server_url: &'a str,
+    username: &'a str,
+    secret: &'a Secret,
+}
+
+/// Whether a helper that failed says that it has nothing.
+fn is_nothing(text: &[u8]) -> bool {
+    String::from_utf8_lossy(text).trim_start().starts_with(NOTHING)
 }
 
 impl Helpers {
@@ -131,6 +162,66 @@ impl Helpers {
         registry: &str,
         untrusted: Option<&Path>,
     ) -> Result<Option<Credentials>, HelperError> {
+        let registry = server_url(registry);
+        let (status, text) = self.call(name, "get", registry.as_bytes(), untrusted)?;
+        if !status.success() {
+            if is_nothing(&text) {
+                return Ok(None);
+            }
+            return Err(HelperError::failed(name, status, "get", &registry));
+        }
+        let answer: Answer =
+            serde_json::from_slice(&text).map_err(|_| HelperError::Answer { name: name.to_owned() })?;
+        Ok(match answer {
+            Answer { secret, .. } if secret.is_empty() => None,
+            Answer { username, secret } if username == TOKEN => Some(Credentials::Identity(secret)),
+            Answer { username, secret } => Some(Credentials::Basic { user: username, password: secret }),
+        })
+    }
+
+    /// Have it keep a name and a password for a registry.
+    pub(super) fn store(
+        &self,
+        name: &str,
+        registry: &str,
+        user: &str,
+        password: &Secret,
+    ) -> Result<(), HelperError> {
+        let kept = Kept { server_url: &server_url(registry), username: user, secret: password };
+        // Strings: there is nothing that JSON cannot hold.
+        let kept = Zeroizing::new(serde_json::to_vec(&kept).unwrap_or_default());
+        match self.call(name, "store", &kept, None)? {
+            (status, _) if status.success() => Ok(()),
+            (status, _) => Err(HelperError::Unstored { name: name.to_owned(), status: status.to_string() }),
+        }
+    }
+
+    /// Have it forget what it has for a registry; nothing is no failure.
+    pub(super) fn erase(&self, name: &str, registry: &str) -> Result<(), HelperError> {
+        let registry = server_url(registry);
+        match self.call(name, "erase", registry.as_bytes(), None)? {
+            (status, text) if status.success() || is_nothing(&text) => Ok(()),
+            (status, _) => Err(HelperError::failed(name, status, "erase", &registry)),
+        }
+    }
+
+    /// The registries that it knows credentials for, as it calls them, and the user names.
+    pub(super) fn list(&self, name: &str) -> Result<BTreeMap<String, String>, HelperError> {
+        let (status, text) = self.call(name, "list", b"", None)?;
+        if !status.success() {
+            return Err(HelperError::failed(name, status, "list", "''"));
+        }
+        serde_json::from_slice(&text).map_err(|_| HelperError::Answer { name: name.to_owned() })
+    }
+
+    /// How it ended and what it wrote, given `input`.
+    fn call(
+        &self,
+        name: &str,
+        verb: &str,
+        input: &[u8],
+        untrusted: Option<&Path>,
+    ) -> Result<(ExitStatus, Zeroizing<Vec<u8>>), HelperError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || !name.chars().all(plain) {
             return Err(HelperError::Name { name: name.to_owned() });
@@ -138,7 +229,7 @@ impl Helpers {
         let program = self.program(name, untrusted)?;
         let failed = |source| HelperError::Start { program: program.clone(), source };
         let mut child = Command::new(&program)
-            .arg("get")
+            .arg(verb)
             .env_clear()
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
@@ -148,35 +239,15 @@ impl Helpers {
             .stderr(Stdio::null())
             .spawn()
             .map_err(failed)?;
-        let asked = server_url(registry);
         let output = (child.stdin.take(), child.stdout.take());
         let (Some(mut stdin), Some(stdout)) = output else {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
         };
         // One that does not ask has an answer for every registry. The text fits into any pipe.
-        let _ = stdin.write_all(asked.as_bytes());
+        let _ = stdin.write_all(input);
         drop(stdin);
         let late = || HelperError::Late { name: name.to_owned(), seconds: self.limit.as_secs() };
-        let Some((status, text)) = finished(&mut child, stdout, self.limit).map_err(failed)? else {
-            return Err(late());
-        };
-        if !status.success() {
-            if String::from_utf8_lossy(&text).trim_start().starts_with(NOTHING) {
-                return Ok(None);
-            }
-            return Err(HelperError::Failed {
-                name: name.to_owned(),
-                status: status.to_string(),
-                registry: asked,
-            });
-        }
-        let answer: Answer =
-            serde_json::from_slice(&text).map_err(|_| HelperError::Answer { name: name.to_owned() })?;
-        Ok(match answer {
-            Answer { secret, .. } if secret.is_empty() => None,
-            Answer { username, secret } if username == TOKEN => Some(Credentials::Identity(secret)),
-            Answer { username, secret } => Some(Credentials::Basic { user: username, password: secret }),
-        })
+        finished(&mut child, stdout, self.limit).map_err(failed)?.ok_or_else(late)
     }
 
     /// The first file that can be executed; never one that came with an application.
@@ -199,7 +270,7 @@ fn finished(
     child: &mut Child,
     stdout: ChildStdout,
     limit: Duration,
-) -> io::Result<Option<(std::process::ExitStatus, Zeroizing<Vec<u8>>)>> {
+) -> io::Result<Option<(ExitStatus, Zeroizing<Vec<u8>>)>> {
     let deadline = Instant::now() + limit;
     let (sender, receiver) = mpsc::channel();
     // On a thread of its own, which stays behind where somebody else keeps the pipe open.

@@ -5,7 +5,7 @@ use std::fmt;
 use coracle_images::{AuthFile, Reference, Registry, RegistryOptions, Secret};
 use serde::{Deserialize, Serialize};
 
-use super::AnyError;
+use super::{AnyError, Job};
 use crate::credentials::Keys;
 use crate::error::Error;
 
@@ -25,14 +25,33 @@ impl Remote {
         insecure: &[String],
         keys: Option<&Keys<'_>>,
     ) -> Result<Self, Error> {
-        let auth = keys.map(|keys| keys.of(&[reference])).transpose()?.unwrap_or_default().to_config();
-        Ok(Self { reference: reference.clone(), insecure: insecure.to_vec(), auth })
+        let auth = keys.map(|keys| keys.of(&[reference])).transpose()?.unwrap_or_default();
+        Ok(Self::with(reference, insecure, &auth))
+    }
+
+    /// With these credentials.
+    pub(crate) fn with(reference: &Reference, insecure: &[String], auth: &AuthFile) -> Self {
+        Self { reference: reference.clone(), insecure: insecure.to_vec(), auth: auth.to_config() }
     }
 
     /// A client for its registry.
     pub(super) fn registry(&self) -> Result<Registry, AnyError> {
         let auth = AuthFile::parse(self.auth.as_bytes())?;
         Ok(Registry::new(RegistryOptions { insecure: self.insecure.clone(), auth, ca_bundle: None })?)
+    }
+}
+
+/// Show the credentials to the registry. Whether it wanted to see them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LogIn {
+    pub(crate) remote: Remote,
+}
+
+impl Job for LogIn {
+    type Answer = bool;
+
+    fn carry_out(self) -> Result<bool, AnyError> {
+        Ok(self.remote.registry()?.log_in(&self.remote.reference)?)
     }
 }
 

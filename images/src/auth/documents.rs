@@ -4,7 +4,7 @@
 //! [config.json]: https://docs.docker.com/reference/cli/docker/#configuration-files
 //! [auth.json]: https://github.com/containers/image/blob/main/docs/containers-auth.json.5.md
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -19,6 +19,8 @@ use super::{AuthFile, Credentials, Secret, registry_of};
 pub struct AuthDocument {
     /// Those that are in it.
     pub auths: AuthFile,
+    /// What `auths` names, entries without credentials included: where a helper knows them, files have such.
+    pub names: BTreeSet<String>,
     /// By registry, the program's suffix that knows them (`credHelpers`).
     pub helpers: BTreeMap<String, String>,
     /// That for all other registries (`credsStore`).
@@ -74,8 +76,10 @@ impl AuthDocument {
     pub fn parse(text: &[u8]) -> Result<Self, AuthError> {
         let Config { auths, cred_helpers, creds_store } = object(text)?;
         let helpers = cred_helpers.unwrap_or_default().into_iter();
+        let auths = auths.unwrap_or_default();
         Ok(Self {
-            auths: AuthFile { entries: entries(auths.unwrap_or_default())? },
+            names: auths.keys().map(|name| registry_of(name)).collect(),
+            auths: AuthFile { entries: entries(auths)? },
             helpers: helpers.map(|(registry, suffix)| (registry_of(&registry), suffix)).collect(),
             store: creds_store.filter(|suffix| !suffix.is_empty()),
         })

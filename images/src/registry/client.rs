@@ -107,6 +107,25 @@ impl Registry {
         leave: Leave,
         secret: identity::Secret<'_>,
     ) -> Result<Option<identity::Access>, identity::IdentityError> {
+        let acts = if leave == Leave::Write { "pull,push" } else { "pull" };
+        let scope = format!("repository:{}:{acts}", reference.repository);
+        let client = self.client_for_secrets(reference)?;
+        let plain = self.is_plain(reference);
+        identity::exchange(&client, &reference.registry, plain, Some(&scope), secret).await
+    }
+
+    /// Whether the registry of this reference takes the name and the password that there are for it: see
+    /// [`Registry::log_in`].
+    pub(super) async fn show_password(&self, reference: &Reference) -> Result<bool, identity::IdentityError> {
+        let Credentials::Basic { user, password } = self.options.auth.lookup(&reference.name()) else {
+            return Ok(false);
+        };
+        let client = self.client_for_secrets(reference)?;
+        identity::log_in(&client, &reference.registry, self.is_plain(reference), &user, &password).await
+    }
+
+    /// A client that sends what it is given to whom it was addressed.
+    fn client_for_secrets(&self, reference: &Reference) -> Result<reqwest::Client, identity::IdentityError> {
         let failed = |source| identity::IdentityError::Client { source };
         let mut client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
@@ -120,8 +139,7 @@ impl Registry {
         if reference.is_loopback() {
             client = client.no_proxy();
         }
-        let client = client.build().map_err(failed)?;
-        identity::exchange(&client, reference, self.is_plain(reference), leave, secret).await
+        client.build().map_err(failed)
     }
 
     fn is_plain(&self, reference: &Reference) -> bool {

@@ -15,9 +15,7 @@ use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
-use super::client::Leave;
 use super::{PAUSES, error};
-use crate::reference::Reference;
 
 /// As long as an access token lasts that does not say so, by the specification.
 const LASTS: u64 = 60;
@@ -52,7 +50,7 @@ impl Secret<'_> {
     }
 }
 
-/// Access to one repository.
+/// Access to one repository, or to none where none was named.
 pub(super) struct Access {
     pub(super) token: crate::auth::Secret,
     pub(super) lasts: Duration,
@@ -125,6 +123,22 @@ pub enum IdentityError {
         /// Its answer.
         status: StatusCode,
     },
+    /// The registry refuses.
+    #[error("{registry} refuses the name or the password ({status})")]
+    Wrong {
+        /// The registry.
+        registry: String,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// The registry does something else.
+    #[error("{registry} answers {status} when asked who may come in; is it a registry?")]
+    NoRegistry {
+        /// The registry.
+        registry: String,
+        /// Its answer.
+        status: StatusCode,
+    },
     /// The answer has no access token.
     #[error("the token server {server} answers without an access token")]
     Answer {
@@ -136,7 +150,7 @@ pub enum IdentityError {
 impl IdentityError {
     /// Whether another token might be taken.
     pub(super) fn is_denied(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        matches!(self, Self::Refused { .. } | Self::Wrong { .. })
     }
 }
 
@@ -148,35 +162,63 @@ pub(super) struct Answer {
     refresh_token: Option<crate::auth::Secret>,
 }
 
-/// Asks the registry for its token server, and that for access. A registry without one takes a password itself: nothing.
+/// Where every registry answers (OCI distribution specification, "Determining Support").
+fn door(registry: &str, plain: bool) -> String {
+    format!("{}://{registry}/v2/", if plain { "http" } else { "https" })
+}
+
+/// Shows a name and a password where the registry wants to see them. Whether it does: one that lets everybody in is shown
+/// nothing, for it cannot tell who is right.
+pub(super) async fn log_in(
+    client: &Client,
+    registry: &str,
+    plain: bool,
+    user: &str,
+    password: &str,
+) -> Result<bool, IdentityError> {
+    if exchange(client, registry, plain, None, Secret::Password { user, password }).await?.is_some() {
+        return Ok(true);
+    }
+    let door = door(registry, plain);
+    let status = answer(registry, || client.get(&door)).await?.status();
+    match status {
+        StatusCode::UNAUTHORIZED => {}
+        status if status.is_success() => return Ok(false),
+        status => return Err(IdentityError::NoRegistry { registry: registry.to_owned(), status }),
+    }
+    let shown = answer(registry, || client.get(&door).basic_auth(user, Some(password))).await?;
+    match shown.status() {
+        status if status.is_success() => Ok(true),
+        status => Err(IdentityError::Wrong { registry: registry.to_owned(), status }),
+    }
+}
+
+/// Asks the registry for its token server, and that for access of this scope. A registry without one takes a password
+/// itself: nothing.
 pub(super) async fn exchange(
     client: &Client,
-    reference: &Reference,
+    registry: &str,
     plain: bool,
-    leave: Leave,
+    scope: Option<&str>,
     secret: Secret<'_>,
 ) -> Result<Option<Access>, IdentityError> {
-    let registry = &reference.registry;
-    let scheme = if plain { "http" } else { "https" };
-    let greeting = answer(registry, || client.get(format!("{scheme}://{registry}/v2/"))).await?;
+    let greeting = answer(registry, || client.get(door(registry, plain))).await?;
     let challenges = greeting.headers().get_all(WWW_AUTHENTICATE);
     let challenge = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(realm_and_service);
     let Some((realm, service)) = challenge else {
         return match secret {
             Secret::Password { .. } => Ok(None),
-            Secret::Identity(_) => Err(IdentityError::NoServer { registry: registry.clone() }),
+            Secret::Identity(_) => Err(IdentityError::NoServer { registry: registry.to_owned() }),
         };
     };
     let realm = Url::parse(&realm).ok().filter(Url::has_host);
-    let realm = realm.ok_or_else(|| IdentityError::NoServer { registry: registry.clone() })?;
+    let realm = realm.ok_or_else(|| IdentityError::NoServer { registry: registry.to_owned() })?;
     let server = shown(&realm);
     if let Err(why) = belongs(&realm, registry, plain) {
-        let (registry, (secret, instead)) = (registry.clone(), (secret.name(), secret.instead()));
+        let (registry, (secret, instead)) = (registry.to_owned(), (secret.name(), secret.instead()));
         return Err(IdentityError::Stranger { secret, instead, registry, server, why });
     }
-    let acts = if leave == Leave::Write { "pull,push" } else { "pull" };
-    let scope = format!("repository:{}:{acts}", reference.repository);
-    let mut asked = vec![("scope", scope.as_str())];
+    let mut asked: Vec<(&str, &str)> = scope.map(|scope| ("scope", scope)).into_iter().collect();
     asked.extend(service.as_deref().map(|service| ("service", service)));
     let mut given = match secret {
         Secret::Identity(token) => {

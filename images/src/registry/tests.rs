@@ -39,6 +39,8 @@ struct State {
     forms: Vec<String>,
     /// Answers to manifests lack the Location that the specification asks for, as those of some registries do.
     nowhere: bool,
+    /// It is no registry.
+    gone: bool,
 }
 
 struct Request {
@@ -149,7 +151,7 @@ impl Server {
         }
         let path = request.path.split('?').next().unwrap_or_default().to_owned();
         if path == "/v2/" {
-            return answer(200);
+            return answer(if state.gone { 404 } else { 200 });
         }
         if let Some(elsewhere) = state.elsewhere.as_ref().filter(|_| path.contains("/blobs/sha256:")) {
             return located(307, &format!("{elsewhere}{path}"));

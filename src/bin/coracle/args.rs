@@ -1,6 +1,6 @@
 //! What can be typed. No decision is made here.
 
-mod auth;
+pub(crate) mod auth;
 mod brought;
 pub(crate) mod builder;
 pub(crate) mod config;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 use coracle::Reference;
 
-pub(crate) use auth::Access;
+pub(crate) use auth::{Access, Auth};
 pub(crate) use brought::Brought;
 pub(crate) use builder::Builder;
 pub(crate) use config::Config;
@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Rebase(Rebase),
     /// Make builders, and find some
     Builder(Builder),
+    /// Log in to registries, and out of them
+    Auth(Auth),
     /// Choose what holds for every command to come
     Config(Config),
     /// As `coracle config trusted-builders add`

@@ -19,6 +19,11 @@ pub(crate) enum Failure {
     Timings { path: PathBuf, source: std::io::Error },
     EnvFile { path: PathBuf, source: Option<std::io::Error>, line: usize },
     NoConfig,
+    NoAuthFile,
+    NoTerminal,
+    PasswordOnTerminal,
+    Password(std::io::Error),
+    NothingTyped,
     Config(coracle::ConfigError),
     Trust(coracle::TrustError),
 }
@@ -76,6 +81,21 @@ impl Failure {
                 "there is no file to keep this in: neither CORACLE_CONFIG, XDG_CONFIG_HOME nor HOME is set".to_owned(),
                 None,
             ),
+            Self::NoAuthFile => (
+                "there is no file to keep credentials in: neither XDG_RUNTIME_DIR, XDG_CONFIG_HOME nor HOME is set; name one with --registry-auth-file"
+                    .to_owned(),
+                None,
+            ),
+            Self::NoTerminal => (
+                "there is no terminal to ask for the password; pipe it in, with --username NAME --password-stdin".to_owned(),
+                None,
+            ),
+            Self::PasswordOnTerminal => (
+                "--password-stdin reads from a pipe or file, and this is a terminal; leave it out to be asked".to_owned(),
+                None,
+            ),
+            Self::Password(error) => ("could not read the password from standard input".to_owned(), Some(error)),
+            Self::NothingTyped => ("nobody was logged in: no line was typed to its end".to_owned(), None),
             Self::Config(error) => (error.to_string(), error.source()),
             Self::Trust(error) => (error.to_string(), error.source()),
             Self::EnvFile { path, source: Some(error), .. } => {

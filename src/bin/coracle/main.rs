@@ -1,6 +1,7 @@
 //! The terminal: reads the command line, the environment and settings, calls the library, prints.
 
 mod args;
+mod auth;
 mod config;
 mod failure;
 mod report;
@@ -198,6 +199,19 @@ fn operate(
         }
         Command::Builder(args::Builder { command: builder::Command::Suggest }) => {
             config::suggest()?;
+            Ok(0)
+        }
+        Command::Auth(args::Auth { command: args::auth::Command::Login(typed) }) => {
+            let gone = || held.signal.load(Ordering::SeqCst) != 0;
+            auth::login(typed, given, &home, observer, &hold, &gone)?;
+            Ok(0)
+        }
+        Command::Auth(args::Auth { command: args::auth::Command::Logout(typed) }) => {
+            auth::logout(typed, given, observer)?;
+            Ok(0)
+        }
+        Command::Auth(args::Auth { command: args::auth::Command::List { place } }) => {
+            auth::list(place, given, observer)?;
             Ok(0)
         }
         Command::Config(args::Config { command: args::config::Command::LifecycleArchives(typed) }) => {

@@ -12,6 +12,16 @@ pub(crate) fn result(text: &str) {
     out(text);
 }
 
+/// A question, or what is typed in answer to it: on standard error, without the end of the line.
+pub(crate) fn prompt(text: &str) {
+    raw(&mut std::io::stderr().lock(), text.as_bytes());
+}
+
+/// A text of a file or a stranger that is a part of a result, without what would drive the terminal.
+pub(crate) fn plain(text: &str) -> String {
+    printable(text, false)
+}
+
 /// Rows of results, each column as wide as its longest text.
 pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);

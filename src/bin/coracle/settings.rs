@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use coracle::{AuthFormat, BindingError, Brought, Config, Helpers, Keychain, Policy, VolumeError};
 use zeroize::Zeroizing;
 
+use crate::args::auth::Place;
 use crate::args::{self, Access};
 use crate::failure::Failure;
 
@@ -55,24 +56,59 @@ pub(crate) type Given = Zeroizing<Vec<u8>>;
 
 /// The user's credentials, in the order of docs/decisions/0019-credentials.md. Where a file is named, it alone counts.
 pub(crate) fn keychain(access: &Access, given: Option<&Given>) -> Result<Keychain, Failure> {
+    match keychain_of(&access.place, given, access.verbose)? {
+        (keychain, None) => Ok(keychain),
+        (_, Some(missing)) => Err(Failure::AuthFile(missing)),
+    }
+}
+
+/// The same, to change it: with the file in which credentials are kept for registries that it does not know.
+pub(crate) fn keychain_to_change(
+    place: &Place,
+    given: Option<&Given>,
+) -> Result<(Keychain, PathBuf), Failure> {
+    let (keychain, _) = keychain_of(place, given, false)?;
+    let file = named(place).or_else(|| kept_in(set)).ok_or(Failure::NoAuthFile)?;
+    Ok((keychain, file))
+}
+
+/// And the file that was named, where there is none.
+fn keychain_of(
+    place: &Place,
+    given: Option<&Given>,
+    tells: bool,
+) -> Result<(Keychain, Option<PathBuf>), Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let helpers = Helpers::new(&path, helper_environment(std::env::vars_os()));
-    let mut keychain = Keychain::new(helpers, access.verbose);
+    let mut keychain = Keychain::new(helpers, tells);
     let failed = |source| Failure::Library(coracle::Error::Credentials(source));
-    if let Some(path) = access.registry_auth_file.as_ref().filter(|path| !path.as_os_str().is_empty()) {
-        return match keychain.add_file(path, AuthFormat::Config).map_err(failed)? {
-            true => Ok(keychain),
-            false => Err(Failure::AuthFile(path.clone())),
-        };
+    if let Some(path) = named(place) {
+        let found = keychain.add_file(&path, AuthFormat::Config).map_err(failed)?;
+        return Ok((keychain, Some(path).filter(|_| !found)));
     }
     if let Some(text) = given.filter(|text| !text.is_empty()) {
         let name = AUTH_VARIABLE.to_string_lossy();
         keychain.add_text(&name, text, AuthFormat::Headers).map_err(failed)?;
     }
-    for (path, format) in auth_files(|name| std::env::var_os(name).filter(|value| !value.is_empty())) {
+    for (path, format) in auth_files(set) {
         keychain.add_file(&path, format).map_err(failed)?;
     }
-    Ok(keychain)
+    Ok((keychain, None))
+}
+
+fn named(place: &Place) -> Option<PathBuf> {
+    place.registry_auth_file.clone().filter(|path| !path.as_os_str().is_empty())
+}
+
+fn set(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// Podman's file: gone with the session where there is a folder for that, else one that stays (containers-auth.json(5)).
+fn kept_in(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let folder = |name: &str| variable(name).map(PathBuf::from);
+    let lasting = || folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")));
+    Some(folder("XDG_RUNTIME_DIR").or_else(lasting)?.join("containers/auth.json"))
 }
 
 /// Where files with credentials may be: Docker's, Podman's (containers-auth.json(5)), that of old Dockers.

@@ -56,6 +56,52 @@ fn a_password_that_is_not_taken() {
     assert!(text.ends_with(&expected), "{text}");
 }
 
+/// What comes of logging in, and what was asked for.
+fn logged_in(state: State) -> (Result<bool, String>, Vec<String>, Vec<String>) {
+    let server = Server::start(state);
+    let registry = registry(with_basic(&server.host));
+    let answer = registry.log_in(&server.name("any")).map_err(|error| {
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ").replace(&server.host, "HOST")
+    });
+    let shown = std::mem::take(&mut server.state.lock().unwrap().authorizations);
+    (answer, server.log(), shown)
+}
+
+#[test]
+fn a_password_is_shown_to_whom_asks_for_it() {
+    let basic = || Some(BASIC.to_owned());
+    let (answer, log, shown) = logged_in(State { basic: basic(), ..State::default() });
+    assert_eq!((answer, log), (Ok(true), vec!["GET /v2/".to_owned(); 3]));
+    assert_eq!(shown, ["", "", BASIC]);
+    let (answer, log, _) = logged_in(State { basic: basic(), bearer: true, ..State::default() });
+    assert_eq!((answer, log), (Ok(true), vec!["GET /v2/".to_owned(), "GET /token?service=x".to_owned()]));
+    // Who lets everybody in cannot tell, and is shown nothing.
+    let (answer, _, shown) = logged_in(State::default());
+    assert_eq!((answer, shown), (Ok(false), vec![String::new(); 2]));
+}
+
+#[test]
+fn a_login_that_fails_says_who_refused_what() {
+    let wrong = || Some("another".to_owned());
+    for (state, expected) in [
+        (
+            State { basic: wrong(), ..State::default() },
+            "cannot log in to `HOST`: HOST refuses the name or the password (401 Unauthorized)",
+        ),
+        (
+            State { basic: wrong(), bearer: true, ..State::default() },
+            "cannot log in to `HOST`: the token server http://HOST refuses the password (401 Unauthorized); log in again",
+        ),
+        (
+            State { gone: true, ..State::default() },
+            "cannot log in to `HOST`: HOST answers 404 Not Found when asked who may come in; is it a registry?",
+        ),
+    ] {
+        assert_eq!(logged_in(state).0, Err(expected.to_owned()));
+    }
+}
+
 #[test]
 fn where_content_is_elsewhere_nothing_is_shown_there() {
     for bearer in [false, true] {
