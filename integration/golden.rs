@@ -7,8 +7,8 @@ use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,8 +18,10 @@ use coracle_images::{Registry, RegistryOptions, read_layout};
 use serde_json::{Value, json};
 
 use crate::harness::coracle;
+use crate::lifecycles::Packed;
 
 mod compare;
+mod conducted;
 mod creator;
 
 const PHASES: [&str; 6] = ["analyzer", "detector", "restorer", "builder", "exporter", "creator"];
@@ -31,6 +33,8 @@ enum By {
     /// The phases, each with the documents that the reference's before it wrote.
     Mixed,
     Creator,
+    /// `coracle build`, to which they are another lifecycle's phases.
+    Platform,
 }
 
 /// What all cases share: programs to link to, and a registry with the run image.
@@ -38,6 +42,7 @@ struct Bench {
     folder: tempfile::TempDir,
     registry: DockerRegistry,
     client: Registry,
+    packed: OnceLock<Packed>,
 }
 
 impl Bench {
@@ -67,7 +72,7 @@ impl Bench {
         ] {
             fs::copy(program, folder.path().join(name)).expect("copy a program");
         }
-        Self { folder, registry, client }
+        Self { folder, registry, client, packed: OnceLock::new() }
     }
 
     /// A text of the recordings with our names in it.
@@ -77,6 +82,9 @@ impl Bench {
 
     /// Runs all rounds; returns what differs.
     fn run(&self, case: &Value, by: By) -> Vec<String> {
+        if by == By::Platform {
+            return conducted::conduct(self, case);
+        }
         let folder = tempfile::tempdir_in(self.folder.path()).expect("make a folder");
         let root = folder.path().join("root");
         let site = Site { bench: self, case, by, root, differences: Vec::new() };
@@ -137,6 +145,7 @@ impl Site<'_> {
             By::Phases => "golden",
             By::Mixed => "mixed",
             By::Creator => "created",
+            By::Platform => "conducted",
         };
         format!("{whose}/{name}")
     }
@@ -186,8 +195,12 @@ impl Site<'_> {
         self.write("etc/os-release", &json!("ID=\"debian\"\nVERSION_ID=\"12\"\n"));
         self.write("cnb/run.toml", &json!(format!("[[images]]\nimage = \"{run}\"\n")));
         self.write("cnb/stack.toml", &json!(format!("[run-image]\nimage = \"{run}\"\n")));
-        self.write("cnb/order.toml", &self.case["order.toml"]);
         self.write_all("platform/env", &self.case["platform_env"]);
+        self.write_builder();
+    }
+
+    fn write_builder(&self) {
+        self.write("cnb/order.toml", &self.case["order.toml"]);
         self.write_all("cnb/buildpacks", &self.case["buildpacks"]);
         self.write_all("", &self.case["files"]);
     }
@@ -282,8 +295,8 @@ fn pipelines(file: &str, by: By) {
     let recorded: Value = serde_json::from_str(&text).expect("is JSON");
     let only = std::env::var("GOLDEN_CASE").unwrap_or_default();
     let cases = recorded["cases"].as_array().expect("is a list").iter();
-    let cases: Vec<&Value> =
-        cases.filter(|case| case["name"].as_str().is_some_and(|name| name.contains(&only))).collect();
+    let cases = cases.filter(|case| case["name"].as_str().is_some_and(|name| name.contains(&only)));
+    let cases: Vec<&Value> = cases.filter(|case| by != By::Platform || conducted::is_one(case)).collect();
     let bench = Bench::new();
     let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -324,4 +337,9 @@ fn a_creator_ends_as_the_five_phases() {
 #[test]
 fn cache_images_and_extended_run_images_are_the_reference_s() {
     pipelines("caches-and-extended.json", By::Phases);
+}
+
+#[test]
+fn images_of_phases_that_are_driven_as_another_lifecycle_s_are_the_reference_s() {
+    pipelines("pipeline.json", By::Platform);
 }
