@@ -3,6 +3,7 @@
 //! Knows nothing of buildpacks and nothing of sandboxes. An [`Image`] is the same value whether it came from a
 //! [`Registry`], a [`Store`] or an OCI layout folder.
 
+mod ahead;
 mod auth;
 mod compression;
 mod config;

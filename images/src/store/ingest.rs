@@ -1,4 +1,5 @@
-//! One pass from a compressed layer to stored content and an unpacked tree.
+//! One pass from a compressed layer to stored content and an unpacked tree. What comes from the registry is stored and decompressed by
+//! one thread, and unpacked by another.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -6,6 +7,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::{BlobWriter, LayerSlot, Store, StoreError, failed};
+use crate::ahead::ahead;
 use crate::compression::inflate;
 use crate::digest::{Digest, Hashing};
 use crate::document::Descriptor;
@@ -87,12 +89,12 @@ pub enum IngestError {
 /// When the stream, its content, or the store fails; then nothing of the layer stays.
 pub fn ingest_layer(
     store: &Store,
-    source: impl Read,
+    source: impl Read + Send,
     layer: &Layer,
     idmap_key: &str,
     owner: &dyn OwnerMap,
     limits: &Limits,
-    progress: &dyn Fn(u64),
+    progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(PathBuf, Option<Unpacked>), IngestError> {
     let Descriptor { digest, size, .. } = &layer.descriptor;
     let limits = limits.for_compressed(*size);
@@ -107,19 +109,22 @@ pub fn ingest_layer(
     let tee = Tee { source: Hashing::new(source), keep, progress, limit: *size };
 
     let unreadable = |source| IngestError::Read { digest: digest.clone(), source };
-    let mut inflated = inflate(tee).map_err(unreadable)?;
-    let mut archive = Hashing::new(&mut inflated);
-    let unpacked = match &slot {
-        LayerSlot::Empty(staged) => Some(unpack(&mut archive, staged.path(), layer, owner, &limits)?),
-        LayerSlot::Present(_) => {
-            let most = limits.bytes.saturating_add(1);
-            if io::copy(&mut (&mut archive).take(most), &mut io::sink()).map_err(unreadable)? == most {
-                return Err(too_large(layer, &limits));
+    let inflated = inflate(tee).map_err(unreadable)?;
+    let (done, inflated) = ahead(inflated, |archive| {
+        let mut archive = Hashing::new(archive);
+        let unpacked = match &slot {
+            LayerSlot::Empty(staged) => Some(unpack(&mut archive, staged.path(), layer, owner, &limits)?),
+            LayerSlot::Present(_) => {
+                let most = limits.bytes.saturating_add(1);
+                if io::copy(&mut (&mut archive).take(most), &mut io::sink()).map_err(unreadable)? == most {
+                    return Err(too_large(layer, &limits));
+                }
+                None
             }
-            None
-        }
-    };
-    let (_, diff_id, _) = archive.finish();
+        };
+        Ok((unpacked, archive.finish().1))
+    });
+    let (unpacked, diff_id) = done?;
     let mut tee = inflated.finish().map_err(unreadable)?;
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
 
@@ -168,7 +173,7 @@ fn too_large(layer: &Layer, limits: &Limits) -> IngestError {
 struct Tee<'a, R> {
     source: Hashing<R>,
     keep: Option<BlobWriter>,
-    progress: &'a dyn Fn(u64),
+    progress: &'a (dyn Fn(u64) + Sync),
     limit: u64,
 }
 

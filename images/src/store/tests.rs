@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::*;
 use crate::compression::{LayerCompression, LayerWriter};
@@ -96,11 +97,13 @@ fn damaged_manifest_is_not_an_image() {
 fn layer_in_one_pass() {
     let (_dir, store) = store();
     let (bytes, layer) = layer();
-    let seen = std::cell::Cell::new(0);
-    let (path, unpacked) =
-        ingest_layer(&store, &bytes[..], &layer, "one", &me(), &Limits::default(), &|n| seen.set(n)).unwrap();
+    let seen = AtomicU64::new(0);
+    let (path, unpacked) = ingest_layer(&store, &bytes[..], &layer, "one", &me(), &Limits::default(), &|n| {
+        seen.store(n, Relaxed);
+    })
+    .unwrap();
     assert_eq!(unpacked.unwrap().entries, 2);
-    assert_eq!(seen.get(), bytes.len() as u64);
+    assert_eq!(seen.into_inner(), bytes.len() as u64);
     assert_eq!(fs::read(path.join("a/b")).unwrap(), b"hello");
     assert_eq!(fs::read(store.blob_path(&layer.descriptor.digest)).unwrap(), bytes);
     assert_eq!(store.layer_dir("one", &layer.diff_id), Some(path));
