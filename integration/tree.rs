@@ -280,15 +280,11 @@ fn a_rebuild_with_nothing_changed_asks_a_registry_for_no_more_than_it_must() {
     assert_eq!(
         asked,
         [
-            // The bills of materials, and the configuration: for the analyzer, and for the exporter.
+            // The configuration, and the bills of materials.
             "GET /v2/app/blobs/ 200",
             "GET /v2/app/blobs/ 200",
-            "GET /v2/app/blobs/ 200",
-            "GET /v2/app/manifests/ 200",
             "GET /v2/app/manifests/latest 200",
             "GET /v2/run/blobs/ 200",
-            "GET /v2/run/blobs/ 200",
-            "GET /v2/run/manifests/ 200",
             "GET /v2/run/manifests/latest 200",
             // Whether the image may be written at all is asked before anything else is done.
             "HEAD /v2/app/blobs/ 200",

@@ -11,6 +11,7 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod known;
 mod push;
 
 use std::fmt;
@@ -58,13 +59,14 @@ pub struct RegistryOptions {
     pub ca_bundle: Option<PathBuf>,
 }
 
-/// A client of all registries. Clones share connections and tokens.
+/// A client of all registries. Clones share connections, tokens and what they know of images.
 #[derive(Clone)]
 pub struct Registry {
     runtime: Arc<Runtime>,
     options: Arc<RegistryOptions>,
     certificates: Arc<Vec<Vec<u8>>>,
     clients: Arc<Mutex<Clients>>,
+    known: Arc<Mutex<Vec<Image>>>,
 }
 
 impl fmt::Debug for Registry {
@@ -97,15 +99,20 @@ impl Registry {
             options: Arc::new(options),
             certificates: Arc::new(certificates),
             clients: Arc::default(),
+            known: Arc::default(),
         })
     }
 
-    /// The image of this name; of an index, the first that runs on this platform.
+    /// The image of this name; of an index, the first that runs on this platform. One that is named by the digest of an image which was
+    /// read before is not asked for again.
     ///
     /// # Errors
     ///
     /// When there is none, it may not be read, or its documents contradict each other or their digests.
     pub fn image(&self, reference: &Reference, platform: &Platform) -> Result<Image, RegistryError> {
+        if let Some(image) = self.known_by(reference) {
+            return Ok(image);
+        }
         let mut wanted = reference.clone();
         for _ in 0..limits::NESTING {
             let bytes = self.manifest(&wanted)?;
@@ -115,7 +122,9 @@ impl Registry {
                 Document::Index(index) => index,
                 Document::Manifest(_, manifest) => {
                     let config = self.config(&wanted, &manifest)?;
-                    return Image::from_bytes(Some(reference.clone()), bytes, config).map_err(damaged);
+                    let image = Image::from_bytes(Some(reference.clone()), bytes, config).map_err(damaged)?;
+                    self.know(image.clone());
+                    return Ok(image);
                 }
             };
             let fits =

@@ -16,6 +16,8 @@ pub(crate) const TREE: &str = "/cache/tree";
 pub(crate) const UNCHANGED: &str = "unchanged.toml";
 /// The exporter's word on the layers that are in the cache now.
 pub(crate) const PACKED: &str = "packed.toml";
+/// The analyzer's word on the images that the exporter will ask for by their digests.
+pub(crate) const KNOWN_IMAGES: &str = "known-images.toml";
 /// Owned by the phases' user.
 pub(crate) const CACHE_DATA: &str = "data";
 /// Folders of buildpacks that the user brings, each in one numbered folder.
@@ -106,6 +108,8 @@ impl Folders {
 /// A guest's paths (Platform API, and ours below it).
 pub(crate) mod guest {
     pub(crate) const CONTROL: &str = "/control";
+    /// For the exporter, what the analyzer wrote.
+    pub(crate) const ANALYZER: &str = "/analyzer";
     pub(crate) const OUT: &str = "/out";
     pub(crate) const LAYERS: &str = "/layers";
     pub(crate) const WORKSPACE: &str = "/workspace";

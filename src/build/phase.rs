@@ -133,6 +133,12 @@ impl Plan {
         self.foreign.as_ref().filter(|foreign| foreign.plays(phase))
     }
 
+    /// Whether the exporter takes over what the analyzer has read of images: phases of one lifecycle, and images in registries.
+    pub(crate) fn has_known_images(&self) -> bool {
+        let is_ours = |phase| self.foreign_for(phase).is_none();
+        self.publish && is_ours(Phase::Analyze) && is_ours(Phase::Export)
+    }
+
     /// Where a phase leaves what it writes.
     pub(crate) fn out(&self, phase: Phase) -> &'static str {
         if self.foreign_for(phase).is_some() { phase.title() } else { phase.program() }
@@ -215,6 +221,10 @@ fn mounts_of(phase: Phase, plan: &Plan) -> Vec<Mount> {
             .chain(cache(ReadWrite))
             .chain([mount(folders.new_layers(), guest::SCRATCH, ReadWrite)])
             .chain(layout(ReadWrite))
+            .chain(
+                plan.has_known_images()
+                    .then(|| mount(folders.out(Phase::Analyze.program()), guest::ANALYZER, ReadOnly)),
+            )
             .collect(),
     }
 }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
 mod identity;
+mod known;
 mod passwords;
 
 use super::*;

@@ -14,12 +14,19 @@ use super::{Call, PhaseError, run_toml};
 use crate::analyze::{Access, AnalyzeInput, Found, analyze, choose_run_image};
 use crate::api::{SBOM_FILES, TARGETS};
 use crate::file::{self, FileError};
+use crate::known::KnownImages;
 use crate::restore::restore_launch_bills;
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let outputs = Outputs::of(&call.arguments)?;
     let images = Images::new(call)?;
     let (analyzed, _) = analyze_images(call, &images, &outputs.names)?;
+    let known = call.arguments.path("known-images");
+    if let Images::Registry(registry) = &images
+        && !known.as_os_str().is_empty()
+    {
+        file::write_document(&known, &KnownImages::of(registry))?;
+    }
     Ok(file::write_document(&call.arguments.path("analyzed"), &analyzed)?)
 }
 

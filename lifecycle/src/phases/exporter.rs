@@ -26,6 +26,7 @@ use crate::export::{
     PublishError, Publisher, Source, Step, export,
 };
 use crate::file::{self, FileError};
+use crate::known::KnownImages;
 
 /// Why there is no image, or not under all of its names.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,12 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         path => file::read_document::<Verified>("verified.toml", &path)?,
     };
     let images = Images::new(call)?;
+    let known = arguments.path("known-images");
+    if let Images::Registry(registry) = &images
+        && !known.as_os_str().is_empty()
+    {
+        file::read_document::<KnownImages>("known images", &known)?.unwrap_or_default().tell(registry);
+    }
     let scratch = Scratch::of(call)?;
     let extended = extended(call, &documents)?;
     let verified = verified.unwrap_or_default().archives;

@@ -57,6 +57,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("kaniko", "", P("/kaniko")),
     ("kaniko-cache-ttl", "CNB_KANIKO_CACHE_TTL", Text),
     ("kind", "CNB_EXTEND_KIND", Text),
+    ("known-images", "", P("")),
     ("launch-cache", "CNB_LAUNCH_CACHE_DIR", P("")),
     ("launcher", "CNB_LAUNCHER_PATH", P("")),
     ("launcher-sbom", "", P("/cnb/lifecycle")),

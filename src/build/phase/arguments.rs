@@ -3,7 +3,7 @@
 use coracle_cnb::ApiVersion;
 
 use super::{Phase, Plan, VERIFIED};
-use crate::build::folders::{PACKED, UNCHANGED, guest};
+use crate::build::folders::{KNOWN_IMAGES, PACKED, UNCHANGED, guest};
 use crate::build::foreign::LAYOUTS;
 
 /// Everything after the program's name.
@@ -33,6 +33,9 @@ pub(super) fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
         }
         Phase::Analyze => {
             flag("analyzed", &out("analyzed.toml"));
+            if plan.has_known_images() {
+                flag("known-images", &out(KNOWN_IMAGES));
+            }
             flag(run, &control(&format!("{run}.toml")));
             flag("run-image", &plan.run_image.to_string());
             plan.tags.iter().for_each(|tag| flag("tag", &tag.to_string()));
@@ -102,6 +105,9 @@ pub(super) fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             }
             flag("compression", &plan.compression.to_string());
             flag("verified", &control(VERIFIED));
+            if plan.has_known_images() {
+                flag("known-images", &format!("{}/{KNOWN_IMAGES}", guest::ANALYZER));
+            }
             if plan.folders.tree {
                 flag("unchanged", &control(UNCHANGED));
                 flag("packed", &out(PACKED));
