@@ -33,6 +33,7 @@ fn a_build_tells_what_took_how_long_in_three_forms() {
         "stage start",
         "job Pull",
         "container analyzer",
+        "detect fixture/slow@1.0.0",
         "container builder",
         "buildpack fixture/slow@1.0.0",
         "container exporter",

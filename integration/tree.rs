@@ -227,6 +227,35 @@ fn a_copied_home_is_unpacked_again() {
 }
 
 #[test]
+fn verbose_says_of_each_layer_why_it_was_reused_or_not() {
+    let site = site();
+    let image = site.registry.reference("app:latest");
+    let said = |more: &[&str]| {
+        let ran = site.built(&image, &[&["--publish", "--verbose"], more].concat());
+        ran.stdout + &ran.stderr
+    };
+    let has = |text: &str, line: &str| assert!(text.contains(line), "{line}: {text}");
+    let kept = "[exporter]   'fixture/keeper:kept'";
+    has(&said(&[]), &format!("{kept} is new, as there is no previous image\n"));
+    has(&said(&[]), &format!("{kept} was changed by nobody since it was packed, and not read\n"));
+    let copied = said(&["--restore", "copy"]);
+    has(&copied, "cached layers do not stay unpacked: --restore copy unpacks them each time\n");
+    has(&copied, &format!("{kept} was read, and is what the previous image has\n"));
+    todo(&site, "printf two >\"$1/kept/file\"");
+    let changed = said(&[]);
+    has(&changed, "fixture_keeper:kept is read again: it was changed\n");
+    has(&changed, &format!("{kept} was read, and the previous image has nothing like it: sha256:"));
+    has(
+        &said(&["--trust-builder", "--clear-cache"]),
+        "cached layers do not stay unpacked: all phases share one container",
+    );
+    let cache = site.registry.reference("cache");
+    has(&said(&["--cache-image", &cache]), "cached layers do not stay unpacked: --cache-image keeps them");
+    let quiet = site.built(&image, &["--publish"]);
+    assert!(!quiet.stdout.contains(kept), "{}", quiet.stdout);
+}
+
+#[test]
 fn what_an_archive_does_not_bring_back_is_not_there_in_the_next_build() {
     let site = site();
     todo(&site, "ln \"$1/kept/file\" \"$1/kept/hard\"; mkfifo \"$1/kept/pipe\"");

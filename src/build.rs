@@ -140,7 +140,11 @@ pub fn build(
     let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
     let excluded = [own, cached].iter().filter_map(below).collect();
     let store = Store::open(home.store())?;
-    let tree = tree::is_used(request, &cache)?;
+    let against_tree = tree::against(request, &cache)?;
+    let tree = against_tree.is_none();
+    if let Some(why) = against_tree.filter(|_| request.verbose) {
+        observer.event(Event::Notice { text: tree::do_not_stay(why) });
+    }
     let cache_has_layers = !request.clear_cache && tree::has_layers(&cache);
     let keys = request.auth.keys(observer, Some(&source));
     let build = Build {
@@ -193,7 +197,11 @@ impl Build<'_> {
         let (flow, line) = flow::choose(&request.builder, &self.circumstances(&builder, &plan));
         self.note(line);
         // Whether layers are as they were is looked at between phases.
-        plan.folders.tree &= flow == Flow::Phases;
+        if plan.folders.tree && flow == Flow::Creator {
+            plan.folders.tree = false;
+            let why = tree::do_not_stay("all phases share one container, and nobody looks in between");
+            Some(why).filter(|_| request.verbose).into_iter().for_each(|text| self.note(text));
+        }
         self.prepare(&plan, &builder, chosen.as_ref())?;
 
         if plan.network == Network::Host {

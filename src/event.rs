@@ -24,7 +24,9 @@ pub enum Work {
     Job,
     /// A container, from the request for it to its end.
     Container,
-    /// A program of a buildpack in the container of a phase.
+    /// A buildpack's program that says whether it takes part, in the container of a phase.
+    Detect,
+    /// A buildpack's program that builds.
     Buildpack,
     /// A layer on its way from a registry into the store.
     Layer,

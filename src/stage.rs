@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use coracle_lifecycle::phases::took;
+use coracle_lifecycle::phases::{Took, took};
 use coracle_runtime::{
     Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, Terminator,
 };
@@ -143,8 +143,9 @@ impl<'a> Stage<'a> {
             ..started
         });
         let event = |stream, line: String| match took(&line) {
-            Some((buildpack, took)) => {
-                Event::Took { work: Work::Buildpack, name: buildpack.to_owned(), took, bytes: None }
+            Some(Took { detect, buildpack, took }) => {
+                let work = if detect { Work::Detect } else { Work::Buildpack };
+                Event::Took { work, name: buildpack.to_owned(), took, bytes: None }
             }
             None => line_of(stream, Some(phase), line),
         };

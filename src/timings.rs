@@ -218,6 +218,7 @@ impl Span {
             Work::Stage => "stage",
             Work::Job => "job",
             Work::Container => "container",
+            Work::Detect => "detect",
             Work::Buildpack => "buildpack",
             Work::Layer => "layer",
         };

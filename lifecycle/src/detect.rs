@@ -19,7 +19,7 @@ pub use catalog::{Catalog, CatalogError, Unusable};
 pub(crate) use catalog::{buildpack_dir, module_dir, read_module, read_one};
 pub use explain::{Tried, Verdict};
 pub use module::Module;
-pub use programs::{DetectRun, Programs, Reports};
+pub use programs::{DetectRun, Programs, Reports, Watch};
 pub use resolve::{Detected, Given, ResolveError, resolve};
 pub use targets::complete;
 pub use trial::Obstacle;

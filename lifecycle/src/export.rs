@@ -22,7 +22,7 @@ use coracle_cnb::{
     Analyzed, ApiVersion, DocumentError, Group, LifecycleMetadata, Metadata, ProjectMetadata, RunToml,
 };
 use coracle_images::pack::PackError;
-use coracle_images::{DigestError, Image, ImageError};
+use coracle_images::{Digest, DigestError, Image, ImageError};
 
 use crate::cache::{CacheError, Saved};
 use crate::folder::FolderError;
@@ -115,8 +115,25 @@ pub enum Step {
     Reused(String),
     /// The application's layers.
     App { reused: usize, added: usize },
+    /// Why a layer is new, or the previous image's.
+    Because(String, Why),
     /// A buildpack asked for a label that is the platform's own.
     RefusedLabel(String),
+}
+
+/// Why a layer is what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Why {
+    /// There was nothing to pack.
+    NoFolder,
+    /// It lay unpacked since it was packed, and nobody changed it.
+    Unchanged,
+    /// It was packed, and that is what the previous image has.
+    SameContent,
+    /// It was packed, and the previous image has nothing that is the same.
+    OtherContent(Digest),
+    /// There is nothing to compare it with.
+    NoPrevious,
 }
 
 impl fmt::Display for Step {
@@ -129,6 +146,26 @@ impl fmt::Display for Step {
             Self::Added(layer) => write!(f, "Adding layer '{}'", shown(layer)),
             Self::Reused(layer) => write!(f, "Reusing layer '{}'", shown(layer)),
             Self::App { reused, added: 0 } => write!(f, "Reusing {reused}/{reused} app layer(s)"),
+            Self::Because(layer, why) => {
+                let layer = shown(layer);
+                match why {
+                    Why::NoFolder => write!(
+                        f,
+                        "  '{layer}' has no folder in this build: the previous image has what its metadata speak of"
+                    ),
+                    Why::Unchanged => {
+                        write!(f, "  '{layer}' was changed by nobody since it was packed, and not read")
+                    }
+                    Why::SameContent => write!(f, "  '{layer}' was read, and is what the previous image has"),
+                    Why::OtherContent(diff_id) => {
+                        write!(
+                            f,
+                            "  '{layer}' was read, and the previous image has nothing like it: {diff_id}"
+                        )
+                    }
+                    Why::NoPrevious => write!(f, "  '{layer}' is new, as there is no previous image"),
+                }
+            }
             Self::App { reused, added } => write!(f, "Adding {added}/{} app layer(s)", reused + added),
             Self::RefusedLabel(label) => {
                 write!(f, "label `{label}` is reserved: what a buildpack asked for is not set")

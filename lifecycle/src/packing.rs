@@ -66,6 +66,9 @@ pub(crate) struct Old {
 /// Where a layer of the image is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
+    /// Known without reading it.
+    Unread,
+    /// Known by what it is.
     Known,
     Written,
 }

@@ -61,7 +61,7 @@ pub use images::{ImagesError, layout_path};
 pub use owner::OwnerError;
 pub use privileges::{PrivilegesError, User, close_process};
 pub use rebaser::RebaserError;
-pub use times::took;
+pub use times::{Took, took};
 
 use documents::{analyzed, group, left, needed, run_toml};
 use table::{Holds, Names, OF_OURS, PHASES, Phase};

@@ -49,7 +49,7 @@ fn detect(order: &Order, dir: &Path) -> (Result<Detected, ResolveError>, Vec<Det
         exec_env: None,
         outer_env: &outer_env,
     };
-    let mut programs = Programs::new(&catalog, &around);
+    let mut programs = Programs::new(&catalog, &around, &|_, _| ());
     let (detected, _) = resolve(order, &catalog, Given::default(), &mut programs);
     (detected, programs.runs)
 }

@@ -27,16 +27,27 @@ pub enum Restore {
     Copy,
 }
 
-/// Whether layers of this build stay: with our own phases, a cache in a folder, and a file system that tells of changes.
-pub(super) fn is_used(request: &BuildRequest, cache: &CacheFolder) -> Result<bool, Error> {
+/// Why layers of this build do not stay, if so: they do with our own phases, a cache in a folder, and a file system that tells of changes.
+pub(super) fn against(request: &BuildRequest, cache: &CacheFolder) -> Result<Option<&'static str>, Error> {
     let path = cache.open();
-    if request.restore == Restore::Copy
-        || request.cache_image.is_some()
-        || request.lifecycle != LifecycleChoice::Native
-    {
-        return Ok(false);
+    if request.restore == Restore::Copy {
+        return Ok(Some("--restore copy unpacks them each time"));
     }
-    tells_of_changes(&path).map_err(Error::folder("use the cache", &path))
+    if request.cache_image.is_some() {
+        return Ok(Some("--cache-image keeps them in a registry"));
+    }
+    if request.lifecycle != LifecycleChoice::Native {
+        return Ok(Some("another lifecycle was chosen"));
+    }
+    let tells = tells_of_changes(&path).map_err(Error::folder("use the cache", &path))?;
+    Ok((!tells).then_some(
+        "the cache's file system is none of ext4, XFS, Btrfs, F2FS, bcachefs and tmpfs, which tell of every change, or lets no program run from there",
+    ))
+}
+
+/// What `--verbose` says of that.
+pub(super) fn do_not_stay(why: &str) -> String {
+    format!("cached layers do not stay unpacked: {why}")
 }
 
 /// Whether the cache seems to have layers: guests own what lies there, so that nothing but speed may follow from it.
@@ -69,7 +80,8 @@ impl Build<'_> {
     pub(super) fn check_layers(&self, plan: &Plan, reused: Option<Clocks>) -> Result<(), Error> {
         let Some(since) = reused else { return Ok(()) };
         let (folders, ids, user) = (plan.folders.clone(), self.stage.ids, plan.user.clone());
-        self.stage.work(CheckLayers { folders, ids, user, since })
+        self.explain(self.stage.work(CheckLayers { folders, ids, user, since })?);
+        Ok(())
     }
 
     /// After the image was made. What goes wrong only makes the next build slower.

@@ -57,11 +57,14 @@ pub(crate) struct CheckLayers {
 }
 
 impl Job for CheckLayers {
-    type Answer = ();
+    /// Why which layers are read again.
+    type Answer = Vec<String>;
 
-    fn carry_out(self) -> Result<(), AnyError> {
+    fn carry_out(self) -> Result<Vec<String>, AnyError> {
         let known: KnownLayers = read_toml(&self.folders.control(), UNCHANGED)?;
-        write(&self.folders, &tree(self.ids, &self.user)?.unchanged(&known, self.since)?)
+        let (known, notes) = tree(self.ids, &self.user)?.unchanged(&known, self.since)?;
+        write(&self.folders, &known)?;
+        Ok(notes)
     }
 }
 

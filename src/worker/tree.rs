@@ -182,20 +182,29 @@ impl Tree {
         Ok((known, notes))
     }
 
-    /// Those of the layers that are what they were before the build. No foreign program runs any more.
-    pub(super) fn unchanged(&self, known: &KnownLayers, since: Clocks) -> Result<KnownLayers, AnyError> {
+    /// Those of the layers that are what they were before the build, and why the others are not. No foreign program runs any more.
+    pub(super) fn unchanged(
+        &self,
+        known: &KnownLayers,
+        since: Clocks,
+    ) -> Result<(KnownLayers, Vec<String>), AnyError> {
         let (records, now) = (self.records(), Clocks::now());
-        let mut layers = Vec::new();
+        let (mut layers, mut notes) = (Vec::new(), Vec::new());
         for layer in &known.layers {
-            if let Some(record) = records.layers.iter().find(|record| record.layer == *layer)
-                && !since.went_back(now)
-                && self.refused(record, &self.layers(), now)?.is_none()
-                && self.above(layer)? == record.above
-            {
-                layers.push(layer.clone());
+            let refused = match records.layers.iter().find(|record| record.layer == *layer) {
+                None => Some("no layer with its digest is here"),
+                Some(_) if since.went_back(now) => Some("the clock was set back"),
+                Some(record) => match self.refused(record, &self.layers(), now)? {
+                    None if self.above(layer)? != record.above => Some("a folder above it was changed"),
+                    refused => refused,
+                },
+            };
+            match refused {
+                None => layers.push(layer.clone()),
+                Some(why) => notes.push(format!("{}:{} is read again: {why}", layer.buildpack, layer.name)),
             }
         }
-        Ok(KnownLayers { layers })
+        Ok((KnownLayers { layers }, notes))
     }
 
     /// Why a layer below `top` does not count as what it was.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use coracle_cnb::BuildpackToml;
 use serde::{Deserialize, Serialize};
@@ -47,19 +48,29 @@ impl Reports for &[DetectRun] {
     }
 }
 
+/// Hears how long each program took, from any thread.
+pub type Watch<'a> = &'a (dyn Fn(&Module, Duration) + Sync);
+
 /// Programs, each run when it is asked for.
-#[derive(Debug)]
 pub struct Programs<'a> {
     catalog: &'a Catalog,
     around: &'a Surroundings<'a>,
+    watch: Watch<'a>,
     /// What those that ran said.
     pub runs: Vec<DetectRun>,
 }
 
+impl std::fmt::Debug for Programs<'_> {
+    /// Without whoever listens.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Programs").field("runs", &self.runs).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Programs<'a> {
     /// The programs of a catalog.
-    pub fn new(catalog: &'a Catalog, around: &'a Surroundings<'a>) -> Self {
-        Self { catalog, around, runs: Vec::new() }
+    pub fn new(catalog: &'a Catalog, around: &'a Surroundings<'a>, watch: Watch<'a>) -> Self {
+        Self { catalog, around, watch, runs: Vec::new() }
     }
 }
 
@@ -69,12 +80,15 @@ impl Reports for Programs<'_> {
         let wanted: Vec<(&Module, &BuildpackToml)> =
             wanted.iter().filter_map(|module| Some((*module, self.catalog.get(module)?))).collect();
         let workers = std::thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
-        let (next, runs, around) = (AtomicUsize::new(0), Mutex::new(Vec::new()), self.around);
+        let (next, runs) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let (around, watch) = (self.around, self.watch);
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(|| {
                     while let Some((module, toml)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let began = Instant::now();
                         let run = run_one(around, module, toml);
+                        watch(module, began.elapsed());
                         runs.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(run);
                     }
                 });

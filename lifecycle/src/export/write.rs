@@ -14,7 +14,9 @@ use crate::api::TARGETS;
 
 use super::pack::pack;
 use super::settled::{Settled, settled};
-use super::{ExportError, ExportInput, ExportPlan, Exported, Found, LayerSource, Outbox, PlannedLayer, Step};
+use super::{
+    ExportError, ExportInput, ExportPlan, Exported, Found, LayerSource, Outbox, PlannedLayer, Step, Why,
+};
 use crate::cache::CacheError;
 use crate::cache::saving::{self, Cached, Saved, Saving};
 use crate::packing::{self, Blob, InCache, Job, Origin};
@@ -37,7 +39,7 @@ pub fn export(
     let both = cache.zip(Some(cached.as_slice()));
     for Settled { planned, cached } in settled(input, &found, &plan, &making.previous, both) {
         if let Some((at, layer)) = planned {
-            making.add(at, Some((layer, Origin::Known)));
+            making.add(at, Some((layer, Origin::Unread)));
         }
         if let Some((cached, layer)) = cached {
             add(&mut saved, cached, Ok(layer));
@@ -141,7 +143,7 @@ impl<'a> Making<'a> {
             let name = found.buildpacks[*buildpack].element.name();
             let known = previous.iter().find(|layer| layer.diff_id == digest);
             let known = known.ok_or_else(|| ExportError::Unknown { name, layer: layer.clone() })?;
-            Ok(Some((known.clone(), Origin::Known)))
+            Ok(Some((known.clone(), Origin::Unread)))
         };
         let layers = plan.layers.iter().map(kept).collect::<Result<_, ExportError>>()?;
         let metadata = start(input, found);
@@ -163,11 +165,19 @@ impl<'a> Making<'a> {
                 (self.tell)(Step::App { reused: self.app.0, added: self.app.1 });
             }
             match (&planned.source, origin) {
-                (LayerSource::App(_), Origin::Known) => self.app.0 += 1,
                 (LayerSource::App(_), Origin::Written) => self.app.1 += 1,
-                (_, Origin::Known) => (self.tell)(Step::Reused(planned.name.clone())),
+                (LayerSource::App(_), _) => self.app.0 += 1,
                 (_, Origin::Written) => (self.tell)(Step::Added(planned.name.clone())),
+                (_, _) => (self.tell)(Step::Reused(planned.name.clone())),
             }
+            let why = match (&planned.source, origin) {
+                (LayerSource::Previous { .. }, _) => Why::NoFolder,
+                (_, Origin::Unread) => Why::Unchanged,
+                (_, Origin::Known) => Why::SameContent,
+                (_, Origin::Written) if self.previous.is_empty() => Why::NoPrevious,
+                (_, Origin::Written) => Why::OtherContent(layer.diff_id.clone()),
+            };
+            (self.tell)(Step::Because(planned.name.clone(), why));
             record(&mut self.metadata, self.found, &planned.source, &layer.diff_id);
             self.told += 1;
         }

@@ -3,7 +3,7 @@
 use coracle_cnb::{Analyzed, Group, Metadata, Plan};
 
 use super::scratch::Scratch;
-use super::times;
+use super::times::{self, Took};
 use super::{ArgumentError, Call, PhaseError, analyzed, group, left, target};
 use crate::build::{self, BuildError, BuildInput, BuildLayers, Note, SharedLayer};
 use crate::file;
@@ -57,7 +57,7 @@ fn with_input<T>(
             Note::PutBack { .. } => call.warn(&note.to_string()),
             Note::Ended { .. } => call.say(&note.to_string()),
             Note::Took { buildpack, took } if call.arguments.on("times") => {
-                call.say(&times::line(buildpack, *took));
+                call.say(&times::line(&Took { detect: false, buildpack, took: *took }));
             }
             Note::Took { .. } => call.whisper(&note.to_string()),
         },

@@ -3,8 +3,9 @@
 use coracle_cnb::Order;
 
 use super::scratch::Scratch;
+use super::times;
 use super::{Call, PhaseError, analyzed, needed};
-use crate::detect::{Catalog, Programs, resolve};
+use crate::detect::{Catalog, Module, Programs, resolve};
 use crate::file;
 
 /// What `detect-programs` leaves at `-runs`: the reports on which the decision is made elsewhere.
@@ -22,7 +23,8 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let scratch = Scratch::of(call)?;
     let exec_env = call.exec_env();
     let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
-    let mut programs = Programs::new(&catalog, &around);
+    let watch = |module: &Module, took| times::tell(call, module, took);
+    let mut programs = Programs::new(&catalog, &around, &watch);
     // What is decided here is only which programs need not run: whoever was told otherwise lacks a report elsewhere.
     let _ = resolve(&order, &catalog, call.given(&target, exec_env.as_deref()), &mut programs);
     Ok(file::write_document(&arguments.path("runs"), &DetectRuns { runs: programs.runs })?)

@@ -9,9 +9,10 @@ use coracle_cnb::{Analyzed, Group, GroupElement, Order, Plan, SystemToml};
 use super::chosen::offers;
 use super::scratch::Scratch;
 use super::stacks::{self, RunStack};
+use super::times;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api::EXTENSIONS_KEEP_FOLDERS;
-use crate::detect::{self, Catalog, DetectRun, Detected, Programs};
+use crate::detect::{self, Catalog, DetectRun, Detected, Module, Programs};
 use crate::file;
 use crate::generate::{self, GenerateInput, Generated, Told};
 
@@ -103,7 +104,8 @@ pub(super) fn detect_group(
     let target = super::target(analyzed)?;
     let scratch = Scratch::of(call)?;
     let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
-    let mut programs = Programs::new(&catalog, &around);
+    let watch = |module: &Module, took| times::tell(call, module, took);
+    let mut programs = Programs::new(&catalog, &around, &watch);
     let given = call.given(&target, exec_env.as_deref());
     let (detected, tried) = detect::resolve(&order, &catalog, given, &mut programs);
     let runs = programs.runs;

@@ -334,6 +334,7 @@ fn given_launcher(path: &Path) -> Result<Option<Vec<u8>>, ExporterError> {
 fn tell(call: &Call<'_>, step: &Step) {
     match step {
         Step::RefusedLabel(_) => call.warn(&step.to_string()),
+        Step::Because(..) => call.whisper(&step.to_string()),
         step => call.say(&step.to_string()),
     }
 }

@@ -123,6 +123,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("platform"),
             always("runs"),
             always("scratch"),
+            always("times"),
         ],
         images: Names::None,
         holds: Holds::Neither,

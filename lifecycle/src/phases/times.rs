@@ -3,17 +3,45 @@
 
 use std::time::Duration;
 
+use super::Call;
+use crate::detect::Module;
+
 const START: &str = "::coracle-took::";
 
-/// The line.
-pub(super) fn line(buildpack: &str, took: Duration) -> String {
-    format!("{START}{} {buildpack}", took.as_micros())
+/// Before a buildpack's name: its program of detection.
+const DETECT: &str = "detect ";
+
+/// What a line says: whose program took how long, and whether it is that of detection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Took<'a> {
+    /// Whether it was `bin/detect`, and not `bin/build`.
+    pub detect: bool,
+    /// ID@VERSION.
+    pub buildpack: &'a str,
+    /// From its start to its end.
+    pub took: Duration,
 }
 
-/// The buildpack of such a line, and how long it took.
-pub fn took(line: &str) -> Option<(&str, Duration)> {
-    let (micros, buildpack) = line.strip_prefix(START)?.split_once(' ')?;
-    Some((buildpack, Duration::from_micros(micros.parse().ok()?)))
+/// The line.
+pub(super) fn line(Took { detect, buildpack, took }: &Took<'_>) -> String {
+    format!("{START}{} {}{buildpack}", took.as_micros(), if *detect { DETECT } else { "" })
+}
+
+/// Writes the line of a program of detection, where `-times` asks for it.
+pub(super) fn tell(call: &Call<'_>, module: &Module, took: Duration) {
+    if call.arguments.on("times") {
+        call.say(&line(&Took { detect: true, buildpack: &module.to_string(), took }));
+    }
+}
+
+/// What such a line says.
+pub fn took(line: &str) -> Option<Took<'_>> {
+    let (micros, name) = line.strip_prefix(START)?.split_once(' ')?;
+    let took = Duration::from_micros(micros.parse().ok()?);
+    Some(match name.strip_prefix(DETECT) {
+        Some(buildpack) => Took { detect: true, buildpack, took },
+        None => Took { detect: false, buildpack: name, took },
+    })
 }
 
 #[cfg(test)]
@@ -23,7 +51,10 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_nothing_else_is() {
         let time = Duration::from_micros(1_234_567);
-        assert_eq!(took(&line("a/b@1.0", time)), Some(("a/b@1.0", time)));
+        for detect in [false, true] {
+            let said = Took { detect, buildpack: "a/b@1.0", took: time };
+            assert_eq!(took(&line(&said)), Some(said));
+        }
         for other in ["", "::coracle-took::", "::coracle-took::x y", "::coracle-took::1", "took 1 a"] {
             assert_eq!(took(other), None, "{other}");
         }

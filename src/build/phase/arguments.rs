@@ -46,6 +46,7 @@ pub(super) fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
             flag("analyzed", &control("analyzed.toml"));
             flag("runs", &out("detect-runs.toml"));
             flag("scratch", guest::PLANS);
+            words.push("-times".to_owned());
             return words;
         }
         Phase::Generate => {

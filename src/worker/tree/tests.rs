@@ -67,7 +67,7 @@ impl Built {
     }
 
     fn is_unchanged(&self, since: Clocks) -> bool {
-        self.tree().unchanged(&self.all(), since).unwrap() == self.all()
+        self.tree().unchanged(&self.all(), since).unwrap().0 == self.all()
     }
 
     /// As who has been here between builds.
