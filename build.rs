@@ -100,11 +100,12 @@ fn package(line: &str) -> String {
     format!("{name} {version} {origin} {}", licence.replace('/', " OR "))
 }
 
-/// Those of `.cargo/config.toml`, and names for the folders of this machine instead of their paths.
+/// That of `.cargo/config.toml`; no relocation, which is a part of the launcher's time (docs/decisions/0004); and names for the folders of this machine instead of their paths.
 fn flags(workspace: &str) -> Vec<String> {
     let home = env::var("CARGO_HOME").or_else(|_| env::var("HOME").map(|home| format!("{home}/.cargo")));
     let folders = [(workspace.to_owned(), "coracle"), (home.unwrap_or_default(), "cargo")];
     let named = folders.iter().filter(|(folder, _)| !folder.is_empty());
     let renamed = named.map(|(folder, name)| format!("--remap-path-prefix={folder}={name}"));
-    std::iter::once("-Ctarget-feature=+crt-static".to_owned()).chain(renamed).collect()
+    let fixed = ["-Ctarget-feature=+crt-static", "-Crelocation-model=static"].map(str::to_owned);
+    fixed.into_iter().chain(renamed).collect()
 }

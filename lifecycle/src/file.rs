@@ -78,7 +78,9 @@ fn read(path: &Path, flags: OFlag) -> Result<Option<Vec<u8>>, FileError> {
     if !about.is_file() && !about.is_dir() {
         return Err(FileError::Unfit { path: path.to_owned() });
     }
-    let mut bytes = Vec::new();
+    // Of all of it at once, and of its end.
+    let size = usize::try_from(about.len().min(MAX_DOCUMENT)).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(size + 64);
     file.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MAX_DOCUMENT {
         return Err(FileError::TooLarge { path: path.to_owned() });
@@ -191,8 +193,13 @@ fn entries_up_to(limit: usize, dir: &Path) -> Result<Vec<DirEntry>, FileError> {
         if entries.len() == limit {
             return Err(FileError::Crowded { path: dir.to_owned() });
         }
-        let path = entry.map_err(failed)?.path();
-        let is_dir = path.is_dir();
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        // The folder knows what its entries are, but not where links lead.
+        let is_dir = match entry.file_type() {
+            Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+            _ => path.is_dir(),
+        };
         entries.push(DirEntry { path, is_dir });
     }
     entries.sort_by(|one, other| one.path.file_name().cmp(&other.path.file_name()));
