@@ -38,7 +38,7 @@ fn stalling() -> Buildpack {
 }
 
 /// Processes that descend from `parent`, as (id, time of start), so that an id used again is not taken for the old one.
-fn descendants(parent: u32) -> BTreeSet<(u32, String)> {
+pub(crate) fn descendants(parent: u32) -> BTreeSet<(u32, String)> {
     let processes: Vec<(u32, u32, String)> = fs::read_dir("/proc")
         .expect("read /proc")
         .flatten()
@@ -59,7 +59,7 @@ fn descendants(parent: u32) -> BTreeSet<(u32, String)> {
     found
 }
 
-fn is_alive((pid, start): &(u32, String)) -> bool {
+pub(crate) fn is_alive((pid, start): &(u32, String)) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     // A zombie holds nothing; whoever reaps it is not ours.

@@ -45,3 +45,4 @@ mod strict;
 mod timings;
 mod tree;
 mod trust;
+mod way_out;

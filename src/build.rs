@@ -74,7 +74,7 @@ use crate::stage::Stage;
 use crate::worker::{FindUser, Prepare, Receive};
 
 /// Said once in each build whose buildpacks are in the host's network.
-const HOST_NETWORK: &str = "buildpacks reach what this machine reaches: services on its loopback, its neighbours, the metadata service of a cloud (169.254.169.254); --network none gives them no network";
+const HOST_NETWORK: &str = "buildpacks reach what this machine reaches: services on its loopback, its neighbours, the metadata service of a cloud (169.254.169.254); --network isolated keeps them from this machine and that service, --network none from everything";
 
 /// What was built.
 #[derive(Debug, PartialEq, Eq)]
@@ -136,6 +136,9 @@ pub fn build(
     }
     let brought = Brought::checked(request, &source, &[own.clone(), cached.clone()])?;
     binds.extend(volumes::binds(&brought.volumes));
+    if request.network == Network::Isolated {
+        binds.push(coracle_runtime::way_out()?);
+    }
     let stage = Stage::start_with(home, request.runtime, binds, observer, hold)?;
     let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
     let excluded = [own, cached].iter().filter_map(below).collect();

@@ -29,6 +29,9 @@ pub enum Error {
     /// The stage, a worker or a container could not be run.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// There is no network with a way out.
+    #[error(transparent)]
+    WayOut(#[from] coracle_runtime::WayOutError),
     /// An archive was not imported.
     #[error(transparent)]
     Import(#[from] crate::import::ImportError),
@@ -150,7 +153,9 @@ pub enum Error {
 /// What an exit code of a phase means (Platform API, "Exit Codes"), and what to do.
 fn describe(outcome: Outcome) -> String {
     let advice = match outcome {
-        Outcome::Killed(9) => "; memory may have run out",
+        Outcome::Killed(9) => {
+            " (SIGKILL): a program inside ended it, or the kernel did because memory had run out"
+        }
         Outcome::Killed(_) => "",
         Outcome::TimedOut(_) => "; if it needs longer, say so with --timeout",
         Outcome::Exited(12) => ": a buildpack was made for an API that is not supported; its name is above",
@@ -200,7 +205,10 @@ mod tests {
             "the builder failed with exit code 51: a buildpack failed; what it said is above"
         );
         assert_eq!(text(Outcome::Exited(62)), "the builder failed with exit code 62; its messages are above");
-        assert_eq!(text(Outcome::Killed(9)), "the builder was ended by signal 9; memory may have run out");
+        assert_eq!(
+            text(Outcome::Killed(9)),
+            "the builder was ended by signal 9 (SIGKILL): a program inside ended it, or the kernel did because memory had run out"
+        );
         assert_eq!(
             text(Outcome::TimedOut(90)),
             "the builder was ended because it had not finished after 90 seconds; if it needs longer, say so with --timeout"

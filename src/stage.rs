@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use coracle_lifecycle::phases::{Took, took};
 use coracle_runtime::{
-    Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, Terminator,
+    Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, TUN, Terminator,
 };
 
 use crate::error::Error;
@@ -87,7 +87,9 @@ impl<'a> Stage<'a> {
         if let Some(bind) = binds.iter().find(|bind| bind.source.to_str().is_none()) {
             return Err(Error::NotText(bind.source.clone()));
         }
-        let host_programs = runtime.program().is_some();
+        // The launcher starts pasta from there.
+        let way_out = binds.iter().any(|bind| bind.target == Path::new(TUN));
+        let host_programs = way_out || runtime.program().is_some();
         let setup = StageSetup { binds, host_programs, worker_env: home.proxies().to_vec() };
         let folder = home.new_work_folder()?;
         let session = Session::start(ids, &setup).inspect_err(|_| {

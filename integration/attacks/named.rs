@@ -7,6 +7,16 @@ pub(super) const ELSEWHERE: &[(&str, &str, &[&str])] = &[
         "the same with the host's network: that it is reached is said",
         &["without_a_network_buildpacks_reach_nothing_and_the_image_is_published"],
     ),
+    (
+        "A09",
+        "the same with a network that has a way out, where a cloud announces its service as a route",
+        &["what_is_outside_is_reached_and_neither_this_machine_nor_its_cloud"],
+    ),
+    (
+        "A10",
+        "services of this machine on each of its addresses, with a network that has a way out",
+        &["what_is_outside_is_reached_and_neither_this_machine_nor_its_cloud"],
+    ),
     ("A14", "a builder whose user is root", &["what_is_no_builder_says_what_it_lacks"]),
     (
         "A20",

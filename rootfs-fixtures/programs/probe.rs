@@ -3,13 +3,14 @@
 //! `probe` reports; with `in=FOLDER` and `find=HEX` arguments, as many as wanted, it also looks for those bytes below
 //! those folders. `probe attempt NAME` makes one attempt and prints nothing or an error, because an attempt that
 //! succeeds changes the process. The report runs every attempt in a process of its own. `probe attacks` is another list,
-//! see `attacks.rs`.
+//! see `attacks.rs`; `probe serve` listens, see `serve.rs`.
 //!
 //! An attempt is real: where it is allowed, it mounts and it renames the host. So none is made by a process with
 //! capabilities in the first user namespace, which is the machine itself; the report says `"not in a sandbox"`.
 
 mod attacks;
 mod search;
+mod serve;
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -112,6 +113,7 @@ fn main() -> ExitCode {
         ["attempt", name] => attempt(name),
         ["attacks", given @ ..] => in_a_sandbox().and_then(|()| attacks::report(given)),
         ["attack", number, given @ ..] => in_a_sandbox().and_then(|()| attacks::one(number, given)),
+        ["serve", word, addresses @ ..] => serve::serve(word, addresses),
         ["wait"] => io::stdin().read(&mut [0]).map(drop),
         searched => match search(searched) {
             Some(search) => writeln!(io::stdout(), "{}", report(&search)),

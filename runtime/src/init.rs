@@ -175,7 +175,7 @@ fn take_input(name: &CStr) -> io::Result<()> {
 }
 
 /// execvp(3)'s search: `PATH` for a name without a slash.
-fn find_program(program: &str) -> Result<PathBuf, String> {
+pub(crate) fn find_program(program: &str) -> Result<PathBuf, String> {
     if program.contains('/') {
         return Ok(PathBuf::from(program));
     }

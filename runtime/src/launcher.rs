@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{IdMap, UnmappedId};
 use crate::memory::sealed_memory;
 use crate::sandbox::{Access, Bounds, InitRequest, Input, LaunchReport, Mount, Network, Rootfs, SandboxSpec};
+use crate::way_out::{self, WayOut, WayOutError};
 use crate::{launch, network, protocol, root, seccomp, spec, sys};
 
 /// What the conductor sends.
@@ -45,6 +46,8 @@ enum PrepareError {
     Unmapped(#[from] UnmappedId),
     #[error(transparent)]
     Filter(#[from] seccomp::FilterError),
+    #[error(transparent)]
+    WayOut(#[from] WayOutError),
 }
 
 fn failed<E: Into<io::Error>>(act: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(E) -> PrepareError {
@@ -60,7 +63,7 @@ pub(crate) fn run() -> i32 {
     let Ok(socket) = sys::reserve_status().and_then(|()| protocol::job_socket()) else { return 125 };
     let report: LaunchReport = match protocol::receive_last::<LaunchRequest>(&socket) {
         Ok(Some(request)) => {
-            prepare(&request).map_err(|error| protocol::with_causes(&error)).and_then(|bundle| {
+            prepare(&request).map_err(|error| protocol::with_causes(&error)).and_then(|(bundle, _way_out)| {
                 let spec = &request.spec;
                 let input = input(spec.input.as_ref())
                     .map_err(|error| format!("could not make the standard input: {error}"))?;
@@ -77,8 +80,8 @@ fn input(input: Option<&Input>) -> io::Result<fs::File> {
     input.map_or_else(|| fs::File::open("/dev/null"), |input| sealed_memory(&input.name, &input.content))
 }
 
-/// Everything up to the bundle, whose path is returned.
-fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
+/// Everything up to the bundle, whose path is returned, with what connects its network.
+fn prepare(request: &LaunchRequest) -> Result<(PathBuf, Option<WayOut>), PrepareError> {
     let LaunchRequest { ids, spec } = request;
     // Before anything else: an id that is not mapped is not the guest's to have (and -1 would mean "no change").
     let (uid, gid) = (ids.outer(u64::from(spec.uid))?, ids.outer(u64::from(spec.gid))?);
@@ -88,10 +91,11 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     unshare(CloneFlags::CLONE_NEWNS).map_err(failed("unshare the mount namespace of", "the launcher"))?;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
         .map_err(failed("make private the mounts below", "/"))?;
-    match spec.bounds.network {
-        Network::Host => {}
-        Network::None => network::leave().map_err(failed("make a network for", &spec.id))?,
-    }
+    let way_out = match spec.bounds.network {
+        Network::Host => None,
+        Network::None => network::leave().map(|_| None).map_err(failed("make a network for", &spec.id))?,
+        Network::Isolated => Some(way_out::leave(&spec.id)?),
+    };
     tmpfs(PHASE, "mode=0755,size=16m")?;
     let phase = Path::new(PHASE);
     let rootfs = phase.join("rootfs");
@@ -108,6 +112,9 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
     write_json(&init_request, &request)?;
     own.push(own_mount(init_request, spec::INIT_REQUEST));
     own.extend(write_files(spec, ids)?);
+    if way_out.is_some() {
+        own.extend(way_out::write_resolver(phase)?.map(|file| own_mount(file, way_out::RESOLVER)));
+    }
     let root_fd = open_folder(&rootfs)?;
     ensure_mount_point(&root_fd, &spec.cwd, true, ids)?;
     for standard in ["/proc", "/dev", "/sys"] {
@@ -121,7 +128,7 @@ fn prepare(request: &LaunchRequest) -> Result<PathBuf, PrepareError> {
         ensure_mount_point(&root_fd, &mount.target, is_dir, ids)?;
     }
     write_json(&bundle.join("config.json"), &spec::runtime_config(spec, &rootfs, &own))?;
-    Ok(bundle)
+    Ok((bundle, way_out))
 }
 
 /// The guest may write to what is mounted for that.

@@ -22,6 +22,7 @@ mod network;
 mod protocol;
 mod reaper;
 mod root;
+mod rtnetlink;
 mod sandbox;
 mod seccomp;
 mod session;
@@ -29,6 +30,7 @@ mod spec;
 mod stage;
 mod sys;
 mod userns;
+mod way_out;
 
 use std::os::unix::net::UnixStream;
 
@@ -42,6 +44,7 @@ pub use sandbox::{
 pub use session::{JobOutput, Session, SessionError, Terminator};
 pub use sys::{drop_capabilities, keep_inherited_descriptors, take_variable};
 pub use userns::{UsernsError, id_map_of_user};
+pub use way_out::{TUN, WayOutError, way_out};
 
 /// If this process was started by a stage or a container under one of our names, play that role and return the exit
 /// status. `worker` answers one request on the socket it is given.

@@ -105,6 +105,9 @@ pub enum Network {
     /// The host's, whole: its services on loopback and what the host's neighbours offer it.
     #[default]
     Host,
+    /// One of its own with a way out (see [`way_out`](crate::way_out)), but none to this machine, its cloud's metadata or
+    /// link-local neighbours. The guest's `/etc/resolv.conf` is that network's.
+    Isolated,
     /// One of its own with nothing but loopback.
     None,
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::libc;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -135,8 +136,14 @@ pub fn drop_capabilities() -> io::Result<()> {
     Ok(())
 }
 
-/// execve(2) with the environment as it is; returns only on failure.
+/// execve(2) with the environment as it is; returns only on failure. Rust's runtime ignores SIGPIPE, which programs would
+/// inherit: they get it as the kernel gives it.
 pub(crate) fn exec(path: &CString, argv: &[CString]) -> io::Error {
+    // SAFETY: no handler of ours is set that could run anything.
+    let restored = unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    if let Err(errno) = restored {
+        return errno.into();
+    }
     match nix::unistd::execv(path, argv) {
         Ok(never) => match never {},
         Err(errno) => errno.into(),
@@ -151,5 +158,5 @@ pub(crate) fn exit_now(code: i32) -> ! {
 
 /// kill(2) of every process of this PID namespace but the caller.
 pub(crate) fn kill_all() {
-    let _ = nix::sys::signal::kill(Pid::from_raw(-1), nix::sys::signal::Signal::SIGKILL);
+    let _ = nix::sys::signal::kill(Pid::from_raw(-1), Signal::SIGKILL);
 }

@@ -19,8 +19,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) trust: &'a Trust,
     pub(super) buildpacks: &'a [Buildpack],
     pub(super) build_layers: BuildLayers,
-    /// Whether programs of buildpacks have no network, but registries must be reached.
-    pub(super) no_network: bool,
+    /// Whether programs of buildpacks have another network than the phases that speak to registries.
+    pub(super) other_network: bool,
     /// Whether a cache image is written, but not read.
     pub(super) new_cache_image: bool,
     /// Whether the user brings secrets.
@@ -78,8 +78,8 @@ impl Circumstances<'_> {
         if self.has_extensions {
             return Some("its order has image extensions");
         }
-        if self.no_network {
-            return Some("--network none is not for the phases that speak to registries");
+        if self.other_network {
+            return Some("the network of --network is not for the phases that speak to registries");
         }
         if self.new_cache_image {
             return Some("--clear-cache keeps the cache image from the restorer alone");
@@ -101,7 +101,7 @@ impl Build<'_> {
             trust: &self.request.trust,
             buildpacks: &self.request.buildpacks,
             build_layers: self.request.build_layers,
-            no_network: self.request.publish && self.request.network != Network::Host,
+            other_network: self.request.publish && self.request.network != Network::Host,
             new_cache_image: self.request.cache_image.is_some() && self.request.clear_cache,
             has_secrets: !self.brought.secrets.is_empty(),
             is_foreign: plan.foreign.is_some(),
@@ -158,7 +158,7 @@ mod tests {
             trust: &trusted,
             buildpacks: &[],
             build_layers: BuildLayers::Snapshot,
-            no_network: false,
+            other_network: false,
             new_cache_image: false,
             has_secrets: false,
             is_foreign: false,
@@ -174,7 +174,7 @@ mod tests {
             Circumstances { has_secrets: true, ..plain.clone() },
             Circumstances { is_foreign: true, ..plain.clone() },
             Circumstances { has_extensions: true, ..plain.clone() },
-            Circumstances { no_network: true, ..plain.clone() },
+            Circumstances { other_network: true, ..plain.clone() },
             Circumstances { new_cache_image: true, ..plain.clone() },
             Circumstances { layers_stay: true, ..plain.clone() },
             Circumstances { ids: IdMap::Single, ..plain.clone() },

@@ -160,10 +160,8 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
     mounts.extend(mounts_of(phase, plan));
     mounts.extend(plan.brought.mounts().filter(|_| phase.runs_foreign_code()));
     let bounds = bounds(phase, plan);
-    let online = bounds.network == Network::Host;
-    if online {
-        mounts.extend(host_mounts(plan, !phase.has_builder_root()));
-    }
+    let online = bounds.network != Network::None;
+    mounts.extend(host_mounts(plan, bounds.network, !phase.has_builder_root()));
     let mut argv = vec![program];
     argv.extend(arguments::arguments(phase, plan));
     SandboxSpec {
@@ -182,9 +180,14 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
     }
 }
 
-/// The host's files for name resolution, and those for TLS where the builder's own do not count.
-pub(super) fn host_mounts(plan: &Plan, with_authorities: bool) -> impl Iterator<Item = Mount> {
-    let files = plan.host_files.iter();
+/// The host's files for name resolution, where the network has no other, and those for TLS where the builder's own do not count.
+pub(super) fn host_mounts(
+    plan: &Plan,
+    network: Network,
+    with_authorities: bool,
+) -> impl Iterator<Item = Mount> {
+    let files = plan.host_files.iter().filter(move |_| network != Network::None);
+    let files = files.filter(move |file| network == Network::Host || *file != Path::new("/etc/resolv.conf"));
     let files = files.filter(move |file| with_authorities || *file != Path::new(CA_BUNDLE));
     files.map(|file| mount(file, &file.to_string_lossy(), Access::ReadOnly))
 }

@@ -168,6 +168,9 @@ pub(crate) struct Build {
 pub(crate) enum NetworkName {
     /// The host's
     Host,
+    /// One of their own, with a way out through pasta (package passt) but none to this machine, to link-local neighbours or to
+    /// the metadata service of a cloud
+    Isolated,
     /// None but loopback
     None,
 }
@@ -176,6 +179,7 @@ impl From<NetworkName> for coracle::Network {
     fn from(name: NetworkName) -> Self {
         match name {
             NetworkName::Host => Self::Host,
+            NetworkName::Isolated => Self::Isolated,
             NetworkName::None => Self::None,
         }
     }

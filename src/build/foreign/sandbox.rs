@@ -32,10 +32,8 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan, foreign: &Foreign) -> SandboxSp
         // Exporters write layers there on their way.
         bounds.writes_below = Some(vec!["/tmp".into()]);
     }
-    let online = bounds.network == Network::Host;
-    if online {
-        mounts.extend(phase::host_mounts(plan, !phase.runs_foreign_code()));
-    }
+    let online = bounds.network != Network::None;
+    mounts.extend(phase::host_mounts(plan, bounds.network, !phase.runs_foreign_code()));
     let mut argv = vec![format!("{LIFECYCLE}/{name}")];
     argv.extend(arguments(phase, plan));
     SandboxSpec {

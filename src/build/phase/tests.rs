@@ -128,6 +128,12 @@ fn who_gets_what_without_a_network() {
 }
 
 #[test]
+fn who_gets_what_of_a_network_with_a_way_out() {
+    let plan = Plan { network: Network::Isolated, ..plan(true) };
+    insta::assert_snapshot!(shown([Phase::Detect, Phase::Export].map(|phase| sandbox(phase, &plan))));
+}
+
+#[test]
 fn what_the_user_brings_is_where_foreign_code_runs_and_nowhere_else() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("type"), "t").unwrap();
