@@ -15,6 +15,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstatat, mkdi
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::file::{MAX_DOCUMENT, MAX_ENTRIES};
+use crate::stamp::Stamp;
 
 /// How deep folders may lie in each other; an archive of a layer may not hold more either.
 pub(crate) const DEPTH: usize = 256;
@@ -71,7 +72,24 @@ fn open(at: BorrowedFd<'_>, path: &Path, flags: OFlag) -> Result<Option<OwnedFd>
     match openat2(at, path, how) {
         Ok(fd) => Ok(Some(fd)),
         Err(Errno::ENOENT) => Ok(None),
-        Err(errno) => Err(FolderError::Open { path: path.to_owned(), source: errno.into() }),
+        Err(errno) => Err(FolderError::Open { path: path.to_owned(), source: cause(at, path, errno) }),
+    }
+}
+
+/// What the kernel says of too many links, which is one here, in words: which it is.
+fn cause(at: BorrowedFd<'_>, path: &Path, errno: Errno) -> io::Error {
+    let is_link = |path: &&Path| {
+        let stat = fstatat(at, *path, AtFlags::AT_SYMLINK_NOFOLLOW);
+        stat.is_ok_and(|stat| Stamp::of(&stat).kind() == SFlag::S_IFLNK)
+    };
+    let mut above: Vec<&Path> = path.ancestors().collect();
+    above.reverse();
+    match above.into_iter().find(is_link) {
+        Some(link) if errno == Errno::ELOOP => {
+            let text = format!("`{}` is a symbolic link; put what it leads to there itself", link.display());
+            io::Error::other(text)
+        }
+        _ => errno.into(),
     }
 }
 
@@ -257,6 +275,13 @@ mod tests {
         assert_eq!(read("missing").unwrap(), None);
         for path in ["link", "inside", "linked/file", "../other/file", "/etc/passwd"] {
             assert!(matches!(read(path), Err(FolderError::Open { .. })), "{path}");
+        }
+        for (path, link) in [("link", "link"), ("linked/file", "linked")] {
+            let FolderError::Open { source, .. } = read(path).unwrap_err() else {
+                panic!("{path} was opened")
+            };
+            let expected = format!("`{link}` is a symbolic link; put what it leads to there itself");
+            assert_eq!(source.to_string(), expected);
         }
         assert!(matches!(read("fifo"), Err(FolderError::Unfit { .. })));
         assert!(matches!(read("inner"), Err(FolderError::Unfit { .. })));
