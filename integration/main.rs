@@ -13,6 +13,7 @@ mod builder;
 mod cache_image;
 mod canary;
 mod compression;
+mod counts;
 mod creator;
 mod credentials;
 mod detect;

@@ -33,6 +33,6 @@ pub use registry::fuzzing;
 pub use registry::{IdentityError, Pushed, Registry, RegistryError, RegistryOptions};
 pub use store::{
     Blob, BlobWriter, FileError, IngestError, LayerSlot, LayoutError, ReceiveError, StagedLayer, Store,
-    StoreError, ingest_layer, read_layout, write_layout, write_sparse_layout,
+    StoreError, ingest_layer, ingest_layer_from, read_layout, write_layout, write_sparse_layout,
 };
 pub use unpack::{OwnerError, OwnerMap};

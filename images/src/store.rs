@@ -33,7 +33,7 @@ use crate::reference::Reference;
 pub use blob::{Blob, BlobWriter};
 pub use file::FileError;
 use file::failed;
-pub use ingest::{IngestError, ingest_layer};
+pub use ingest::{IngestError, ingest_layer, ingest_layer_from};
 pub use layers::{LayerSlot, StagedLayer};
 pub use layout::{LayoutError, read_layout, write_layout, write_sparse_layout};
 pub use receive::ReceiveError;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use coracle_images::unpack::Limits;
 use coracle_images::{
-    Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, Store, ingest_layer,
+    Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, Store, ingest_layer_from,
 };
 use coracle_runtime::{GUEST_IDS, IdMap};
 use serde::{Deserialize, Serialize};
@@ -94,9 +94,11 @@ fn fetch_layers(
     let failure: Mutex<Option<AnyError>> = Mutex::new(None);
     let fetch = |number: usize, layer: &Layer| -> Result<(), AnyError> {
         let began = Instant::now();
-        let source: Box<dyn Read + Send> = match store.blob(&layer.descriptor.digest) {
-            Ok(file) => Box::new(file),
-            Err(_) => registry.blob(reference, &layer.descriptor)?,
+        let open = || -> Result<Box<dyn Read + Send>, AnyError> {
+            match store.blob(&layer.descriptor.digest) {
+                Ok(file) => Ok(Box::new(file)),
+                Err(_) => Ok(registry.blob(reference, &layer.descriptor)?),
+            }
         };
         // A megabyte at a time: a line for each read would cost more than the bars are worth.
         let told = AtomicUsize::new(0);
@@ -106,7 +108,8 @@ fn fetch_layers(
                 tell(&Event::LayerProgress { layer: number, bytes });
             }
         };
-        let (_, unpacked) = ingest_layer(store, source, layer, &ids.key(), &Owners(ids), limits, &progress)?;
+        let (_, unpacked) =
+            ingest_layer_from(store, open, layer, &ids.key(), &Owners(ids), limits, &progress)?;
         let skipped = unpacked.map_or(0, |unpacked| unpacked.devices.len());
         tell(&Event::LayerReady { layer: number, skipped });
         let (name, bytes) = (layer.descriptor.digest.to_string(), Some(layer.descriptor.size));

@@ -35,6 +35,9 @@ pub enum IngestError {
         #[source]
         source: UnpackError,
     },
+    /// There is nothing to read the layer from.
+    #[error(transparent)]
+    Source(Box<dyn std::error::Error + Send + Sync>),
     /// More comes out of the layer than its length can honestly hold, or than any layer may have.
     #[error(
         "the layer {digest} of {size} bytes unpacks to more than {limit} bytes, and nothing of it was kept; if you trust it, allow more with --max-layer-size"
@@ -96,6 +99,23 @@ pub fn ingest_layer(
     limits: &Limits,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(PathBuf, Option<Unpacked>), IngestError> {
+    ingest_layer_from(store, || Ok(source), layer, idmap_key, owner, limits, progress)
+}
+
+/// As [`ingest_layer`], from what is opened only if the layer is needed: whoever waited for another process that brought it asks nobody.
+///
+/// # Errors
+///
+/// As there, and those of `open`.
+pub fn ingest_layer_from<R: Read + Send>(
+    store: &Store,
+    open: impl FnOnce() -> Result<R, Box<dyn std::error::Error + Send + Sync>>,
+    layer: &Layer,
+    idmap_key: &str,
+    owner: &dyn OwnerMap,
+    limits: &Limits,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(PathBuf, Option<Unpacked>), IngestError> {
     let Descriptor { digest, size, .. } = &layer.descriptor;
     let limits = limits.for_compressed(*size);
     let stored = |source| IngestError::Store { digest: digest.clone(), source };
@@ -105,6 +125,7 @@ pub fn ingest_layer(
     {
         return Ok((path.clone(), None));
     }
+    let source = open().map_err(IngestError::Source)?;
     let keep = if store.has(digest) { None } else { Some(store.writer().map_err(stored)?) };
     let tee = Tee { source: Hashing::new(source), keep, progress, limit: *size };
 

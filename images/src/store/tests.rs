@@ -212,6 +212,20 @@ fn t25_other_compressions_are_damage() {
 }
 
 #[test]
+fn what_somebody_else_has_brought_meanwhile_is_not_asked_for() {
+    let (_dir, store) = store();
+    let (bytes, layer) = layer();
+    let from = |open: &dyn Fn() -> Result<&'static [u8], Box<dyn std::error::Error + Send + Sync>>| {
+        ingest_layer_from(&store, open, &layer, "one", &me(), &Limits::default(), &|_| {})
+    };
+    let error = from(&|| Err("nobody answers".into())).unwrap_err();
+    assert_eq!((error.to_string().as_str(), staged(&store)), ("nobody answers", Vec::new()));
+    ingest_layer(&store, &bytes[..], &layer, "one", &me(), &Limits::default(), &|_| {}).unwrap();
+    assert_eq!(from(&|| panic!("asked")).unwrap().1, None);
+    remove_tree(&store.root().join("layers")).unwrap();
+}
+
+#[test]
 fn keys_stay_in_the_store() {
     let (_dir, store) = store();
     for key in ["", ".", "..", "../x", "a/b", "a:b", "a,b"] {
