@@ -98,7 +98,7 @@ mod tests {
             known.tell(&second);
             second.known().into_iter().map(|image| image.digest).collect::<Vec<_>>()
         };
-        assert_eq!(told(&|_| ()), [digest.clone()]);
+        assert_eq!(told(&|_| ()), std::slice::from_ref(&digest));
         assert!(!told(&|known| known.manifest.push(' ')).contains(&digest));
         assert_eq!(told(&|known| known.config.push(' ')), []);
         assert_eq!(told(&|known| known.manifest.clear()), []);
