@@ -9,7 +9,7 @@ use std::time::Duration;
 use coracle_cnb::ApiVersion;
 use coracle_images::{AuthFile, LayerCompression, Reference, Secret};
 use coracle_lifecycle::build::SharedLayer;
-use coracle_runtime::{Access, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
+use coracle_runtime::{Access, Bounds, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
 pub(super) use self::arguments::where_images_are;
 use super::bounds::bounds;
@@ -158,34 +158,49 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan) -> SandboxSpec {
     let program = format!("/cnb/lifecycle/{}", phase.program());
     let mut mounts = vec![mount(Path::new(PROGRAM), &program, Access::ReadOnly)];
     mounts.extend(mounts_of(phase, plan));
-    mounts.extend(plan.brought.mounts().filter(|_| phase.runs_foreign_code()));
     let bounds = bounds(phase, plan);
-    let online = bounds.network != Network::None;
-    mounts.extend(host_mounts(plan, bounds.network, !phase.has_builder_root()));
+    let env = environment(phase, plan, bounds.network != Network::None);
     let mut argv = vec![program];
     argv.extend(arguments::arguments(phase, plan));
+    let own = Own { name: phase.program(), rootfs, argv, env, mounts, files: files_of(phase, plan), bounds };
+    assembled(phase, plan, own, !phase.has_builder_root())
+}
+
+/// What of a phase's container depends on who plays the phase.
+pub(super) struct Own {
+    pub(super) name: &'static str,
+    pub(super) rootfs: Rootfs,
+    pub(super) argv: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) mounts: Vec<Mount>,
+    pub(super) files: Vec<EphemeralFile>,
+    pub(super) bounds: Bounds,
+}
+
+/// The container of a phase, whoever plays it. Where the builder's own certificate authorities do not count, the host's do.
+pub(super) fn assembled(phase: Phase, plan: &Plan, own: Own, with_authorities: bool) -> SandboxSpec {
+    let Own { name, rootfs, argv, env, mut mounts, files, bounds } = own;
+    let is_foreign_code = phase.runs_foreign_code();
+    mounts.extend(plan.brought.mounts().filter(|_| is_foreign_code));
+    mounts.extend(host_mounts(plan, bounds.network, with_authorities));
     SandboxSpec {
-        id: phase.program().to_owned(),
+        id: name.to_owned(),
         runtime: plan.runtime,
         rootfs,
         argv,
-        env: environment(phase, plan, online),
-        cwd: if phase.runs_foreign_code() { guest::WORKSPACE } else { "/" }.into(),
+        env,
+        cwd: if is_foreign_code { guest::WORKSPACE } else { "/" }.into(),
         uid: plan.user.uid,
         gid: plan.user.gid,
         mounts,
-        files: files_of(phase, plan),
+        files,
         bounds,
         input: None,
     }
 }
 
 /// The host's files for name resolution, where the network has no other, and those for TLS where the builder's own do not count.
-pub(super) fn host_mounts(
-    plan: &Plan,
-    network: Network,
-    with_authorities: bool,
-) -> impl Iterator<Item = Mount> {
+fn host_mounts(plan: &Plan, network: Network, with_authorities: bool) -> impl Iterator<Item = Mount> {
     let files = plan.host_files.iter().filter(move |_| network != Network::None);
     let files = files.filter(move |file| network == Network::Host || *file != Path::new("/etc/resolv.conf"));
     let files = files.filter(move |file| with_authorities || *file != Path::new(CA_BUNDLE));

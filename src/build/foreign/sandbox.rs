@@ -9,7 +9,7 @@ use super::interface::{ANALYZES_FIRST, RESTORER_ASKS, arguments};
 use super::{Foreign, Place};
 use crate::build::bounds::bounds;
 use crate::build::folders::{self, guest};
-use crate::build::phase::{self, Phase, Plan, mount};
+use crate::build::phase::{self, Own, Phase, Plan, mount};
 use crate::build::proxies;
 
 /// Where a lifecycle lies in a guest (Platform specification, "Builder").
@@ -24,32 +24,24 @@ pub(crate) fn sandbox(phase: Phase, plan: &Plan, foreign: &Foreign) -> SandboxSp
     if let Place::Layer(layer) = place {
         lower.push(layer.clone());
     }
-    let mut mounts = mounts_of(phase, plan);
-    mounts.extend(plan.brought.mounts().filter(|_| phase.runs_foreign_code()));
     let mut bounds = bounds(phase, plan);
     if !phase.runs_foreign_code() {
         bounds.network = if asks_registries(phase, plan) { Network::Host } else { Network::None };
         // Exporters write layers there on their way.
         bounds.writes_below = Some(vec!["/tmp".into()]);
     }
-    let online = bounds.network != Network::None;
-    mounts.extend(phase::host_mounts(plan, bounds.network, !phase.runs_foreign_code()));
     let mut argv = vec![format!("{LIFECYCLE}/{name}")];
     argv.extend(arguments(phase, plan));
-    SandboxSpec {
-        id: name.to_owned(),
-        runtime: plan.runtime,
+    let own = Own {
+        name,
         rootfs: Rootfs::Overlay { lower, scratch: plan.folders.scratch(name) },
         argv,
-        env: environment(phase, plan, online),
-        cwd: if phase.runs_foreign_code() { guest::WORKSPACE } else { "/" }.into(),
-        uid: plan.user.uid,
-        gid: plan.user.gid,
-        mounts,
+        env: environment(phase, plan, bounds.network != Network::None),
+        mounts: mounts_of(phase, plan),
         files: files_of(phase, plan),
         bounds,
-        input: None,
-    }
+    };
+    phase::assembled(phase, plan, own, !phase.runs_foreign_code())
 }
 
 /// The images that a phase asks registries for. Phases with foreign code ask for none.
