@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{coracle, ran};
+use crate::isolation;
 use crate::site::Site;
 
 /// The phases by name, in the order of their bits.
@@ -164,6 +165,40 @@ fn phases_of_another_lifecycle_reach_registries_with_the_credentials_in_their_fi
 }
 
 #[test]
+fn under_every_runtime_phases_of_another_lifecycle_are_as_closed_as_ours() {
+    const SETTING: &str = "a-value-for-buildpacks-7719";
+    const ENCODED: &str = "dGVzdGVyOm5vdC1hLXNlY3JldA";
+    let secrets = [coracle_fixtures::registry::PASSWORD, ENCODED];
+    let probing = worker().probing(&[secrets[0], ENCODED, SETTING]);
+    let site = Site::with_password(&[probing]);
+    let packed = Packed::new();
+    let (path, setting) = (packed.path().display().to_string(), format!("SETTING={SETTING}"));
+    let name = site.registry.reference("team/app:1");
+    let mut digests = Vec::new();
+    for runtime in ["youki", "crun", "runc"] {
+        let more = ["--lifecycle", &path, "--runtime", runtime, "--verbose", "--env", &setting];
+        digests.push(digest(&site.built(&name, &more).stdout).to_owned());
+        let ran = site.built(&name, &[&more[..], &["--publish"]].concat());
+        digests.push(digest(&ran.stdout).to_owned());
+        for phase in ["detector", "builder"] {
+            let start = format!("[{phase}] {{\"");
+            let report = ran.stdout.lines().find(|line| line.starts_with(&start)).expect(&ran.stdout);
+            let report = serde_json::from_str(&report[phase.len() + 3..]).expect("a report");
+            let found = |text: &str| isolation::found(&report, text).map(Vec::len);
+            assert_eq!(secrets.map(found), [Some(0); 2], "{runtime} {phase}: {report:#}");
+            assert!(found(SETTING) >= Some(1), "the search finds what is there: {runtime} {phase}");
+            isolation::is_closed(&report, runtime, &["write-layers", "write-workspace"]);
+        }
+        for secret in secrets {
+            assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(secret), "{runtime}: {}", ran.stdout);
+            assert_eq!(site.home.files_with(secret.as_bytes()), Vec::<String>::new(), "{runtime}");
+        }
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1, "{digests:?}");
+}
+
+#[test]
 fn a_lifecycle_that_cannot_be_driven_is_named_before_anything_runs() {
     let site = Site::new(&[worker()]);
     let refused = |more: &[&str]| {
@@ -196,8 +231,12 @@ fn a_lifecycle_that_cannot_be_driven_is_named_before_anything_runs() {
     let expected = "the lifecycle PATH speaks Platform API 0.99, and none of them is known here (known: 0.2 to 0.15); take --lifecycle native\n";
     assert_eq!(refused(&["--lifecycle", &path]), expected.replace("PATH", &path));
     says("[api]\nplatform = \"0.11\"\n");
-    let said = refused(&["--lifecycle", &path]);
-    assert!(said.starts_with(&format!("the lifecycle {path} speaks Platform API 0.11, and images stay here only since 0.12; use --publish")), "{said}");
+    let stays = "the lifecycle PATH speaks Platform API 0.11, and lifecycles write images into folders only since 0.12; send the image to its registry with --publish, or take --lifecycle native\n";
+    // Our own phases at that Platform API do not either.
+    let native = PHASES.iter().flat_map(|phase| ["--native-phase", phase]).collect::<Vec<_>>();
+    for more in [&[][..], &native] {
+        assert_eq!(refused(&[&["--lifecycle", &path], more].concat()), stays.replace("PATH", &path));
+    }
     says("[api]\nplatform = \"0.2\"\n");
     let named = site.registry.reference("app");
     let old = |more: &[&str]| {
@@ -332,10 +371,13 @@ fn phases_with_credentials_of_an_untrusted_builder_come_from_the_published_lifec
     site.home.ok(&["config", "lifecycle-image", &repository]);
     let said = site.refused(1, "app", &["--lifecycle", "builder"]);
     assert!(said.contains("has the lifecycle 0.5.0, and for the phases with credentials no other copy of it was found (images are published of 0.6.1, and of 0.7.5 and later; "), "{said}");
-    // A trusted builder plays all phases itself.
-    let ran = site.built("app", &["--lifecycle", "builder", "--trust-builder"]);
-    assert!(!ran.stderr.contains("plays those with credentials"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("is trusted (--trust-builder), but each phase has a container of its own: another lifecycle was chosen"), "{}", ran.stderr);
+    assert!(said.contains("; trust the builder with --trust-builder, "), "{said}");
+    // And one that is trusted plays them all, those with credentials too.
+    for (image, more) in [("app", &[][..]), (&name, &["--publish"][..])] {
+        let ran = site.built(image, &[&["--lifecycle", "builder", "--trust-builder"], more].concat());
+        assert!(!ran.stderr.contains("plays those with credentials"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("is trusted (--trust-builder), but each phase has a container of its own: another lifecycle was chosen"), "{}", ran.stderr);
+    }
     let unset = site.home.ok(&["config", "lifecycle-image", "--unset"]).stdout;
     assert_eq!(unset, "docker.io/buildpacksio/lifecycle\n");
 }

@@ -107,7 +107,7 @@ pub enum LifecycleError {
     },
     /// It writes into registries only.
     #[error(
-        "{name} speaks Platform API {api}, and images stay here only since 0.12; use --publish, --native-phase exporter with --native-phase analyzer and restorer, or --lifecycle native"
+        "{name} speaks Platform API {api}, and lifecycles write images into folders only since 0.12; send the image to its registry with --publish, or take --lifecycle native"
     )]
     NoLayouts {
         /// The lifecycle.
