@@ -308,7 +308,7 @@ fn while_programs_run_no_process_of_the_container_has_the_memory_open() {
 /// Whatever a program of a buildpack leaves where the creator writes or reads afterwards.
 #[test]
 fn what_programs_prepare_changes_nothing_of_the_image() {
-    let prepared = "for folder in /out /layout /tmp/coracle-plans/outbox /tmp/coracle-plans/cache-outbox /cache; do mkdir -p $folder/blobs/sha256 2>/dev/null || true; ln -sfn /workspace $folder/staging 2>/dev/null || true; done; echo 'x = [' >/out/report.toml; for name in analyzed group plan; do echo 'not = [' >/layers/$name.toml; done";
+    let prepared = "for folder in /out /layout /tmp/coracle-plans/outbox /tmp/coracle-plans/cache-outbox /cache; do mkdir -p $folder/blobs/sha256 2>/dev/null || true; ln -sfn /workspace $folder/staging 2>/dev/null || true; done; mkdir -p /tmp/coracle-plans; for name in outbox cache-outbox; do rm -rf /tmp/coracle-plans/$name; echo mine >/tmp/coracle-plans/$name; done; echo 'x = [' >/out/report.toml; for name in analyzed group plan; do echo 'not = [' >/layers/$name.toml; done";
     let mut digests = Vec::new();
     // The registry's address is in the image's labels: it must be the same one.
     let site = Site::with_password(&[layered()]);

@@ -8,6 +8,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use coracle_fixtures::Buildpack;
+use coracle_fixtures::registry::PASSWORD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -146,6 +147,52 @@ fn a_kill_while_a_buildpack_runs_by_itself_leaves_nothing() {
         fs::remove_file(site.app().join("stall")).expect("remove a file");
         let again = site.built("app", &strict);
         assert_eq!(again.stdout.lines().last(), undisturbed.stdout.lines().last(), "{runtime}");
+    }
+}
+
+/// A trusted builder's programs share a container with the program that has the credentials, in memory.
+#[test]
+fn a_kill_of_a_creator_leaves_no_process_no_mount_and_no_credential() {
+    let site = Site::with_password(&[stalling()]);
+    let name = site.registry.reference("app:1");
+    let one = ["--trust-builder", "--restore", "copy", "--publish"];
+    let stall = |phase: &str| fs::write(site.app().join("stall"), phase).expect("write the application");
+    stall("");
+    let undisturbed = site.built(&name, &one);
+    let home = site.home.path().display().to_string();
+    for runtime in RUNTIMES {
+        for (stalled, line, wait) in
+            [("detect", "[creator] ===> DETECTING", 150), ("build", "[creator] stalled", 0)]
+        {
+            stall(stalled);
+            let args = site.args(&name, &[&one[..], &["--runtime", runtime]].concat());
+            let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+            let mut child =
+                command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
+            wait_for_line(&mut child, line);
+            std::thread::sleep(Duration::from_millis(wait));
+            let processes = descendants(child.id());
+            assert!(!processes.is_empty(), "{runtime}, {line}: nothing to leave behind");
+            kill(Pid::from_raw(child.id().try_into().expect("a process id")), Signal::SIGKILL)
+                .expect("send SIGKILL");
+            child.wait().expect("wait");
+            within(Duration::from_secs(2), "every process is gone", || !processes.iter().any(is_alive));
+            assert_eq!(mounted(&home), Vec::<String>::new(), "{runtime}, {line}");
+            for secret in [PASSWORD, "dGVzdGVyOm5vdC1hLXNlY3JldA"] {
+                assert_eq!(
+                    site.home.files_with(secret.as_bytes()),
+                    Vec::<String>::new(),
+                    "{runtime}, {line}"
+                );
+            }
+            stall("");
+            let again = site.built(&name, &[&one[..], &["--runtime", runtime]].concat());
+            assert_eq!(
+                again.stdout.lines().last(),
+                undisturbed.stdout.lines().last(),
+                "{runtime}, after {line}"
+            );
+        }
     }
 }
 

@@ -218,3 +218,32 @@ fn before_targets_images_and_buildpacks_go_together_or_nothing_of_them_runs() {
     // Ours speak of targets.
     site.built(&own, &["--publish", "--run-image", &other]);
 }
+
+#[test]
+fn the_run_image_is_the_one_that_was_resolved_whatever_another_lifecycle_says() {
+    let site = Site::with_password(&[old_buildpack()]);
+    let (name, run) = (site.registry.reference("team/app:1"), site.registry.reference("run:latest"));
+    let refused = |phase: &str, analyzed: &str| {
+        let folder = imitation(&site, "0.11", &choosing(GROUP));
+        let written = format!("{HEAD}printf '{analyzed}' >/out/analyzed.toml\n");
+        fs::write(folder.join("lifecycle").join(phase), written).expect("write a phase");
+        let folder = folder.display().to_string();
+        let args = site.args(&name, &["--publish", "--lifecycle", &folder]);
+        let ran = site.home.run(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(ran.code, Some(1), "{}\n{}", ran.stdout, ran.stderr);
+        let next = if phase == "analyzer" { "===> DETECTOR" } else { "===> BUILDER" };
+        assert!(!ran.stdout.contains(next), "{}", ran.stdout);
+        ran.stderr.replace(&folder, "PATH").split_once("error: ").expect("an error").1.to_owned()
+    };
+    let evil = site.registry.reference("evil:latest");
+    let digest = format!("{}@sha256:{}", run.trim_end_matches(":latest"), "1".repeat(64));
+    for phase in ["analyzer", "restorer"] {
+        for (reference, extend) in [(&evil, false), (&"/layout/evil".to_owned(), false), (&digest, true)] {
+            let analyzed = format!("[run-image]\\nreference = \"{reference}\"\\nextend = {extend}\\n");
+            let expected = format!(
+                "the {phase} of the lifecycle PATH says that the image is to run on `{reference}`, and it is to run on `{run}`\n"
+            );
+            assert_eq!(refused(phase, &analyzed), expected);
+        }
+    }
+}
