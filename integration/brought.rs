@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use coracle_fixtures::Buildpack;
 
+use crate::canary;
 use crate::harness::Ran;
+use crate::lifecycles::Packed;
 use crate::site::Site;
 
 const RUNTIMES: [&str; 3] = ["youki", "crun", "runc"];
@@ -180,4 +182,85 @@ fn a_source_is_never_written_nor_is_what_is_sensitive_shown() {
     let said = site.refused(1, "any", &["--volume", "/usr/share:/layers/x"]);
     let expected = "error: --volume cannot be mounted on /layers/x: /layers is the build's own; choose another folder, such as /volumes/NAME\n";
     assert_eq!(said, expected);
+}
+
+/// Whoever plays the phases: what the user brings is seen by programs of buildpacks, and by nobody else.
+#[test]
+fn what_is_brought_is_for_programs_under_one_container_and_under_another_lifecycle() {
+    const MARK: &str = "mark-51d0-of-the-buildpack";
+    let brought = ["canary-61e1-variable", "canary-72f2-binding", "canary-8303-secret", "canary-9414-volume"];
+    let [variable, binding, secret, volume] = brought;
+    // The builder has its programs' text, and is searched too.
+    let backwards = |text: &str| text.chars().rev().collect::<String>();
+    let [seen_variable, seen_binding, _, seen_volume] = brought.map(backwards);
+    let uses = format!(
+        "test \"$(echo $VARIABLE | rev)\" = {seen_variable}; test \"$(rev /platform/bindings/db/password)\" = {seen_binding}; test \"$(rev /volumes/ro/file)\" = {seen_volume}"
+    );
+    let buildpack = Buildpack::passing("fixture/user")
+        .detect(&format!("{uses}; test ! -e /run/secrets/token"))
+        .build(&format!("{uses}; echo \"secret: $(cat /run/secrets/token 2>/dev/null | rev)\""))
+        .layer("app", &["launch", "cache"], MARK);
+    let site = Site::with_password(&[buildpack]);
+    // Not below the home, which is searched.
+    let kept = tempfile::tempdir().expect("make a folder");
+    fs::set_permissions(kept.path(), Permissions::from_mode(0o755)).expect("let guests pass");
+    let at = |name: &str| kept.path().join(name);
+    let db = folder(at("db"), 0o700, &[("type", "x"), ("password", binding)]);
+    let token = format!("id=token,src={}/token", folder(at("secrets"), 0o700, &[("token", secret)]));
+    let (db, ro) =
+        (format!("db={db}"), format!("{}:/volumes/ro", folder(at("ro"), 0o755, &[("file", volume)])));
+    let packed = Packed::new();
+    let path = packed.path().display().to_string();
+    let with_secret = ["--secret", token.as_str()];
+    let (one, theirs) = (["--trust-builder", "--restore", "copy"], ["--lifecycle", path.as_str()]);
+    let flows: [(&[&str], &[&str], &str); 3] = [
+        (&one, &[], "its phases share one container\n"),
+        (&one, &with_secret, "but each phase has a container of its own: --secret is for the build alone"),
+        (&theirs, &with_secret, "plays the phases, at Platform API"),
+    ];
+    let published = site.registry.reference("app:1");
+    for (flow, secrets, line) in flows {
+        for (image, more) in [("app", &[][..]), (&published, &["--publish"])] {
+            let variable = format!("VARIABLE={variable}");
+            let given = ["--binding", &db, "--volume", &ro, "--env", &variable, "--verbose", "--clear-cache"];
+            let ran = site.built(image, &[flow, secrets, &given, more].concat());
+            assert!(ran.stderr.contains(line), "{line} in {}", ran.stderr);
+            let seen = if secrets.is_empty() { String::new() } else { backwards(secret) };
+            assert!(ran.stdout.contains(&format!("] secret: {seen}\n")), "{}", ran.stdout);
+            let said = said(&ran);
+            assert!(brought.iter().all(|it| !said.contains(it)), "{said}");
+        }
+        let (home, storage) = (site.home.path(), site.registry.storage());
+        for place in [&home, &storage] {
+            let found = |texts: &[&str]| {
+                canary::files_with(place, &texts.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>())
+            };
+            // In the builder, and in the application's layer.
+            assert!(found(&[MARK]).len() > 1, "the search is blind in {}", place.display());
+            assert_eq!(found(&brought), Vec::<String>::new(), "{line}");
+        }
+    }
+    // A secret for one buildpack needs a container for each, which is our builder's alone.
+    let named = format!("{token},buildpack=fixture/user");
+    let refused = |more: &[&str]| site.refused(1, "app", &[&theirs, &["--secret", &named], more].concat());
+    assert_eq!(
+        refused(&[]),
+        "error: --secret token is for the buildpack fixture/user alone, but in one container every buildpack could read it; add --build-layers strict\n"
+    );
+    let said = refused(&["--build-layers", "strict"]);
+    assert!(said.ends_with("error: --build-layers is what Coracle's own builder does; add --native-phase builder, or take --lifecycle native\n"), "{said}");
+    let given = [
+        "--secret",
+        &named,
+        "--build-layers",
+        "strict",
+        "--native-phase",
+        "builder",
+        "--binding",
+        &db,
+        "--volume",
+        &ro,
+    ];
+    let ran = site.built("app", &[&theirs[..], &given, &["--env", &format!("VARIABLE={variable}")]].concat());
+    assert!(ran.stdout.contains(&format!("secret: {}\n", backwards(secret))), "{}", ran.stdout);
 }

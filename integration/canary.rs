@@ -1,22 +1,26 @@
 //! Values that nobody else has, in every place where a secret can be; after builds, whatever can be searched is searched for
-//! them: files, layers without their compression, what was said, command lines and environments of processes.
+//! them: files, layers without their compression, what was said, command lines and environments of processes while they ran, the
+//! memory of those that survive, keys of the kernel.
 
 use std::collections::BTreeSet;
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use coracle_fixtures::Buildpack;
 use coracle_fixtures::registry::PASSWORD;
 
 use crate::harness::{processes_with, ran};
+use crate::kill::{descendants, is_alive};
 use crate::site::Site;
 
 /// In the auth file, for another registry; in the environment; in the home's files; in a process beside; as a variable
 /// for buildpacks; in a binding; in a secret; in what a helper says, and in what it says besides.
-const CANARIES: [&str; 9] = [
+const NAMES: [&str; 9] = [
     "canary-1f6a-auth-file",
     "canary-2b7c-environment",
     "canary-4d9e-docker-config",
@@ -27,6 +31,10 @@ const CANARIES: [&str; 9] = [
     "canary-9c4d-helper",
     "canary-0d5e-helper-says",
 ];
+
+/// These of this run: another one beside it has others.
+static CANARIES: LazyLock<[String; 9]> =
+    LazyLock::new(|| NAMES.map(|name| format!("{name}-{}", std::process::id())));
 
 /// What a buildpack puts into a layer and says: the search must find it.
 const MARK: &str = "mark-3c8d-of-the-buildpack";
@@ -42,21 +50,26 @@ fn base64(text: &str) -> String {
     text.as_bytes().chunks(3).map(part).collect()
 }
 
-/// As it is, in base64, in hexadecimal digits, backwards.
-fn forms(text: &str) -> [String; 4] {
+/// As it is, in hexadecimal digits, backwards, and in base64 wherever in a longer text it stands.
+fn forms(text: &str) -> [String; 6] {
+    let inside = |before: usize| {
+        let encoded = base64(&format!("{}{text}", "x".repeat(before)));
+        let whole = encoded.len() - usize::from(!(before + text.len()).is_multiple_of(3));
+        encoded[(before * 8).div_ceil(6)..whole].to_owned()
+    };
     let hexadecimal = text.bytes().map(|byte| format!("{byte:02x}")).collect();
-    [text.to_owned(), base64(text), hexadecimal, text.chars().rev().collect()]
+    [text.to_owned(), hexadecimal, text.chars().rev().collect(), inside(0), inside(1), inside(2)]
 }
 
 /// All that must not be found, and the password that was used.
 fn forbidden() -> Vec<String> {
     let pair = format!("tester:{PASSWORD}");
-    CANARIES.iter().copied().chain([PASSWORD, &pair]).flat_map(forms).collect()
+    CANARIES.iter().map(String::as_str).chain([PASSWORD, &pair]).flat_map(forms).collect()
 }
 
 /// Files below a folder that hold any of `wanted`, as they are or once they are inflated; as root of a namespace that has the
 /// ids of guests.
-fn files_with(folder: &Path, wanted: &[String]) -> Vec<String> {
+pub(crate) fn files_with(folder: &Path, wanted: &[String]) -> Vec<String> {
     let patterns = tempfile::NamedTempFile::new().expect("make a file");
     fs::write(patterns.path(), wanted.join("\n")).expect("write what is looked for");
     let script = "find \"$1\" -type f | while IFS= read -r file; do if zcat -f -- \"$file\" 2>/dev/null | grep -qaF -f \"$2\"; then echo \"$file\"; fi; done";
@@ -85,12 +98,85 @@ fn shown_by(process: u32, own: &[u8], all: &mut BTreeSet<String>) {
     }
 }
 
-/// What the processes of a run showed while it ran.
-fn watched(child: Child) -> (std::process::Output, BTreeSet<String>) {
+/// Processes of this user whose memory, as far as it is written to, holds any of these texts: the user's, but neither this
+/// one, which has them all, nor those that it looks with.
+fn memory_with(wanted: &[String]) -> Vec<u32> {
+    let patterns = tempfile::NamedTempFile::new().expect("make a file");
+    fs::write(patterns.path(), wanted.join("\n")).expect("write what is looked for");
+    let (own, user) = (std::process::id(), nix::unistd::getuid().as_raw());
+    let processes = fs::read_dir("/proc").expect("read /proc").flatten();
+    let processes = processes.filter(|entry| entry.metadata().is_ok_and(|about| about.uid() == user));
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| *id != own && holds(*id, patterns.path())).collect()
+}
+
+/// Whether the memory of a process holds any of the texts in a file. One that ends meanwhile holds nothing.
+fn holds(process: u32, patterns: &Path) -> bool {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).unwrap_or_default();
+    let Ok(memory) = File::open(format!("/proc/{process}/mem")) else { return false };
+    let mut search = Command::new("grep");
+    search.args(["-qaF", "-f"]).arg(patterns).stdin(Stdio::piped());
+    let mut search = search.spawn().expect("start grep");
+    let mut found = search.stdin.take().expect("a pipe");
+    let address = |text: &str| u64::from_str_radix(text, 16).expect("an address");
+    let mut page = vec![0; 1 << 16];
+    'maps: for line in maps.lines() {
+        let mut words = line.split(' ');
+        let (range, access) = (words.next().expect("a range"), words.next().expect("an access"));
+        let (mut at, end) =
+            range.split_once('-').map(|(at, end)| (address(at), address(end))).expect("a range");
+        while access.starts_with("rw") && at < end {
+            let length = usize::try_from(end - at).expect("a length").min(page.len());
+            // What was never touched, or belongs to a device, is not read.
+            let Ok(length @ 1..) = memory.read_at(&mut page[..length], at) else { break };
+            if found.write_all(&page[..length]).is_err() {
+                // It has been found: who looks for it is gone.
+                break 'maps;
+            }
+            at += length as u64;
+        }
+        let _ = found.write_all(b"\n");
+    }
+    drop(found);
+    search.wait().expect("wait for grep").success()
+}
+
+/// Keys of the kernel (proc_keys(5)) that this user can see, but no keyrings: kinds and descriptions.
+fn keys() -> BTreeSet<String> {
+    let text = fs::read_to_string("/proc/keys").expect("read /proc/keys");
+    let fields = text.lines().map(|line| line.split_whitespace().skip(7).collect::<Vec<_>>().join(" "));
+    fields.filter(|kind| !kind.starts_with("keyring ")).collect()
+}
+
+/// What is there is found: in longer texts, and in a process with a variable and a key.
+fn the_searches_are_not_blind() {
+    const PLANTED: &str = "canary-ab12-planted";
+    for (before, after) in [("", ""), ("u:", "!"), ("user:", "\n"), ("abcd", "ef")] {
+        let encoded = base64(&format!("{before}{PLANTED}{after}"));
+        assert!(forms(PLANTED).iter().any(|form| encoded.contains(form)), "{encoded}");
+    }
+    let number = if cfg!(target_arch = "aarch64") { 217 } else { 248 };
+    // add_key(2), for the process's own keyring.
+    let script = format!(
+        "my ($kind, $name, $value) = ('user', '{PLANTED}-key', 'x'); syscall({number}, $kind, $name, $value, 1, -2) > 0 or die $!; $| = 1; print qq(ready\\n); <STDIN>"
+    );
+    let mut command = Command::new("perl");
+    command.args(["-e", &script]).env("PLANTED", PLANTED).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut planted = command.spawn().expect("start perl");
+    let mut ready = [0; 6];
+    planted.stdout.as_mut().expect("a pipe").read_exact(&mut ready).expect("perl adds a key");
+    let found = (memory_with(&[PLANTED.to_owned()]), keys());
+    planted.kill().and_then(|()| planted.wait()).expect("end it");
+    assert_eq!(found.0, [planted.id()], "who has it in memory");
+    assert!(found.1.iter().any(|key| key.contains(PLANTED)), "{:?}", found.1);
+}
+
+/// What the processes of a run showed while it ran, and which there were.
+fn watched(child: Child) -> (std::process::Output, BTreeSet<String>, BTreeSet<(u32, String)>) {
     let (process, over) = (child.id(), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
-            let mut all = BTreeSet::new();
+            let (mut all, mut processes) = (BTreeSet::new(), BTreeSet::new());
             // Whoever starts a program goes on before the kernel has written its command line down.
             let own =
                 std::iter::repeat_with(|| fs::read(format!("/proc/{process}/cmdline")).expect("read it"))
@@ -98,13 +184,15 @@ fn watched(child: Child) -> (std::process::Output, BTreeSet<String>) {
                     .expect("there is one");
             while !over.load(Ordering::SeqCst) {
                 shown_by(process, &own, &mut all);
+                processes.extend(descendants(process));
                 std::thread::sleep(std::time::Duration::from_millis(2));
             }
-            all
+            (all, processes)
         });
         let output = child.wait_with_output().expect("wait for coracle");
         over.store(true, Ordering::SeqCst);
-        (output, watch.join().expect("watch"))
+        let (shown, processes) = watch.join().expect("watch");
+        (output, shown, processes)
     })
 }
 
@@ -125,7 +213,8 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
     let site = Site::with_password(&[buildpack]);
     // Not below the home, which is searched.
     let kept = tempfile::tempdir().expect("make a folder");
-    let [auth, environment, docker, beside, variable, binding, secret, helper, says] = CANARIES;
+    let [auth, environment, docker, beside, variable, binding, secret, helper, says] =
+        CANARIES.each_ref().map(String::as_str);
     let (registry, at) = (site.registry.address(), |name: &str| kept.path().join(name));
     let entry =
         |secret: &str| format!("\"other.example\":{{\"auth\":\"{}\"}}", base64(&format!("u:{secret}!")));
@@ -144,6 +233,8 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
     let binding = format!("db={}", at("db").display());
     let path =
         format!("{}:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin", at("bin").display());
+    the_searches_are_not_blind();
+    let keys_before = keys();
     let mut sibling =
         Command::new("sleep").arg("1000").env("CANARY", beside).spawn().expect("start a process");
 
@@ -159,7 +250,7 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
         command.env("PATH", &path).env("CANARY", environment).env("DOCKER_CONFIG", at("docker"));
         command.env("CANARY_FOR_BUILDPACKS", variable);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start coracle");
-        let (output, shown) = watched(child);
+        let (output, shown, processes) = watched(child);
         let ran = ran(output);
         assert_eq!(ran.code, Some(0), "{more:?}\n{}\n{}", ran.stdout, ran.stderr);
         let said = format!("{}{}", ran.stdout, ran.stderr);
@@ -170,9 +261,16 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
             let seen: Vec<&String> = shown.iter().filter(|text| text.contains(&wanted)).collect();
             assert!(seen.is_empty(), "{wanted} was shown by a process: {seen:?}");
         }
+        assert!(processes.len() > 10 && !processes.iter().any(is_alive), "they survive: {processes:?}");
         assert_eq!(processes_with(&site.home.path().display().to_string()), Vec::<String>::new());
     }
     sibling.kill().and_then(|()| sibling.wait()).expect("end it");
+
+    // Not the password: the registry that it is for, and others like it, were shown it.
+    let canaries: Vec<String> = CANARIES.iter().flat_map(|canary| forms(canary)).collect();
+    assert_eq!(memory_with(&canaries), Vec::<u32>::new(), "somebody has it in memory");
+    let new: Vec<String> = keys().difference(&keys_before).cloned().collect();
+    assert_eq!(new, Vec::<String>::new(), "keys were left");
 
     let (home, storage) = (site.home.path(), site.registry.storage());
     for (place, copies) in [(&home, 2), (&storage, 1)] {
