@@ -70,6 +70,36 @@ fn content_that_breaks_off_is_fetched_to_its_end() {
     assert!(requests >= 4, "{:?}", gate.log());
 }
 
+#[test]
+fn a_layer_with_one_other_byte_is_refused_even_where_it_unpacks_to_the_same() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    let image = image("flipped").compressed(Compression::Gzip);
+    registry.push(&image, "base", "latest");
+    let name = registry.reference("base");
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&registry.manifest("base:latest")).expect("a manifest");
+    let layer = manifest["layers"].as_array().and_then(|layers| layers.last()).expect("a layer");
+    let (digest, size) =
+        (layer["digest"].as_str().expect("a digest"), layer["size"].as_u64().expect("a size"));
+    let hex = digest.trim_start_matches("sha256:");
+    let blob = registry.storage().join("blobs/sha256").join(&hex[..2]).join(hex).join("data");
+    let right = std::fs::read(&blob).expect("read the registry's copy");
+    let mut wrong = right.clone();
+    // The time in the header of gzip (RFC 1952, section 2.3).
+    wrong[4] ^= 1;
+    std::fs::write(&blob, &wrong).expect("change the registry's copy");
+    let refused = home.run(&["pull", &name]);
+    let found = coracle_fixtures::layer::digest(&wrong);
+    let expected = format!("the layer {digest} arrived as {found} with {size} bytes; nothing of it was kept");
+    assert!(refused.code == Some(1) && refused.stderr.contains(&expected), "{}", refused.stderr);
+    assert_eq!(home.files_with(b"flipped"), Vec::<String>::new());
+    let stored = home.path().join(".local/share/coracle/store/blobs/sha256");
+    assert!(!stored.join(hex).exists() && !stored.join(&found["sha256:".len()..]).exists());
+    std::fs::write(&blob, &right).expect("restore the registry's copy");
+    home.ok(&["pull", &name]);
+    assert_eq!(said(&home, &name), "flipped");
+}
+
 /// A registry with a builder that names its run image as `reference` says.
 fn with_builder(registry: &DockerRegistry, reference: impl Fn(&str) -> String) -> Builder {
     let greeter = Buildpack::passing("fixture/greeter").process(&["cat", "hello"]);

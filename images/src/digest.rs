@@ -112,6 +112,11 @@ impl<T> Hashing<T> {
         Self { inner, hash: Sha256::new(), size: 0 }
     }
 
+    /// The wrapped value.
+    pub(crate) fn inner(&self) -> &T {
+        &self.inner
+    }
+
     /// Bytes seen so far.
     pub fn size(&self) -> u64 {
         self.size
@@ -130,6 +135,28 @@ impl<T> Hashing<T> {
     fn saw(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
         self.size += bytes.len() as u64;
+    }
+}
+
+/// A source whose content nobody has compared with its digest yet. It cannot be read outside this crate: it is handed to who verifies
+/// it, as [`ingest_layer_from`](crate::ingest_layer_from) does.
+pub struct Unverified<R>(R);
+
+impl<R> Unverified<R> {
+    /// Any source may be verified once more.
+    pub fn new(source: R) -> Self {
+        Self(source)
+    }
+
+    /// The source, for who hashes what comes from it.
+    pub(crate) fn into_inner(self) -> R {
+        self.0
+    }
+}
+
+impl<R> fmt::Debug for Unverified<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unverified").finish_non_exhaustive()
     }
 }
 

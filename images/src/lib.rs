@@ -23,7 +23,7 @@ pub use compression::{
     CompressedWriter, CompressionError, LayerCompression, LayerWriter, WrittenLayer, uncompressed,
 };
 pub use config::{Config, Empty, Execution, History, RootFs};
-pub use digest::{Digest, DigestError, Hashing};
+pub use digest::{Digest, DigestError, Hashing, Unverified};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};
 pub use fetch::{FetchError, fetch};
 pub use image::{Image, ImageError, Layer};

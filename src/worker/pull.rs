@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use coracle_images::unpack::Limits;
 use coracle_images::{
-    Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, Store, ingest_layer_from,
+    Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, Store, Unverified,
+    ingest_layer_from,
 };
 use coracle_runtime::{GUEST_IDS, IdMap};
 use serde::{Deserialize, Serialize};
@@ -94,10 +95,11 @@ fn fetch_layers(
     let failure: Mutex<Option<AnyError>> = Mutex::new(None);
     let fetch = |number: usize, layer: &Layer| -> Result<(), AnyError> {
         let began = Instant::now();
-        let open = || -> Result<Box<dyn Read + Send>, AnyError> {
+        // Who takes the layer into the store computes its digest, so that nobody else need.
+        let open = || -> Result<Unverified<Box<dyn Read + Send>>, AnyError> {
             match store.blob(&layer.descriptor.digest) {
-                Ok(file) => Ok(Box::new(file)),
-                Err(_) => Ok(registry.blob(reference, &layer.descriptor)?),
+                Ok(file) => Ok(Unverified::new(Box::new(file))),
+                Err(_) => Ok(registry.unverified_blob(reference, &layer.descriptor)?),
             }
         };
         // A megabyte at a time: a line for each read would cost more than the bars are worth.

@@ -11,13 +11,13 @@ use futures_util::stream::BoxStream;
 use oci_client::client::BlobResponse;
 
 use super::{PAUSES, Registry, RegistryError};
-use crate::digest::{Digest, Hashing};
+use crate::digest::{Digest, Hashing, Unverified};
 use crate::document::Descriptor;
 use crate::reference::Reference;
 
 type Chunks = BoxStream<'static, Result<Bytes, io::Error>>;
 
-/// Reads content from its registry: resumes where a connection broke, ends with an error if the digest is wrong.
+/// Reads content from its registry, as many bytes as were promised: resumes where a connection broke.
 struct BlobReader {
     registry: Registry,
     reference: Reference,
@@ -25,9 +25,14 @@ struct BlobReader {
     size: u64,
     chunks: Option<Chunks>,
     chunk: Bytes,
-    seen: Hashing<io::Sink>,
+    read: u64,
     failures: usize,
-    verified: bool,
+}
+
+/// Ends with an error if the digest is wrong.
+struct Verified {
+    source: Hashing<BlobReader>,
+    is_right: bool,
 }
 
 impl fmt::Debug for BlobReader {
@@ -47,6 +52,24 @@ impl Registry {
         reference: &Reference,
         descriptor: &Descriptor,
     ) -> Result<Box<dyn Read + Send>, RegistryError> {
+        let source = Hashing::new(self.reader(reference, descriptor)?);
+        Ok(Box::new(Verified { source, is_right: false }))
+    }
+
+    /// As [`Registry::blob`], for who computes the digest anyhow: only the size is looked at here.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn unverified_blob(
+        &self,
+        reference: &Reference,
+        descriptor: &Descriptor,
+    ) -> Result<Unverified<Box<dyn Read + Send>>, RegistryError> {
+        Ok(Unverified::new(Box::new(self.reader(reference, descriptor)?)))
+    }
+
+    fn reader(&self, reference: &Reference, descriptor: &Descriptor) -> Result<BlobReader, RegistryError> {
         let mut reader = BlobReader {
             registry: self.clone(),
             reference: reference.clone(),
@@ -54,20 +77,19 @@ impl Registry {
             size: descriptor.size,
             chunks: None,
             chunk: Bytes::new(),
-            seen: Hashing::new(io::sink()),
+            read: 0,
             failures: 0,
-            verified: false,
         };
         if reader.size > 0 {
             reader.open()?;
         }
-        Ok(Box::new(reader))
+        Ok(reader)
     }
 }
 
 impl BlobReader {
     fn open(&mut self) -> Result<(), RegistryError> {
-        let (digest, offset) = (self.digest.to_string(), self.seen.size());
+        let (digest, offset) = (self.digest.to_string(), self.read);
         let chunks = self.registry.ask("read content of", &self.reference, async |client, name, _| {
             if offset == 0 {
                 return Ok((client.pull_blob_stream(&name, digest.as_str()).await?.stream, 0));
@@ -124,16 +146,8 @@ impl Read for BlobReader {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let left = self.size - self.seen.size();
+        let left = self.size - self.read;
         if left == 0 {
-            let found = self.seen.digest();
-            if !self.verified && found != self.digest {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("the registry sent {found} for {}", self.digest),
-                ));
-            }
-            self.verified = true;
             return Ok(0);
         }
         self.refill()?;
@@ -146,7 +160,24 @@ impl Read for BlobReader {
         let length = self.chunk.len().min(buffer.len());
         let bytes = self.chunk.split_to(length);
         buffer[..length].copy_from_slice(&bytes);
-        io::Write::write_all(&mut self.seen, &bytes)?;
+        self.read += length as u64;
         Ok(length)
+    }
+}
+
+impl Read for Verified {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        if read == 0 && !buffer.is_empty() && !self.is_right {
+            let (found, expected) = (self.source.digest(), &self.source.inner().digest);
+            if found != *expected {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("the registry sent {found} for {expected}"),
+                ));
+            }
+            self.is_right = true;
+        }
+        Ok(read)
     }
 }

@@ -27,10 +27,14 @@ impl Blob {
 
 /// Content that is hashed while it is written, and visible only after [`BlobWriter::commit`]; dropped, it is gone.
 #[derive(Debug)]
-pub struct BlobWriter {
+pub struct BlobWriter(Hashing<StagedBlob>);
+
+/// Content whose digest somebody else computes; dropped, it is gone.
+#[derive(Debug)]
+pub(super) struct StagedBlob {
     store: Store,
-    staged: PathBuf,
-    file: Option<Hashing<File>>,
+    path: PathBuf,
+    file: File,
 }
 
 impl Store {
@@ -40,53 +44,70 @@ impl Store {
     ///
     /// When no file can be made in the store.
     pub fn writer(&self) -> Result<BlobWriter, StoreError> {
-        let staged = self.staging_path("blob");
-        let file = File::create_new(&staged).map_err(failed("write", &staged))?;
-        Ok(BlobWriter { store: self.clone(), staged, file: Some(Hashing::new(file)) })
+        Ok(BlobWriter(Hashing::new(self.staged_blob()?)))
+    }
+
+    pub(super) fn staged_blob(&self) -> Result<StagedBlob, StoreError> {
+        let path = self.staging_path("blob");
+        let file = File::create_new(&path).map_err(failed("write", &path))?;
+        Ok(StagedBlob { store: self.clone(), path, file })
     }
 }
 
 impl BlobWriter {
-    /// What a failure to write is called.
-    pub(super) fn failed(&self, source: io::Error) -> FileError {
-        failed("write", &self.staged)(source)
-    }
-
     /// Publishes the content if it is what was expected.
     ///
     /// # Errors
     ///
     /// When it is something else, or the store cannot be written.
-    pub fn commit(mut self, expected: Option<&Digest>) -> Result<Blob, StoreError> {
-        let gone = || failed("write", &self.staged)(io::ErrorKind::NotFound.into());
-        let (file, digest, size) = self.file.take().ok_or_else(gone)?.finish();
+    pub fn commit(self, expected: Option<&Digest>) -> Result<Blob, StoreError> {
+        let (staged, digest, size) = self.0.finish();
         if let Some(expected) = expected.filter(|expected| **expected != digest) {
             return Err(StoreError::OtherContent { expected: expected.clone(), found: digest });
         }
-        // A name must not outlive its content across a power cut: sync before the rename.
-        file.sync_data().map_err(failed("write", &self.staged))?;
-        let path = self.store.blob_path(&digest);
-        fs::rename(&self.staged, &path).map_err(failed("publish", path))?;
+        staged.publish(&digest)?;
         Ok(Blob { digest, size })
-    }
-}
-
-impl Drop for BlobWriter {
-    fn drop(&mut self) {
-        // After a commit there is nothing under the staged name.
-        fs::remove_file(&self.staged).ok();
     }
 }
 
 impl Write for BlobWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.file {
-            Some(file) => file.write(bytes),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+        self.0.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl StagedBlob {
+    /// Publishes what was written, which must have this digest.
+    pub(super) fn publish(self, digest: &Digest) -> Result<(), StoreError> {
+        // A name must not outlive its content across a power cut: sync before the rename.
+        self.file.sync_data().map_err(self.failed())?;
+        let path = self.store.blob_path(digest);
+        Ok(fs::rename(&self.path, &path).map_err(failed("publish", path))?)
+    }
+
+    /// What a failure to write is called.
+    pub(super) fn failed(&self) -> impl FnOnce(io::Error) -> FileError {
+        failed("write", &self.path)
+    }
+}
+
+impl Write for StagedBlob {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for StagedBlob {
+    fn drop(&mut self) {
+        // Once published, there is nothing under the staged name.
+        fs::remove_file(&self.path).ok();
     }
 }

@@ -6,10 +6,11 @@ use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use super::{BlobWriter, LayerSlot, Store, StoreError, failed};
+use super::blob::StagedBlob;
+use super::{LayerSlot, Store, StoreError, failed};
 use crate::ahead::ahead;
 use crate::compression::inflate;
-use crate::digest::{Digest, Hashing};
+use crate::digest::{Digest, Hashing, Unverified};
 use crate::document::Descriptor;
 use crate::image::Layer;
 use crate::unpack::{Limits, OwnerMap, UnpackError, Unpacked, unpack_layer};
@@ -99,7 +100,7 @@ pub fn ingest_layer(
     limits: &Limits,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(PathBuf, Option<Unpacked>), IngestError> {
-    ingest_layer_from(store, || Ok(source), layer, idmap_key, owner, limits, progress)
+    ingest_layer_from(store, || Ok(Unverified::new(source)), layer, idmap_key, owner, limits, progress)
 }
 
 /// As [`ingest_layer`], from what is opened only if the layer is needed: whoever waited for another process that brought it asks nobody.
@@ -109,7 +110,7 @@ pub fn ingest_layer(
 /// As there, and those of `open`.
 pub fn ingest_layer_from<R: Read + Send>(
     store: &Store,
-    open: impl FnOnce() -> Result<R, Box<dyn std::error::Error + Send + Sync>>,
+    open: impl FnOnce() -> Result<Unverified<R>, Box<dyn std::error::Error + Send + Sync>>,
     layer: &Layer,
     idmap_key: &str,
     owner: &dyn OwnerMap,
@@ -125,9 +126,9 @@ pub fn ingest_layer_from<R: Read + Send>(
     {
         return Ok((path.clone(), None));
     }
-    let source = open().map_err(IngestError::Source)?;
-    let keep = if store.has(digest) { None } else { Some(store.writer().map_err(stored)?) };
-    let tee = Tee { source: Hashing::new(source), keep, progress, limit: *size };
+    let source = open().map_err(IngestError::Source)?.into_inner();
+    let keep = if store.has(digest) { None } else { Some(store.staged_blob().map_err(stored)?) };
+    let tee = Tee { source, seen: Hashing::new(Keep(keep)), progress, limit: *size };
 
     let unreadable = |source| IngestError::Read { digest: digest.clone(), source };
     let inflated = inflate(tee).map_err(unreadable)?;
@@ -149,7 +150,7 @@ pub fn ingest_layer_from<R: Read + Send>(
     let mut tee = inflated.finish().map_err(unreadable)?;
     io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
 
-    let (_, found, received) = tee.source.finish();
+    let (Keep(keep), found, received) = tee.seen.finish();
     if found != *digest || received != *size {
         return Err(IngestError::OtherContent { expected: digest.clone(), found, size: received });
     }
@@ -157,8 +158,8 @@ pub fn ingest_layer_from<R: Read + Send>(
         let expected = layer.diff_id.clone();
         return Err(IngestError::OtherDiffId { digest: digest.clone(), expected, found: diff_id });
     }
-    if let Some(keep) = tee.keep {
-        keep.commit(Some(digest)).map_err(stored)?;
+    if let Some(keep) = keep {
+        keep.publish(digest).map_err(stored)?;
     }
     let path = match slot {
         LayerSlot::Empty(staged) => staged.publish().map_err(stored)?,
@@ -190,10 +191,10 @@ fn too_large(layer: &Layer, limits: &Limits) -> IngestError {
     IngestError::TooLarge { digest: digest.clone(), size: *size, limit: limits.bytes }
 }
 
-/// Keeps a copy of what is read, and stops at the promised size.
+/// Hashes what is read, keeps a copy of it, and stops at the promised size.
 struct Tee<'a, R> {
-    source: Hashing<R>,
-    keep: Option<BlobWriter>,
+    source: R,
+    seen: Hashing<Keep>,
     progress: &'a (dyn Fn(u64) + Sync),
     limit: u64,
 }
@@ -201,18 +202,29 @@ struct Tee<'a, R> {
 impl<R: Read> Read for Tee<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.source.read(buffer)?;
-        if self.source.size() > self.limit {
+        if self.seen.size() + read as u64 > self.limit {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("more than the promised {} bytes", self.limit),
             ));
         }
-        if let Some(keep) = &mut self.keep {
-            // Whoever reads takes it for an error of reading, so it says itself what it is.
-            keep.write_all(&buffer[..read])
-                .map_err(|source| io::Error::new(source.kind(), keep.failed(source)))?;
-        }
-        (self.progress)(self.source.size());
+        self.seen.write_all(&buffer[..read])?;
+        (self.progress)(self.seen.size());
         Ok(read)
+    }
+}
+
+/// Where the copy goes, unless the store has it.
+struct Keep(Option<StagedBlob>);
+
+impl Write for Keep {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(staged) = &mut self.0 else { return Ok(bytes.len()) };
+        // Whoever reads takes it for an error of reading, so it says itself what it is.
+        staged.write(bytes).map_err(|source| io::Error::new(source.kind(), staged.failed()(source)))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::*;
 use crate::compression::{LayerCompression, LayerWriter};
 use crate::config::Config;
+use crate::digest::Unverified;
 use crate::document::{Descriptor, media};
 use crate::image::Layer;
 use crate::pack::TarWriter;
@@ -216,6 +217,7 @@ fn what_somebody_else_has_brought_meanwhile_is_not_asked_for() {
     let (_dir, store) = store();
     let (bytes, layer) = layer();
     let from = |open: &dyn Fn() -> Result<&'static [u8], Box<dyn std::error::Error + Send + Sync>>| {
+        let open = || open().map(Unverified::new);
         ingest_layer_from(&store, open, &layer, "one", &me(), &Limits::default(), &|_| {})
     };
     let error = from(&|| Err("nobody answers".into())).unwrap_err();
