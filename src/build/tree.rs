@@ -41,7 +41,7 @@ pub(super) fn against(request: &BuildRequest, cache: &CacheFolder) -> Result<Opt
     }
     let tells = tells_of_changes(&path).map_err(Error::folder("use the cache", &path))?;
     Ok((!tells).then_some(
-        "the cache's file system is none of ext4, XFS, Btrfs, F2FS, bcachefs and tmpfs, which tell of every change, or lets no program run from there",
+        "the cache's file system is none of ext4, XFS, Btrfs, F2FS and bcachefs, which tell of every change, or lets no program run from there",
     ))
 }
 

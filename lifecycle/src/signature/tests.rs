@@ -168,7 +168,8 @@ fn too_deep_a_layer_has_no_signature() {
 #[test]
 fn only_file_systems_that_are_known_to_tell_are_asked() {
     let (overlay, nfs, fuse, cifs, nine) = (0x794c_7630, 0x6969, 0x6573_5546, 0xff53_4d42, 0x0102_1997);
-    for kind in [overlay, nfs, fuse, cifs, nine] {
+    let tmpfs = 0x0102_1994;
+    for kind in [overlay, nfs, fuse, cifs, nine, tmpfs] {
         assert!(!is_known(kind), "{kind:x}");
     }
     assert!(is_known(0xef53));
