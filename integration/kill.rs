@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use coracle_fixtures::Buildpack;
@@ -12,7 +12,7 @@ use coracle_fixtures::registry::PASSWORD;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::{ran, within};
+use crate::harness::{TestHome, ran, within};
 use crate::site::Site;
 
 const RUNTIMES: [&str; 3] = ["youki", "crun", "runc"];
@@ -85,6 +85,19 @@ fn wait_for_line(child: &mut Child, wanted: &str) {
     assert!(found, "the build ended before it said {wanted}");
 }
 
+/// Kills a build `wait` after it has said `line`; then no process and no mount of it is left.
+fn killed_at(mut command: Command, line: &str, wait: Duration, home: &TestHome, what: &str) {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
+    wait_for_line(&mut child, line);
+    std::thread::sleep(wait);
+    let processes = descendants(child.id());
+    assert!(!processes.is_empty(), "{what}, {line}: nothing to leave behind");
+    kill(Pid::from_raw(child.id().try_into().expect("a process id")), Signal::SIGKILL).expect("send SIGKILL");
+    child.wait().expect("wait");
+    within(Duration::from_secs(2), "every process is gone", || !processes.iter().any(is_alive));
+    assert_eq!(mounted(&home.path().display().to_string()), Vec::<String>::new(), "{what}, {line}");
+}
+
 #[test]
 fn a_kill_in_any_phase_leaves_nothing_and_spoils_nothing() {
     let site = Site::new(&[stalling()]);
@@ -103,21 +116,10 @@ fn a_kill_in_any_phase_leaves_nothing_and_spoils_nothing() {
     stall("");
     let undisturbed = last_line("youki");
     assert!(undisturbed.contains("@sha256:"), "{undisturbed}");
-    let home = site.home.path().display().to_string();
     for runtime in RUNTIMES {
         for (stalled, line, wait) in PHASES {
             stall(stalled);
-            let mut child =
-                build(runtime).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
-            wait_for_line(&mut child, line);
-            std::thread::sleep(Duration::from_millis(wait));
-            let processes = descendants(child.id());
-            assert!(!processes.is_empty(), "{runtime}, {line}: nothing to leave behind");
-            kill(Pid::from_raw(child.id().try_into().expect("a process id")), Signal::SIGKILL)
-                .expect("send SIGKILL");
-            child.wait().expect("wait");
-            within(Duration::from_secs(2), "every process is gone", || !processes.iter().any(is_alive));
-            assert_eq!(mounted(&home), Vec::<String>::new(), "{runtime}, {line}");
+            killed_at(build(runtime), line, Duration::from_millis(wait), &site.home, runtime);
             stall("");
             assert_eq!(last_line(runtime), undisturbed, "{runtime}, after {line}");
         }
@@ -130,20 +132,11 @@ fn a_kill_while_a_buildpack_runs_by_itself_leaves_nothing() {
     let site = Site::new(&[first, stalling()]);
     let strict = ["--build-layers", "strict"];
     let undisturbed = site.built("app", &strict);
-    let home = site.home.path().display().to_string();
     for runtime in RUNTIMES {
         fs::write(site.app().join("stall"), "build").expect("write the application");
         let args = site.args("app", &[&strict[..], &["--runtime", runtime]].concat());
-        let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
-        wait_for_line(&mut child, "[builder] stalled");
-        let processes = descendants(child.id());
-        assert!(!processes.is_empty(), "{runtime}: nothing to leave behind");
-        kill(Pid::from_raw(child.id().try_into().expect("a process id")), Signal::SIGKILL)
-            .expect("send SIGKILL");
-        child.wait().expect("wait");
-        within(Duration::from_secs(2), "every process is gone", || !processes.iter().any(is_alive));
-        assert_eq!(mounted(&home), Vec::<String>::new(), "{runtime}");
+        let command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        killed_at(command, "[builder] stalled", Duration::ZERO, &site.home, runtime);
         fs::remove_file(site.app().join("stall")).expect("remove a file");
         let again = site.built("app", &strict);
         assert_eq!(again.stdout.lines().last(), undisturbed.stdout.lines().last(), "{runtime}");
@@ -159,25 +152,14 @@ fn a_kill_of_a_creator_leaves_no_process_no_mount_and_no_credential() {
     let stall = |phase: &str| fs::write(site.app().join("stall"), phase).expect("write the application");
     stall("");
     let undisturbed = site.built(&name, &one);
-    let home = site.home.path().display().to_string();
     for runtime in RUNTIMES {
         for (stalled, line, wait) in
             [("detect", "[creator] ===> DETECTING", 150), ("build", "[creator] stalled", 0)]
         {
             stall(stalled);
             let args = site.args(&name, &[&one[..], &["--runtime", runtime]].concat());
-            let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
-            let mut child =
-                command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
-            wait_for_line(&mut child, line);
-            std::thread::sleep(Duration::from_millis(wait));
-            let processes = descendants(child.id());
-            assert!(!processes.is_empty(), "{runtime}, {line}: nothing to leave behind");
-            kill(Pid::from_raw(child.id().try_into().expect("a process id")), Signal::SIGKILL)
-                .expect("send SIGKILL");
-            child.wait().expect("wait");
-            within(Duration::from_secs(2), "every process is gone", || !processes.iter().any(is_alive));
-            assert_eq!(mounted(&home), Vec::<String>::new(), "{runtime}, {line}");
+            let command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+            killed_at(command, line, Duration::from_millis(wait), &site.home, runtime);
             for secret in [PASSWORD, "dGVzdGVyOm5vdC1hLXNlY3JldA"] {
                 assert_eq!(
                     site.home.files_with(secret.as_bytes()),
