@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use coracle_fixtures::{Builder, Buildpack, DockerRegistry, RunImage};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::TestHome;
 
 const DEFINITION: &str = r#"
 description = "of two"
+[lifecycle]
+uri = "other"
 [[buildpacks]]
 uri = "one"
 id = "team/one"
@@ -26,6 +28,20 @@ version = "1.0.0"
 id = "two"
 optional = true
 "#;
+
+/// A lifecycle that is small, and not ours.
+fn write_lifecycle(folder: &Path) {
+    let program = folder.join("lifecycle/lifecycle");
+    fs::create_dir_all(folder.join("lifecycle")).expect("make a folder");
+    fs::write(&program, "#!/bin/sh\necho 7.8.9\n").expect("write a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("let it run");
+    for phase in ["analyzer", "detector", "restorer", "builder", "exporter"] {
+        symlink("lifecycle", folder.join("lifecycle").join(phase)).expect("link a phase");
+    }
+    let about = "[api]\nplatform = \"0.7\"\nbuildpack = \"0.7\"\n[apis.platform]\nsupported = [\"0.7\", \"0.13\"]\n\
+        [apis.buildpack]\ndeprecated = [\"0.7\"]\nsupported = [\"0.10\"]\n[lifecycle]\nversion = \"7.8.9\"\n";
+    fs::write(folder.join("lifecycle.toml"), about).expect("write lifecycle.toml");
+}
 
 /// A home with two buildpacks and a builder.toml that names the build image.
 struct Kitchen {
@@ -47,6 +63,7 @@ impl Kitchen {
         let [one, two] = buildpacks();
         one.write(&home.path().join("one"));
         two.write(&home.path().join("nested/two"));
+        write_lifecycle(&home.path().join("other"));
         let config = home.path().join("builder.toml");
         let kitchen = Self { registry, home, config };
         kitchen.define(DEFINITION);
@@ -170,9 +187,9 @@ fn a_published_builder_says_of_itself_what_others_say_of_theirs() {
     let (mut layers, theirs_layers) =
         (label(&ours, "io.buildpacks.buildpack.layers"), label(&theirs, "io.buildpacks.buildpack.layers"));
     let diff_ids = config["rootfs"]["diff_ids"].as_array().expect("diff ids");
-    assert_eq!(diff_ids.len(), 1 + 1 + 2 + 1, "the base, folders, two buildpacks, documents");
+    assert_eq!(diff_ids.len(), 1 + 2 + 2 + 1, "the base, folders, lifecycle, two buildpacks, documents");
     for (number, id) in ["team/one", "two"].iter().enumerate() {
-        assert_eq!(layers[id]["1.0.0"]["layerDiffID"], diff_ids[2 + number]);
+        assert_eq!(layers[id]["1.0.0"]["layerDiffID"], diff_ids[3 + number]);
         layers[id]["1.0.0"]["layerDiffID"] = theirs_layers[id]["1.0.0"]["layerDiffID"].clone();
     }
     assert_eq!(layers, theirs_layers);
@@ -215,12 +232,126 @@ fn an_application_is_built_with_it_at_once() {
     assert_eq!(kitchen.home.leftovers(), Vec::<String>::new());
 }
 
+fn without_lifecycle() -> String {
+    DEFINITION.replace("[lifecycle]\nuri = \"other\"\n", "")
+}
+
+/// What the published builder's metadata say of its lifecycle.
+fn lifecycle_label(kitchen: &Kitchen, name: &str) -> Value {
+    let config: Value = serde_json::from_slice(&kitchen.registry.config(name)).expect("a configuration");
+    let text = config["config"]["Labels"]["io.buildpacks.builder.metadata"].as_str().expect("a label");
+    let metadata: Value = serde_json::from_str(text).expect("a label of JSON");
+    metadata["lifecycle"].clone()
+}
+
 #[test]
-fn a_lifecycle_is_not_used_and_that_is_said() {
+fn other_platforms_find_our_lifecycle_in_it_and_builds_with_either_are_the_same() {
     let kitchen = Kitchen::new();
-    kitchen.define(&format!("{DEFINITION}\n[lifecycle]\nversion = \"0.20.0\"\n"));
+    kitchen.define(&without_lifecycle());
+    kitchen.registry.push(&RunImage::new().image(), "run", "latest");
+    let name = kitchen.registry.reference("team/made:1");
+    let config = kitchen.config.to_str().expect("a path");
+    kitchen.home.ok(&["builder", "create", &name, "--config", config, "--publish"]);
+
+    let label = lifecycle_label(&kitchen, "team/made:1");
+    assert_eq!(label["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(label["api"], json!({ "buildpack": "0.7", "platform": "0.7" }));
+    assert_eq!(label["apis"]["platform"]["supported"][8], "0.15");
+    let script =
+        "cd /cnb/lifecycle && ls -1 && stat -c '%u:%g %a' . lifecycle launcher && ./exporter -version";
+    let listed = kitchen.home.ok(&["run", &name, "sh", "-c", script]).stdout;
+    let documents = ["cdx", "spdx", "syft"]
+        .map(|kind| ["launcher", "lifecycle"].map(|program| format!("{program}.sbom.{kind}.json")));
+    let programs =
+        "analyzer builder creator detector exporter extender launcher lifecycle rebaser restorer".split(' ');
+    let mut expected: Vec<String> =
+        programs.map(str::to_owned).chain(documents.into_iter().flatten()).collect();
+    expected.sort_unstable();
+    let about = ["0:0 755", "0:0 755", "0:0 755", env!("CARGO_PKG_VERSION")].map(str::to_owned);
+    assert_eq!(listed.lines().collect::<Vec<_>>(), [expected, about.to_vec()].concat());
+
+    let application = kitchen.home.path().join("application");
+    fs::create_dir(&application).expect("make a folder");
+    let path = application.to_str().expect("a path");
+    let build = |image: &str, more: &[&str]| {
+        let words = ["build", image, "--path", path, "--builder", &name, "--publish", "--trust-builder"];
+        kitchen.home.ok(&[&words[..], more].concat())
+    };
+    let (one, two) = (kitchen.registry.reference("one"), kitchen.registry.reference("two"));
+    let native = build(&one, &[]);
+    assert!(!native.stderr.contains("is not used"), "{}", native.stderr);
+    let own = build(&two, &["--lifecycle", "builder"]);
+    let version = env!("CARGO_PKG_VERSION");
+    let played = format!("the lifecycle of builder {name} (version {version}) plays the phases");
+    assert!(own.stderr.contains(&played), "{}", own.stderr);
+    // Each says at which Platform API it was made; all else is one.
+    let layers = |name: &str| -> Value {
+        let config: Value = serde_json::from_slice(&kitchen.registry.config(name)).expect("a configuration");
+        config["rootfs"]["diff_ids"].clone()
+    };
+    assert_eq!(layers("one:latest"), layers("two:latest"));
+}
+
+#[test]
+fn the_lifecycle_that_the_file_names_is_in_it() {
+    let kitchen = Kitchen::new();
+    let create = |name: &str| {
+        let config = kitchen.config.to_str().expect("a path");
+        kitchen.home.ok(&[
+            "builder",
+            "create",
+            &kitchen.registry.reference(name),
+            "--config",
+            config,
+            "--publish",
+        ])
+    };
+    let of_folder = create("made:1");
+    let expected = json!({
+        "version": "7.8.9",
+        "api": { "buildpack": "0.7", "platform": "0.7" },
+        "apis": {
+            "buildpack": { "deprecated": ["0.7"], "supported": ["0.10"] },
+            "platform": { "deprecated": [], "supported": ["0.7", "0.13"] },
+        },
+    });
+    assert_eq!(lifecycle_label(&kitchen, "made:1"), expected);
+    let ran = kitchen.home.ok(&["run", &kitchen.registry.reference("made:1"), "/cnb/lifecycle/analyzer"]);
+    assert_eq!(ran.stdout, "7.8.9\n");
+
+    // Its release archive gives the same builder.
+    let archive = kitchen.home.path().join("lifecycle.tgz");
+    let tar = std::process::Command::new("tar")
+        .args(["-czf", archive.to_str().expect("a path"), "-C"])
+        .arg(kitchen.home.path().join("other"))
+        .args(["lifecycle.toml", "lifecycle"])
+        .status();
+    assert!(tar.expect("start tar").success());
+    kitchen.define(&DEFINITION.replace("\"other\"", "\"lifecycle.tgz\""));
+    assert_eq!(create("made:2").stdout, of_folder.stdout);
+}
+
+#[test]
+fn a_lifecycle_that_cannot_be_put_in_is_refused_with_what_to_do() {
+    let kitchen = Kitchen::new();
+    let error = kitchen.refused(&DEFINITION.replace("\"other\"", "\"nowhere\""));
+    assert!(error.starts_with("error: could not read ") && error.contains("/nowhere\n"), "{error}");
+    fs::remove_file(kitchen.home.path().join("other/lifecycle/exporter")).expect("remove");
+    let error = kitchen.refused(DEFINITION);
+    assert!(error.contains("/other has no program exporter in its folder lifecycle"), "{error}");
+    assert_eq!(kitchen.home.leftovers(), Vec::<String>::new());
+}
+
+#[test]
+fn a_lifecycle_by_its_version_is_not_fetched_and_that_is_said() {
+    let kitchen = Kitchen::new();
+    kitchen.define(&without_lifecycle());
+    let plain = kitchen.home.ok(&kitchen.create(&[]));
+    kitchen.define(&format!("{}\n[lifecycle]\nversion = \"0.20.0\"\n", without_lifecycle()));
     let made = kitchen.home.ok(&kitchen.create(&[]));
-    assert!(made.stderr.contains("builder.toml chooses a lifecycle; it is not used"), "{}", made.stderr);
+    let said = "builder.toml asks for the lifecycle 0.20.0, which is not fetched: the builder gets the one inside this program";
+    assert!(made.stderr.contains(said), "{}", made.stderr);
+    assert_eq!(made.stdout, plain.stdout);
     let quiet = kitchen.home.ok(&kitchen.create(&["--quiet"]));
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), (made.stdout.as_str(), ""));
 }

@@ -1,7 +1,7 @@
 //! Make a builder: a build image, and above it buildpacks, the order to try them in, and the names of run images.
 //!
-//! The description is the `builder.toml` that `pack builder create` reads. The builder has no lifecycle of its own:
-//! the phases are inside this program.
+//! The description is the `builder.toml` that `pack builder create` reads. The builder has a lifecycle for other platforms,
+//! by default that of this program; a build with this program uses the one inside it (docs/decisions/0032).
 
 mod buildpacks;
 mod definition;
@@ -14,7 +14,7 @@ use coracle_images::{Digest, Image, Reference, Store};
 use coracle_runtime::{Access, Bind, Runtime, Terminator};
 
 use self::buildpacks::Buildpack;
-use self::definition::Definition;
+use self::definition::{Definition, Lifecycle};
 use self::image::Contents;
 use crate::credentials::Keychain;
 use crate::error::Error;
@@ -22,7 +22,7 @@ use crate::event::{Event, Observer};
 use crate::home::Home;
 use crate::pull::{PullRequest, pull};
 use crate::stage::Stage;
-use crate::worker::{KeepImage, PackLayers, PushImage, Remote};
+use crate::worker::{KeepImage, PackLayers, PushImage, Remote, TakeLifecycle, WriteLifecycle};
 
 /// What to create.
 #[derive(Debug)]
@@ -160,21 +160,39 @@ pub fn create_builder(
     let buildpacks = buildpacks.collect::<Result<Vec<_>, _>>()?;
     buildpacks::check_unique(&buildpacks)?;
     let order = buildpacks::resolve_order(&definition.order, &buildpacks)?;
-    if definition.names_lifecycle {
-        let text =
-            "builder.toml chooses a lifecycle; it is not used: the one inside this program is".to_owned();
-        observer.event(Event::Notice { text });
-    }
+    let lifecycle = lifecycle_of(&definition, folder, observer)?;
     let base = base_image(home, &definition, request, observer, hold)?;
     let user = image::user_of(&base)?;
 
-    let contents = Contents { definition: &definition, buildpacks: &buildpacks, order: &order };
     let binds = buildpacks.iter().enumerate().map(|(number, buildpack)| Bind {
         source: buildpack.folder.clone(),
         target: image::source(number).into(),
         access: Access::ReadOnly,
     });
+    let binds = binds.chain(lifecycle.iter().map(|source| Bind {
+        source: source.clone(),
+        target: LIFECYCLE.into(),
+        access: Access::ReadOnly,
+    }));
     let stage = Stage::start_with(home, Runtime::Youki, binds.collect(), observer, hold)?;
+    let taken = stage.folder().join("lifecycle");
+    let text = match &lifecycle {
+        None => stage.work(WriteLifecycle { into: taken.clone() })?,
+        Some(path) => stage.work(TakeLifecycle {
+            source: LIFECYCLE.into(),
+            name: path.display().to_string(),
+            into: taken.clone(),
+            ids: stage.ids,
+            verified: false,
+        })?,
+    };
+    let contents = Contents {
+        definition: &definition,
+        buildpacks: &buildpacks,
+        order: &order,
+        lifecycle: &coracle_cnb::read_toml("lifecycle.toml", &text).map_err(BuilderError::from)?,
+        lifecycle_programs: &taken.join("cnb/lifecycle"),
+    };
     let layers = stage.work(PackLayers { layers: contents.layers(user).map_err(BuilderError::from)? })?;
     let image = contents.image(&base, &layers)?;
     stage.work(KeepImage::new(&request.reference, &image, &stage))?;
@@ -185,6 +203,32 @@ pub fn create_builder(
     }
     stage.finish()?;
     Ok(BuilderCreated { digest: image.digest })
+}
+
+/// Where the worker finds the lifecycle that the file names.
+const LIFECYCLE: &str = "/in/lifecycle";
+
+/// The archive or folder of the lifecycle that the file names; nothing where it is ours.
+fn lifecycle_of(
+    definition: &Definition,
+    folder: &Path,
+    observer: &dyn Observer,
+) -> Result<Option<PathBuf>, BuilderError> {
+    match &definition.lifecycle {
+        Lifecycle::Own => Ok(None),
+        Lifecycle::OwnInsteadOf(version) => {
+            let text = format!(
+                "builder.toml asks for the lifecycle {version}, which is not fetched: the builder gets the one inside this program; to choose another, name its release archive as `uri` of [lifecycle]"
+            );
+            observer.event(Event::Notice { text });
+            Ok(None)
+        }
+        Lifecycle::At(path) => {
+            let path = folder.join(path);
+            let found = std::fs::canonicalize(&path);
+            found.map(Some).map_err(|source| BuilderError::Read { path, source })
+        }
+    }
 }
 
 /// The build image of the store, fetched where it is not there.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_lifecycle::api::{BUILDPACK_APIS, platform_apis};
 use coracle_lifecycle::phases;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::launcher::launcher;
@@ -35,12 +35,15 @@ pub(crate) enum FilesError {
     Document(#[from] coracle_cnb::DocumentError),
 }
 
-/// Writes into the folder that is named:
-/// `lifecycle.toml`; `lifecycle/` with the launcher, a link for each phase and the bills of materials, where the program
-/// itself is missing; and `labels.json`, what an image of it says.
+/// Writes into the folder that is named, as [`write_into`] does.
 pub(crate) fn write(args: &[OsString]) -> Result<(), FilesError> {
     let [folder] = args else { return Err(FilesError::NoFolder) };
-    let folder = Path::new(folder);
+    write_into(Path::new(folder))
+}
+
+/// Writes into a folder: `lifecycle.toml`; `lifecycle/` with the launcher, a link for each phase and the bills of
+/// materials, where the program itself is missing; and `labels.json`, what an image of it says.
+pub(crate) fn write_into(folder: &Path) -> Result<(), FilesError> {
     let inner = folder.join("lifecycle");
     std::fs::create_dir_all(&inner).map_err(|source| FilesError::Write { path: inner.clone(), source })?;
     let file = |path: PathBuf, mode: u32, bytes: &[u8]| {
@@ -62,41 +65,47 @@ pub(crate) fn write(args: &[OsString]) -> Result<(), FilesError> {
     Ok(())
 }
 
-#[derive(Serialize)]
-struct Descriptor {
+/// `lifecycle.toml`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Descriptor {
     api: Oldest,
     apis: Apis,
     lifecycle: About,
 }
 
 /// For platforms that know of one version only.
-#[derive(Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Oldest {
     buildpack: String,
     platform: String,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Apis {
     buildpack: Versions,
     platform: Versions,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 struct Versions {
     deprecated: Vec<String>,
     supported: Vec<String>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 struct About {
-    version: &'static str,
-    sbom_formats: Vec<&'static str>,
+    version: String,
+    sbom_formats: Vec<String>,
 }
 
 impl Descriptor {
-    fn ours() -> Self {
+    /// Of the phases inside this program.
+    pub(crate) fn ours() -> Self {
         let versions = |versions: &[coracle_cnb::ApiVersion]| Versions {
             deprecated: Vec::new(),
             supported: versions.iter().map(ToString::to_string).collect(),
@@ -107,10 +116,15 @@ impl Descriptor {
             api: Oldest { buildpack: oldest(&apis.buildpack), platform: oldest(&apis.platform) },
             apis,
             lifecycle: About {
-                version: env!("CARGO_PKG_VERSION"),
-                sbom_formats: sbom::FORMS.iter().map(|(_, kind)| *kind).collect(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                sbom_formats: sbom::FORMS.iter().map(|(_, kind)| (*kind).to_owned()).collect(),
             },
         }
+    }
+
+    /// What a builder's metadata say of the lifecycle in it.
+    pub(crate) fn within_builder(&self) -> serde_json::Value {
+        json!({ "version": self.lifecycle.version, "api": self.api, "apis": self.apis })
     }
 
     /// The labels of an image, each a text.

@@ -9,7 +9,7 @@
 //! | `prepare.rs`, `source.rs` | the folders that the phases of a build see |
 //! | `step.rs` | what a buildpack sees that has a container of its own |
 //! | `decide.rs`, `generate.rs` | what is made of what phases with foreign programs left |
-//! | `lifecycle.rs` | the programs of another lifecycle |
+//! | `lifecycle.rs` | the programs of another lifecycle, and ours for others |
 //! | `foreign.rs` | documents to and from phases that another lifecycle plays |
 //! | `layers.rs`, `tree.rs` | layers that stay unpacked between builds |
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
@@ -52,7 +52,7 @@ pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use known::KnownRunImage;
 pub(crate) use layers::{CheckLayers, KeepLayers, LeaveLayers, ReuseLayers};
-pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle};
+pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle, WriteLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{MakeFolders, Prepare};
 pub(crate) use pull::Pull;
@@ -103,6 +103,7 @@ macro_rules! jobs {
 jobs!(
     Pull,
     FindUser,
+    WriteLifecycle,
     Prepare,
     MakeFolders,
     PrepareStep,

@@ -19,8 +19,18 @@ pub(super) struct Definition {
     pub(super) run_images: Vec<RunImageEntry>,
     /// Empty where none is named.
     pub(super) stack_id: String,
-    /// Whether the file chooses a lifecycle, which has no effect.
-    pub(super) names_lifecycle: bool,
+    pub(super) lifecycle: Lifecycle,
+}
+
+/// Which lifecycle the builder is to have.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Lifecycle {
+    /// That of this program.
+    Own,
+    /// The same, although the file names a version.
+    OwnInsteadOf(String),
+    /// That of a release archive, or of a folder with what is in one; relative to the file's own folder.
+    At(PathBuf),
 }
 
 /// One of the file's buildpacks.
@@ -43,7 +53,7 @@ struct Document {
     order: Vec<Group>,
     order_extensions: Vec<toml::Table>,
     stack: Stack,
-    lifecycle: Option<toml::Table>,
+    lifecycle: NamedLifecycle,
     build: Build,
     run: Run,
     targets: Vec<Target>,
@@ -57,6 +67,13 @@ struct Module {
     version: String,
     uri: String,
     image: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct NamedLifecycle {
+    uri: String,
+    version: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -157,7 +174,7 @@ impl Document {
             build_image: build_image.parse()?,
             run_images,
             stack_id: self.stack.id,
-            names_lifecycle: self.lifecycle.is_some(),
+            lifecycle: self.lifecycle.resolve()?,
         })
     }
 
@@ -191,26 +208,51 @@ impl Module {
         if !self.image.is_empty() {
             return refuse(&self.image, "extract the image's buildpack to a folder and name that as `uri`");
         }
-        let uri = match self.uri.split_once(':') {
-            Some(("file", path)) => path.strip_prefix("//").unwrap_or(path),
-            Some(("docker", _)) => {
+        let uri = match without_scheme(&self.uri) {
+            (Some("docker"), _) => {
                 return refuse(&self.uri, "extract the image's buildpack to a folder and name that as `uri`");
             }
-            Some(("http" | "https", _)) => {
+            (Some("http" | "https"), _) => {
                 return refuse(&self.uri, "download it, extract it to a folder and name that as `uri`");
             }
-            Some(("urn", _)) => {
+            (Some("urn"), _) => {
                 return refuse(
                     &self.uri,
                     "fetch the registry's buildpack to a folder and name that as `uri`",
                 );
             }
-            _ => &self.uri,
+            (_, path) => path,
         };
         if uri.is_empty() {
             return refuse(&self.id, "say where it is: `uri` with the path of its folder");
         }
         Ok(Wanted { folder: uri.into(), id: self.id, version: self.version })
+    }
+}
+
+impl NamedLifecycle {
+    fn resolve(self) -> Result<Lifecycle, BuilderError> {
+        if self.uri.is_empty() {
+            let named = Some(self.version).filter(|version| !version.is_empty());
+            return Ok(named.map_or(Lifecycle::Own, Lifecycle::OwnInsteadOf));
+        }
+        match without_scheme(&self.uri) {
+            (None | Some("file"), path) => Ok(Lifecycle::At(path.into())),
+            (Some(_), _) => Err(BuilderError::Unsupported {
+                what: "a lifecycle that is not on this machine",
+                instead: "download its release archive and name the file as `uri` of [lifecycle]",
+            }),
+        }
+    }
+}
+
+/// The scheme of a locator, and what follows it.
+fn without_scheme(uri: &str) -> (Option<&str>, &str) {
+    match uri.split_once(':') {
+        Some((scheme @ ("file" | "docker" | "http" | "https" | "urn"), rest)) => {
+            (Some(scheme), rest.strip_prefix("//").unwrap_or(rest))
+        }
+        _ => (None, uri),
     }
 }
 
@@ -268,6 +310,25 @@ mod tests {
         assert!(of("[[system.pre.buildpacks]]\nid = \"x\"").contains("[system]"));
         assert!(of("[[build.env]]\nname = \"x\"").contains("coracle build --env"));
         assert!(of("[[targets]]\nos = \"plan9\"").contains("another kind of machine"));
+    }
+
+    #[test]
+    fn a_lifecycle_is_ours_or_lies_on_this_machine() {
+        let images = "[build]\nimage = \"b\"\n[run]\nimages = [{ image = \"r\" }]\n";
+        let of = |text: &str| resolve(&format!("{REST}{images}{text}"));
+        assert_eq!(of("").unwrap().lifecycle, Lifecycle::Own);
+        let version = of("[lifecycle]\nversion = \"0.20.0\"").unwrap().lifecycle;
+        assert_eq!(version, Lifecycle::OwnInsteadOf("0.20.0".to_owned()));
+        for uri in ["x/l.tgz", "file:x/l.tgz", "file://x/l.tgz"] {
+            let found = of(&format!("[lifecycle]\nuri = \"{uri}\"")).unwrap().lifecycle;
+            assert_eq!(found, Lifecycle::At("x/l.tgz".into()));
+        }
+        let error = of("[lifecycle]\nuri = \"https://x\"").expect_err("an error").to_string();
+        assert!(
+            error.starts_with("builder.toml asks for a lifecycle that is not on this machine"),
+            "{error}"
+        );
+        assert!(error.ends_with("name the file as `uri` of [lifecycle]"), "{error}");
     }
 
     #[test]

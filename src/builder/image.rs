@@ -1,6 +1,7 @@
 //! A builder's layers and documents, in the form other platforms give them (Platform specification, "Builder").
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use coracle_cnb::{
     ApiVersion, DocumentError, Order, OrderGroup, RunImageEntry, RunToml, Stack, StackRunImage, Target,
@@ -13,6 +14,7 @@ use super::BuilderError;
 use super::buildpacks::Buildpack;
 use super::definition::Definition;
 use crate::import::CREATED;
+use crate::lifecycle_files::Descriptor;
 use crate::worker::{Entry, LayerSource};
 
 /// The user of the specification, whom the build image names.
@@ -27,6 +29,9 @@ pub(super) struct Contents<'a> {
     pub(super) definition: &'a Definition,
     pub(super) buildpacks: &'a [Buildpack],
     pub(super) order: &'a Order,
+    pub(super) lifecycle: &'a Descriptor,
+    /// The folder with its programs.
+    pub(super) lifecycle_programs: &'a Path,
 }
 
 /// Where the worker finds the folder of buildpack `number`.
@@ -35,7 +40,7 @@ pub(super) fn source(number: usize) -> String {
 }
 
 impl Contents<'_> {
-    /// What the layers above the build image are made of, lowest first: folders, buildpacks, documents.
+    /// What the layers above the build image are made of, lowest first: folders, lifecycle, buildpacks, documents.
     pub(super) fn layers(&self, user: User) -> Result<Vec<LayerSource>, DocumentError> {
         let buildpacks = self.buildpacks.iter().enumerate().map(|(number, buildpack)| {
             vec![
@@ -43,7 +48,10 @@ impl Contents<'_> {
                 Entry::Tree { source: source(number).into(), path: buildpack.image_path() },
             ]
         });
-        let layers = std::iter::once(folders(user)).chain(buildpacks).chain([self.documents()?]);
+        let lifecycle =
+            Entry::Tree { source: self.lifecycle_programs.to_owned(), path: "/cnb/lifecycle".to_owned() };
+        let below = [folders(user), vec![root_folder("/cnb"), lifecycle]];
+        let layers = below.into_iter().chain(buildpacks).chain([self.documents()?]);
         Ok(layers.map(LayerSource::Entries).collect())
     }
 
@@ -76,12 +84,13 @@ impl Contents<'_> {
             description: &self.definition.description,
             buildpacks: self.buildpacks.iter().map(ModuleInfo::of).collect(),
             stack: StackMetadata { run_image: self.stack_run_image() },
+            lifecycle: self.lifecycle.within_builder(),
             created_by: CreatedBy { name: "Coracle", version: env!("CARGO_PKG_VERSION") },
             images: &self.definition.run_images,
         };
         let mut modules: BTreeMap<&str, BTreeMap<&str, ModuleLayer>> = BTreeMap::new();
-        // The first of the layers holds the folders.
-        for (buildpack, layer) in self.buildpacks.iter().zip(&layers[1..]) {
+        // Below them are the folders and the lifecycle.
+        for (buildpack, layer) in self.buildpacks.iter().zip(&layers[2..]) {
             let versions = modules.entry(buildpack.toml.buildpack.id.as_str()).or_default();
             versions.insert(buildpack.version(), ModuleLayer::of(buildpack, layer));
         }
@@ -156,6 +165,7 @@ struct Metadata<'a> {
     description: &'a str,
     buildpacks: Vec<ModuleInfo<'a>>,
     stack: StackMetadata,
+    lifecycle: serde_json::Value,
     created_by: CreatedBy<'a>,
     images: &'a [RunImageEntry],
 }

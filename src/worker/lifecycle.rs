@@ -1,4 +1,4 @@
-//! The programs of another lifecycle: taken from the user's disk into a folder of one build, or found in an image.
+//! The programs of a lifecycle: another one, taken from the user's disk into a folder of one build or found in an image, or ours for other platforms.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read as _};
@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use coracle_images::unpack::{Limits, unpack_layer};
 use coracle_images::{Digest, Hashing, fetch, uncompressed};
 use coracle_lifecycle::folder;
-use coracle_runtime::IdMap;
+use coracle_runtime::{IdMap, PROGRAM};
 use serde::{Deserialize, Serialize};
 
 use super::pull::Owners;
 use super::source::copy_tree;
 use super::{AnyError, Job};
+use crate::lifecycle_files;
 
 /// What a lifecycle must have.
 const PHASES: [&str; 5] = ["analyzer", "detector", "restorer", "builder", "exporter"];
@@ -62,6 +63,24 @@ impl Job for TakeLifecycle {
         })?;
         check(&cnb.join("lifecycle"), &name)?;
         Ok(text)
+    }
+}
+
+/// Make a folder of this program with all that belongs to it as a lifecycle, `cnb` in `into`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct WriteLifecycle {
+    pub(crate) into: PathBuf,
+}
+
+impl Job for WriteLifecycle {
+    /// The text of lifecycle.toml.
+    type Answer = String;
+
+    fn carry_out(self) -> Result<String, AnyError> {
+        let cnb = self.into.join("cnb");
+        lifecycle_files::write_into(&cnb)?;
+        fs::copy(PROGRAM, cnb.join("lifecycle/lifecycle"))?;
+        Ok(fs::read_to_string(cnb.join("lifecycle.toml"))?)
     }
 }
 

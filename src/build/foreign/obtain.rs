@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_cnb::ApiVersion;
 use coracle_images::{Image, LayerCompression, Reference};
+use coracle_lifecycle::api::platform_apis;
 
 use super::described::Described;
 use super::interface::PROCESS_TYPES;
@@ -171,12 +172,14 @@ impl Build<'_> {
         }
     }
 
-    /// Whoever chose nothing learns what was not chosen.
+    /// Whoever chose nothing learns what was not chosen, unless it is the same.
     fn tell_of_the_unused(&self, builder: &Image) -> Result<(), Error> {
         let name = || format!("builder {}", self.request.builder);
         let described = Described::of_builder(&builder.config)
             .map_err(|source| LifecycleError::Described { name: name(), source })?;
-        if let Some(Described { version, .. }) = described.filter(|described| !described.version.is_empty()) {
+        let ours = Described { version: env!("CARGO_PKG_VERSION").to_owned(), platform: platform_apis() };
+        let other = described.filter(|found| !found.version.is_empty() && *found != ours);
+        if let Some(Described { version, .. }) = other {
             self.note(format!(
                 "the builder's own lifecycle {version} is not used; --lifecycle builder uses it"
             ));
