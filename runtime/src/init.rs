@@ -148,10 +148,9 @@ fn become_phase(request: &InitRequest) -> String {
     if let Err(error) = request.input.as_deref().map_or(Ok(()), take_input) {
         return format!("could not hand on the standard input: {error}");
     }
-    for filter in &request.filters {
-        if let Err(error) = seccompiler::apply_filter(&seccomp::decode(filter)) {
-            return format!("could not load the system call filter: {error}");
-        }
+    // Last: what comes after it is held by it.
+    if let Err(error) = seccompiler::apply_filter(seccomp::program()) {
+        return format!("could not load the system call filter: {error}");
     }
     let Ok(path_text) = CString::new(path.as_os_str().as_encoded_bytes()) else {
         return format!("the path of {program} holds a NUL byte");
@@ -195,12 +194,7 @@ mod tests {
     fn a_runtime_that_lets_the_phase_gain_privileges_is_refused() {
         // Nothing but the first look happens in this process.
         if nix::sys::prctl::get_no_new_privs() == Ok(false) {
-            let request = InitRequest {
-                argv: Vec::new(),
-                filters: Vec::new(),
-                bounds: Default::default(),
-                input: None,
-            };
+            let request = InitRequest { argv: Vec::new(), bounds: Default::default(), input: None };
             assert!(harden(&request).unwrap_err().contains("no_new_privs is not set"));
         }
     }

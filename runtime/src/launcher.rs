@@ -20,7 +20,7 @@ use crate::ids::{IdMap, UnmappedId};
 use crate::memory::sealed_memory;
 use crate::sandbox::{Access, Bounds, InitRequest, Input, LaunchReport, Mount, Network, Rootfs, SandboxSpec};
 use crate::way_out::{self, WayOut, WayOutError};
-use crate::{launch, network, protocol, root, seccomp, spec, sys};
+use crate::{launch, network, protocol, root, spec, sys};
 
 /// What the conductor sends.
 #[derive(Debug, Serialize, Deserialize)]
@@ -44,8 +44,6 @@ enum PrepareError {
     Target { path: PathBuf, what: &'static str },
     #[error(transparent)]
     Unmapped(#[from] UnmappedId),
-    #[error(transparent)]
-    Filter(#[from] seccomp::FilterError),
     #[error(transparent)]
     WayOut(#[from] WayOutError),
 }
@@ -106,9 +104,8 @@ fn prepare(request: &LaunchRequest) -> Result<(PathBuf, Option<WayOut>), Prepare
     mount_rootfs(&spec.rootfs, &rootfs, ids)?;
     let mut own = vec![own_mount(root::PROGRAM.into(), spec::INIT_PROGRAM)];
     let init_request = phase.join("request.json");
-    let filters = seccomp::programs()?.iter().map(seccomp::encode).collect();
     let input = spec.input.as_ref().map(|input| input.name.clone());
-    let request = InitRequest { argv: spec.argv.clone(), filters, bounds: bounds(spec), input };
+    let request = InitRequest { argv: spec.argv.clone(), bounds: bounds(spec), input };
     write_json(&init_request, &request)?;
     own.push(own_mount(init_request, spec::INIT_REQUEST));
     own.extend(write_files(spec, ids)?);

@@ -186,7 +186,6 @@ pub(crate) type LaunchReport = Result<Outcome, String>;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct InitRequest {
     pub(crate) argv: Vec<String>,
-    pub(crate) filters: Vec<Vec<u64>>,
     pub(crate) bounds: Bounds,
     /// What the memory on the standard input is called, where there is any.
     pub(crate) input: Option<CString>,
