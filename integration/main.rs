@@ -26,6 +26,7 @@ mod harness;
 mod hostile_images;
 mod import;
 mod isolation;
+mod isolation_cost;
 mod kill;
 mod layers;
 mod libcnb;

@@ -12,6 +12,8 @@
 //! All of them are this same program, started again under another name: [`take_over`] must be the first call of
 //! `main`.
 
+#[doc(hidden)]
+pub mod confine;
 mod domain;
 mod ids;
 mod init;

@@ -17,6 +17,8 @@ TITLES = {
     "compression": "Export of a new layer of 178 MB by its compression, seconds",
     "detect": "Detection of 100 buildpacks in 20 groups, milliseconds",
     "launcher": "Start of a process with the variables of 3 buildpacks, milliseconds",
+    "confine": "A phase's process confines itself, milliseconds",
+    "isolation": "Rebuild in which there is nothing to do, by who shares a container, milliseconds",
     "layers": "Rebuild in which a later buildpack runs beside a build layer, seconds",
     "pack-cold": "Cold build beside pack with a Docker daemon, seconds",
     "pack-rebuild": "Rebuild with nothing changed beside pack with a Docker daemon, seconds",
@@ -28,7 +30,7 @@ def rows(title, unit, named):
     print(f"\n{title}\n\n| what | median | min | max | standard deviation | runs |\n|---|---:|---:|---:|---:|---:|")
     for name, times in named:
         times = [time * unit for time in times]
-        digits = 1 if unit > 1 else 2
+        digits = 2 if unit == 1 or max(times) < 10 else 1
         spread = statistics.stdev(times) if len(times) > 1 else 0
         cells = [statistics.median(times), min(times), max(times), spread]
         print(f"| {name} | " + " | ".join(f"{cell:.{digits}f}" for cell in cells) + f" | {len(times)} |")
