@@ -135,6 +135,17 @@ fn only_one_file_is_unsafe() {
     assert_only("unsafe", |path| allowed.iter().any(|allowed| path == Path::new(allowed)));
 }
 
+/// The day of a build is in no image: the clock is asked only for what stays on this machine, the signatures of layers that are
+/// unpacked and the times of folders that come back. (`anywhere.rs` varies the days that files bear; a machine's clock it cannot.)
+#[test]
+fn the_day_is_asked_only_where_no_image_learns_of_it() {
+    let allowed = ["src/worker/tree.rs", "lifecycle/src/stamp.rs", "lifecycle/src/phases/restorer.rs"];
+    for clock in ["SystemTime", "clock_gettime", "OffsetDateTime", "Utc", "chrono", "jiff"] {
+        assert_only(clock, |path| allowed.iter().any(|allowed| path == Path::new(allowed)));
+    }
+    assert!(!naming("SystemTime").is_empty(), "the word is not the clock's any more");
+}
+
 #[test]
 fn words_in_comments_and_longer_words_do_not_count() {
     assert!(has_word("let x = unsafe { call() };", "unsafe"));
