@@ -21,6 +21,7 @@ pub struct LaunchToml {
 /// A label for the image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
+    #[serde(default)]
     pub key: String,
     #[serde(default)]
     pub value: String,
@@ -42,7 +43,7 @@ pub struct Bom {
     #[serde(default, skip_serializing)]
     pub version: String,
     /// Absent and empty are told apart: labels say `null` or `{}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::free_table", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<toml::Table>,
     /// Whose it is: not for the buildpack to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,7 +101,7 @@ fn is_false(flag: &bool) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Process {
-    #[serde(rename = "type")]
+    #[serde(default, rename = "type")]
     pub kind: ProcessType,
     #[serde(default)]
     pub command: Command,
@@ -138,8 +139,9 @@ pub struct Unmet {
 /// `store.toml`: what a buildpack keeps between builds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoreToml {
-    #[serde(default)]
-    pub metadata: toml::Table,
+    /// Absent and empty are told apart: labels say `null` or `{}`.
+    #[serde(default, deserialize_with = "crate::free_table", skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<toml::Table>,
 }
 
 /// `<layer>.toml` (Buildpack API, "Layer Content Metadata").
@@ -147,9 +149,9 @@ pub struct StoreToml {
 pub struct LayerToml {
     #[serde(default)]
     pub types: LayerTypes,
-    /// Absent and empty are told apart: labels say `null` or `{}`.
+    /// Anything. Absent and empty are told apart: labels say `null` or `{}`.
     #[serde(default)]
-    pub metadata: Option<toml::Table>,
+    pub metadata: Option<toml::Value>,
     /// Keys of the form before Buildpack API 0.6, which are an error now.
     #[serde(default, skip_serializing)]
     pub launch: Option<toml::Value>,

@@ -7,6 +7,7 @@ use serde_json::ser::Formatter;
 use serde_json::{Number, Value};
 
 use crate::DocumentError;
+use crate::go_values::json_date;
 
 /// Writes a label: compact, with `<`, `>`, `&` and the two line separators of Unicode escaped and numbers as Go's encoding/json
 /// writes them, because that is how every label written so far looks and labels are compared as text.
@@ -45,6 +46,31 @@ impl Formatter for AsGo {
     }
 }
 
+/// A free table of a document that is TOML in a file and JSON in a label, or nothing where something else is.
+pub(crate) fn free_map<'de, D>(deserializer: D) -> Result<serde_json::Map<String, Value>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    match with_dates(<Value as serde::Deserialize>::deserialize(deserializer)?) {
+        Value::Object(map) => Ok(map),
+        _ => Ok(serde_json::Map::new()),
+    }
+}
+
+/// A date of a TOML document comes as a table with one key of the TOML crate's.
+fn with_dates(value: Value) -> Value {
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(with_dates).collect()),
+        Value::Object(map) => match map.get("$__toml_private_datetime") {
+            Some(Value::String(date)) => {
+                date.parse().map_or(Value::Null, |date| Value::String(json_date(&date)))
+            }
+            _ => Value::Object(map.into_iter().map(|(key, item)| (key, with_dates(item))).collect()),
+        },
+        other => other,
+    }
+}
+
 /// The JSON of a TOML value. A float without a fraction becomes a whole number, a date becomes text.
 pub fn json_of_toml(value: &toml::Value) -> Value {
     match value {
@@ -52,7 +78,7 @@ pub fn json_of_toml(value: &toml::Value) -> Value {
         toml::Value::Integer(number) => Value::from(*number),
         toml::Value::Float(number) => float(*number),
         toml::Value::Boolean(flag) => Value::Bool(*flag),
-        toml::Value::Datetime(date) => Value::String(date.to_string()),
+        toml::Value::Datetime(date) => Value::String(json_date(date)),
         toml::Value::Array(items) => Value::Array(items.iter().map(json_of_toml).collect()),
         toml::Value::Table(table) => {
             Value::Object(table.iter().map(|(key, item)| (key.clone(), json_of_toml(item))).collect())

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::ser::{self, Impossible, Serialize};
 
+use crate::go_values::{toml_date, toml_float};
+
 /// A value in the order of its fields.
 #[derive(Debug, Clone)]
 pub(crate) enum Tree {
@@ -70,9 +72,7 @@ impl ser::Serializer for TreeSerializer {
     }
 
     fn serialize_f64(self, value: f64) -> Result<Tree> {
-        let text = value.to_string();
-        let whole = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-        Ok(Tree::Literal(if whole { format!("{text}.0") } else { text.to_lowercase() }))
+        Ok(Tree::Literal(toml_float(value)))
     }
 
     fn serialize_char(self, value: char) -> Result<Tree> {
@@ -240,7 +240,12 @@ impl ser::SerializeStruct for Fields {
     fn end(self) -> Result<Tree> {
         // Dates travel through serde as a struct with one private field.
         match self.fields.as_slice() {
-            [(key, Tree::Text(date))] if key == "$__toml_private_datetime" => Ok(Tree::Literal(date.clone())),
+            [(key, Tree::Text(date))] if key == "$__toml_private_datetime" => {
+                let date = date.parse().map_err(|error: toml::value::DatetimeParseError| {
+                    TreeError(format!("date `{date}`: {error}"))
+                })?;
+                Ok(Tree::Literal(toml_date(&date)))
+            }
             _ => Ok(Tree::Table(self.fields)),
         }
     }

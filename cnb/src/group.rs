@@ -105,11 +105,27 @@ pub struct Provider {
 
 /// The plan a `bin/detect` writes (Buildpack API, "Build Plan").
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(from = "FlatPlan")]
 pub struct BuildPlan {
-    #[serde(flatten)]
     pub sections: PlanSections,
-    #[serde(default)]
     pub or: Vec<PlanSections>,
+}
+
+/// A [`BuildPlan`] as it is written.
+#[derive(Deserialize)]
+struct FlatPlan {
+    #[serde(default)]
+    provides: Vec<Provide>,
+    #[serde(default)]
+    requires: Vec<Require>,
+    #[serde(default)]
+    or: Vec<PlanSections>,
+}
+
+impl From<FlatPlan> for BuildPlan {
+    fn from(FlatPlan { provides, requires, or }: FlatPlan) -> Self {
+        Self { sections: PlanSections { provides, requires }, or }
+    }
 }
 
 /// One alternative of a [`BuildPlan`].
@@ -124,17 +140,19 @@ pub struct PlanSections {
 /// Something a buildpack can provide.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Provide {
+    #[serde(default)]
     pub name: String,
 }
 
 /// Something a buildpack needs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Require {
+    #[serde(default)]
     pub name: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// One without entries is not none: who wrote it finds it again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::free_table", skip_serializing_if = "Option::is_none")]
     pub metadata: Option<toml::Table>,
 }
 

@@ -59,7 +59,7 @@ impl fmt::Display for ApiVersion {
     }
 }
 
-macro_rules! checked_name {
+macro_rules! name {
     ($name:ident) => {
         impl $name {
             /// The name as text.
@@ -71,14 +71,6 @@ macro_rules! checked_name {
         impl fmt::Display for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(&self.0)
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = IdError;
-
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                Self::try_from(text.to_owned())
             }
         }
 
@@ -95,7 +87,15 @@ macro_rules! checked_name {
 #[serde(try_from = "String", into = "String")]
 pub struct BuildpackId(String);
 
-checked_name!(BuildpackId);
+name!(BuildpackId);
+
+impl FromStr for BuildpackId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        Self::try_from(text.to_owned())
+    }
+}
 
 impl BuildpackId {
     /// The id as the name of a folder: every `/` becomes `_`.
@@ -121,20 +121,19 @@ pub(crate) fn version<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resu
     if refused { Err(serde::de::Error::custom(IdError::Version(text))) } else { Ok(text) }
 }
 
-/// The type of a process: the name of a link under `/cnb/process`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+/// The type of a process: the name of a link under `/cnb/process` once [`ProcessType::fits`] says so. Buildpacks may leave any text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct ProcessType(String);
 
-checked_name!(ProcessType);
+name!(ProcessType);
 
-impl TryFrom<String> for ProcessType {
-    type Error = IdError;
-
-    fn try_from(text: String) -> Result<Self, IdError> {
+impl ProcessType {
+    /// Whether a link can have this name.
+    pub fn fits(&self) -> Result<(), IdError> {
         let forbidden = |letter: char| matches!(letter, '/' | '>' | '<' | ':' | '|' | '&' | '\\' | '\0');
-        let refused = matches!(text.as_str(), "" | "." | "..") || text.contains(forbidden);
-        if refused { Err(IdError::Process(text)) } else { Ok(Self(text)) }
+        let refused = matches!(self.as_str(), "" | "." | "..") || self.0.contains(forbidden);
+        if refused { Err(IdError::Process(self.0.clone())) } else { Ok(()) }
     }
 }
 
@@ -180,7 +179,7 @@ mod tests {
         assert_eq!("../x".parse::<BuildpackId>().unwrap().dir(), ".._x");
         assert_eq!("a/b".parse::<BuildpackId>().unwrap().dir(), "a_b");
         for refused in ["", "..", "a/b", "a|b"] {
-            assert!(refused.parse::<ProcessType>().is_err(), "{refused}");
+            assert!(ProcessType(refused.to_owned()).fits().is_err(), "{refused}");
         }
     }
 

@@ -222,9 +222,17 @@ pub struct ProjectMetadata {
 pub struct ProjectSource {
     #[serde(default, rename = "type", skip_serializing_if = "String::is_empty")]
     pub kind: String,
-    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::go_json::free_map",
+        skip_serializing_if = "serde_json::Map::is_empty"
+    )]
     pub version: serde_json::Map<String, serde_json::Value>,
-    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "crate::go_json::free_map",
+        skip_serializing_if = "serde_json::Map::is_empty"
+    )]
     pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 

@@ -5,13 +5,17 @@
 //! (`config/metadata.toml`) becomes an image layer whose digest should not depend on which lifecycle wrote it.
 
 mod build;
+mod go_decode;
 mod go_json;
 mod go_toml;
 mod go_toml_serializer;
+mod go_values;
 mod group;
 mod ids;
 mod image;
 mod labels;
+
+use go_decode::AsGo;
 
 pub use build::{
     Bom, BomBuildpack, BuildToml, Command, Label, LaunchToml, LayerToml, LayerTypes, Metadata, OwnLayerKeys,
@@ -67,7 +71,9 @@ pub fn read_toml<T: serde::de::DeserializeOwned>(
     document: &'static str,
     text: &str,
 ) -> Result<T, DocumentError> {
-    toml::from_str(text).map_err(|source| DocumentError::Parse { document, source: Box::new(source) })
+    toml::Deserializer::parse(text)
+        .and_then(|deserializer| T::deserialize(AsGo(deserializer)))
+        .map_err(|source| DocumentError::Parse { document, source: Box::new(source) })
 }
 
 /// Reads a label's JSON; `label` names it in the error.
@@ -75,7 +81,10 @@ pub fn read_json<T: serde::de::DeserializeOwned>(
     label: &'static str,
     text: &str,
 ) -> Result<T, DocumentError> {
-    serde_json::from_str(text).map_err(|source| DocumentError::ParseLabel { label, source })
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    T::deserialize(AsGo(&mut deserializer))
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|source| DocumentError::ParseLabel { label, source })
 }
 
 /// `io.buildpacks.lifecycle.metadata`: see [`LifecycleMetadata`].
@@ -88,6 +97,17 @@ pub const PROJECT_METADATA_LABEL: &str = "io.buildpacks.project.metadata";
 pub const BUILDER_METADATA_LABEL: &str = "io.buildpacks.builder.metadata";
 /// The label, and the file name, of the cache's [`CacheMetadata`].
 pub const CACHE_METADATA_LABEL: &str = "io.buildpacks.lifecycle.cache.metadata";
+
+/// A table of any content. The reference takes everything else for no table at all, rather than for an error.
+pub(crate) fn free_table<'de, D>(deserializer: D) -> Result<Option<toml::Table>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    match <toml::Value as serde::Deserialize>::deserialize(deserializer)? {
+        toml::Value::Table(table) => Ok(Some(table)),
+        _ => Ok(None),
+    }
+}
 
 /// Go writes an empty list as `null`.
 pub(crate) fn nullable<'de, D, T>(deserializer: D) -> Result<T, D::Error>

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::Path;
 
-use crate::file::{self, FileError};
+use crate::file::{self, DirEntry, FileError};
 
 /// The variables of a process.
 pub type Env = BTreeMap<OsString, OsString>;
@@ -63,8 +64,7 @@ impl EnvDelta {
     pub fn read(dir: &Path, unsuffixed: Action) -> Result<Self, FileError> {
         let mut files = Vec::new();
         for entry in file::entries(dir)?.into_iter().filter(|entry| !entry.is_dir) {
-            let bytes = file::read_bytes(&entry.path)?.unwrap_or_default();
-            files.push((entry.name().to_owned(), OsString::from_vec(bytes)));
+            files.push((entry.name().to_owned(), value_of(&entry)?));
         }
         Ok(Self::of_files(&files, unsuffixed))
     }
@@ -110,6 +110,13 @@ impl EnvDelta {
             env.insert(change.name.clone(), new);
         }
     }
+}
+
+/// What a file says; a link that leads nowhere says nothing.
+fn value_of(entry: &DirEntry) -> Result<OsString, FileError> {
+    let bytes = file::read_bytes(&entry.path)?;
+    let missing = || FileError::Read { path: entry.path.clone(), source: io::ErrorKind::NotFound.into() };
+    bytes.map(OsString::from_vec).ok_or_else(missing)
 }
 
 fn join(parts: &[&OsString]) -> OsString {
@@ -171,7 +178,7 @@ pub(crate) fn add_exec_env(env: &mut Env, api: coracle_cnb::ApiVersion, exec_env
 /// Adds what the user set (`<platform>/env`): put before the variables that are lists of folders, in place of all others.
 pub fn add_platform_env(env: &mut Env, platform: &Path) -> Result<(), FileError> {
     for entry in file::entries(&platform.join("env"))?.into_iter().filter(|entry| !entry.is_dir) {
-        let value = OsString::from_vec(file::read_bytes(&entry.path)?.unwrap_or_default());
+        let value = value_of(&entry)?;
         match entry.name().to_str() {
             Some(name) if PATH_VARIABLES.contains(&name) => prepend_path(env, name, &value),
             _ => {

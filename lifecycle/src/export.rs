@@ -19,7 +19,8 @@ use std::fmt;
 use std::os::fd::BorrowedFd;
 
 use coracle_cnb::{
-    Analyzed, ApiVersion, DocumentError, Group, LifecycleMetadata, Metadata, ProjectMetadata, RunToml,
+    Analyzed, ApiVersion, DocumentError, Group, IdError, LifecycleMetadata, Metadata, ProjectMetadata,
+    RunToml,
 };
 use coracle_images::pack::PackError;
 use coracle_images::{Digest, DigestError, Image, ImageError};
@@ -195,6 +196,9 @@ pub enum ExportError {
     /// A folder or file could not be read.
     #[error("export")]
     Folder(#[from] FolderError),
+    /// A buildpack named a process as no link can be named.
+    #[error("a buildpack's launch.toml has a process that no link can be named after")]
+    Process(#[from] IdError),
     /// A label has no text.
     #[error("write label `{label}`")]
     Label {

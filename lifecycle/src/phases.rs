@@ -126,6 +126,7 @@ impl Call<'_> {
 
     /// What groups are chosen for. Before Platform API 0.12 there are stacks, which the platform compares, and no targets.
     fn given<'b>(&self, target: &'b RunImageTarget, exec_env: Option<&'b str>) -> Given<'b> {
+        let exec_env = exec_env.filter(|_| self.api >= EXECUTION_ENVIRONMENTS);
         Given { target: (self.api >= TARGETS).then_some(target), exec_env }
     }
 
@@ -135,12 +136,10 @@ impl Call<'_> {
         Some(stack.to_string_lossy().into_owned()).filter(|stack| !stack.is_empty())
     }
 
-    /// What the image is for, since Platform API 0.15.
-    fn exec_env(&self) -> Option<String> {
+    /// What the image is for. Platforms speak of it since Platform API 0.15, but buildpacks that know of it are always told.
+    fn exec_env(&self) -> String {
         let given = self.env.get(OsStr::new("CNB_EXEC_ENV")).filter(|value| !value.is_empty());
-        let exec_env =
-            given.map_or_else(|| "production".to_owned(), |value| value.to_string_lossy().into_owned());
-        Some(exec_env).filter(|_| self.api >= EXECUTION_ENVIRONMENTS)
+        given.map_or_else(|| "production".to_owned(), |value| value.to_string_lossy().into_owned())
     }
 
     /// Whose files are: as `-uid` and `-gid` say, else this process's user's.

@@ -59,6 +59,24 @@ fn later_buildpacks_see_build_layers_and_what_is_unmet() {
     assert!(dir.path().join("layers/one/none.ignore").is_dir());
 }
 
+/// Recorded: what buildpacks write in the place of what it should be, and the reference takes.
+#[test]
+fn documents_may_be_loose() {
+    let _alone = PROGRAMS.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let script = "mkdir $L/launch $L/text; touch $L/file; printf '[[processes]]\ncommand = [\"a\"]\nexec-env = [\"test\"]\n' > $L/launch.toml\n\
+                  printf 'metadata = \"text\"\n' > $L/text.toml; printf '' > $L/file.toml; printf 'metadata = 3\n' > $L/store.toml\n\
+                  printf '{}' > $L/absent.sbom.foo.json; printf '{}' > $L/.hid.sbom.foo.json";
+    program(dir.path(), "one", "0.10", script);
+    let built = run_at(ApiVersion::new(0, 13), dir.path(), &group("0.10", &["one"]), PLAN).unwrap();
+    let metadata = compose(&built, &group("0.10", &["one"])).unwrap();
+    assert_eq!(metadata.processes[0].kind.as_str(), "");
+    assert_eq!(metadata.processes[0].exec_env, ["test"], "whatever the buildpack's API");
+    for aside in ["launch.ignore", "text.ignore", "file.ignore"] {
+        assert!(dir.path().join("layers/one").join(aside).exists(), "{aside}");
+    }
+}
+
 #[test]
 fn failures_have_the_exit_codes_of_the_specification() {
     let _alone = PROGRAMS.lock();
@@ -68,6 +86,11 @@ fn failures_have_the_exit_codes_of_the_specification() {
         ("echo '[types' > $L/x.toml", 52),
         ("printf '{}' > $L/launch.sbom.cdx.json", 52),
         ("printf '[[unmet]]\\nname = \"other\"\\n' > $L/build.toml", 52),
+        // Every file of this kind is read as a layer's, too.
+        ("echo 'bad [' > $L/store.toml", 52),
+        ("echo 'types = []' > $L/x.toml", 52),
+        // A variable whose file leads nowhere.
+        ("mkdir -p $L/x/env; ln -s /none $L/x/env/A; printf '[types]\\nbuild = true\\n' > $L/x.toml", 52),
     ] {
         let dir = tempfile::tempdir().unwrap();
         program(dir.path(), "one", "0.10", script);

@@ -87,8 +87,8 @@ fn what_is_no_document_is_an_error_that_names_it() {
         ("x.toml", [true, false, true]),
         ("launch.toml", [true, true, false]),
         ("build.toml", [true, false, false]),
-        ("store.toml", [false, false, true]),
-        ("x.sbom.spdx.json", [true, false, false]),
+        ("store.toml", [true, false, true]),
+        ("launch.sbom.spdx.json", [true, false, false]),
     ] {
         for (script, why) in KINDS {
             let is_copied = file.ends_with(".json") && ["utf-8", "recursion"].contains(&why);

@@ -110,10 +110,6 @@ fn settled(element: &GroupElement, process: &Process) -> Result<Process, Compose
             .working_dir
             .clone()
             .filter(|dir| !dir.is_empty() && api >= ApiVersion::new(0, 8)),
-        exec_env: if api >= crate::api::BUILDPACK_EXECUTION_ENVIRONMENTS {
-            process.exec_env.clone()
-        } else {
-            Vec::new()
-        },
+        exec_env: process.exec_env.clone(),
     })
 }

@@ -180,8 +180,11 @@ impl Keeper {
 
     /// Ends what a buildpack left running, and undoes what it did to the folders of those before it.
     pub(super) fn undo(&mut self, by: &GroupElement) -> Result<Vec<Note>, KeepError> {
+        // Two ids may have one folder, which is the later one's own then, as with the reference.
+        let own = OsString::from(by.id.dir());
         let by = by.name();
         let mut notes = Vec::new();
+        self.kept.retain(|kept| kept.folder != own);
         let ended =
             self.processes.end().map_err(|source| KeepError::Processes { name: by.clone(), source })?;
         if ended > 0 {

@@ -18,12 +18,13 @@ pub(crate) struct Layer {
     pub(crate) toml: LayerToml,
 }
 
-/// Every layer in the order of the files' names.
+/// Every layer in the order of the files' names. The files that are no layers count as ones without flags, as with the reference: a
+/// folder of that name is for nothing.
 pub(crate) fn read(own_layers: &Path) -> Result<Vec<Layer>, FileError> {
     let mut layers = Vec::new();
     for entry in file::entries(own_layers)?.into_iter().filter(|entry| !entry.is_dir) {
         let name = entry.name().to_str().and_then(|name| name.strip_suffix(".toml")).map(str::to_owned);
-        let Some(name) = name.filter(|name| !NOT_LAYERS.contains(&name.as_str())) else { continue };
+        let Some(name) = name else { continue };
         let toml = file::read_foreign_document("layer TOML", &entry.path)?.unwrap_or_default();
         layers.push(Layer { path: own_layers.join(&name), name, toml });
     }
@@ -34,11 +35,16 @@ pub(crate) fn read(own_layers: &Path) -> Result<Vec<Layer>, FileError> {
 pub(super) fn set_aside(layers: &[Layer]) -> Result<(), FileError> {
     for layer in layers {
         let types = layer.toml.types;
-        if types.launch || types.build || types.cache || !layer.path.is_dir() {
+        if types.launch || types.build || types.cache {
             continue;
         }
         let aside = layer.path.with_file_name(format!("{}.ignore", layer.name));
-        std::fs::rename(&layer.path, &aside).map_err(|source| FileError::Write { path: aside, source })?;
+        match std::fs::rename(&layer.path, &aside) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(FileError::Write { path: aside, source });
+            }
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -60,18 +60,21 @@ pub(super) fn collect(
 ) -> Result<(), BuildError> {
     let failed = |source| BuildError::File { name: element.name(), source };
     for entry in file::entries(own_layers).map_err(failed)?.into_iter().filter(|entry| !entry.is_dir) {
-        let Some((of, format)) = entry.name().to_str().and_then(|name| name.split_once(".sbom.")) else {
+        let Some((of, format)) = entry.name().to_str().and_then(parts) else { continue };
+        let kinds = kinds(of, layers);
+        if kinds.is_empty() {
             continue;
-        };
-        let known = FORMATS.iter().find(|(suffix, _)| *suffix == format);
-        if !known.is_some_and(|(_, media)| declared.iter().any(|declared| declared == media)) {
-            return Err(BuildError::Sbom { name: element.name(), path: entry.path.clone() });
         }
+        let known = FORMATS.iter().find(|(suffix, _)| format.strip_suffix(suffix) == Some(".sbom."));
+        let Some((format, _)) = known.filter(|(_, media)| declared.iter().any(|one| is_of(one, media)))
+        else {
+            return Err(BuildError::Sbom { name: element.name(), path: entry.path.clone() });
+        };
         if platform_api < SBOM_FILES {
             continue;
         }
         let bytes = file::read_foreign_bytes(&entry.path).map_err(failed)?.unwrap_or_default();
-        for kind in kinds(of, layers) {
+        for kind in kinds {
             let mut target = layers_dir.join("sbom").join(kind).join(element.id.dir());
             if !matches!(of, "launch" | "build") {
                 target.push(of);
@@ -82,17 +85,25 @@ pub(super) fn collect(
     Ok(())
 }
 
-/// Under which of `launch`, `build` and `cache` a bill belongs.
+/// Of whom a bill is, and the rest of its name, if it is the name of one. Layers with a dot in their names can have none.
+fn parts(name: &str) -> Option<(&str, &str)> {
+    name.strip_suffix(".json").filter(|rest| rest.contains(".sbom."))?;
+    name.find('.').map(|dot| name.split_at(dot))
+}
+
+/// Whether a declared media type, whatever its parameters and case (RFC 2045), is this one.
+fn is_of(declared: &str, media: &str) -> bool {
+    declared.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media)
+}
+
+/// Under which of `launch`, `build` and `cache` a bill belongs: under none where there is no such layer.
 fn kinds(of: &str, layers: &[Layer]) -> Vec<&'static str> {
     match of {
         "launch" => vec!["launch"],
         "build" => vec!["build"],
         layer => {
-            let types = layers
-                .iter()
-                .find(|known| known.name == layer)
-                .map(|known| known.toml.types)
-                .unwrap_or_default();
+            let Some(layer) = layers.iter().find(|known| known.name == layer) else { return Vec::new() };
+            let types = layer.toml.types;
             let mut kinds = vec![if types.launch { "launch" } else { "build" }];
             if types.cache {
                 kinds.push("cache");

@@ -121,7 +121,7 @@ fn execute(
         let plan = file::read_text(&dir.join("detect/plan.toml")).map_err(|error| with_causes(&error))?;
         return Ok((0, plan.unwrap_or_default(), String::new()));
     }
-    let scratch: PathBuf = around.scratch_dir.join(module.kind()).join(module.id.dir()).join(&module.version);
+    let scratch = around.scratch_dir.join(own_folder(module));
     let plan = scratch.join("plan.toml");
     file::write(&plan, b"").map_err(|error| with_causes(&error))?;
     let inherited = env::build_env(around.outer_env);
@@ -134,6 +134,11 @@ fn execute(
         watch(command, &scratch).map_err(|error| format!("run `{}`: {error}", program.display()))?;
     let plan_toml = file::read_foreign_text(&plan).map_err(|error| with_causes(&error))?.unwrap_or_default();
     Ok((exit, plan_toml, output))
+}
+
+/// A folder that no other module has: `a/b` and `a_b` are two, and run at once.
+fn own_folder(module: &Module) -> PathBuf {
+    [module.kind(), &module.id.as_str().replace('/', "%2F"), &module.version].iter().collect()
 }
 
 /// Runs a program to its end: its exit code, and the start of what it printed. That goes to a file, not through a pipe that
@@ -151,4 +156,18 @@ fn watch(mut command: Command, scratch: &Path) -> io::Result<(i32, String)> {
         None => status.signal().map_or(-1, |signal| 128 + signal),
     };
     Ok((exit, String::from_utf8_lossy(&output).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_that_run_at_once_share_no_folder() {
+        let module =
+            |id: &str, extension| Module { id: id.parse().unwrap(), version: "1".to_owned(), extension };
+        let modules = [("a/b", false), ("a_b", false), ("a/b", true)].map(|(id, kind)| module(id, kind));
+        let folders: std::collections::BTreeSet<_> = modules.iter().map(own_folder).collect();
+        assert_eq!(folders.len(), 3, "{folders:?}");
+    }
 }

@@ -42,7 +42,7 @@ pub struct FoundLayer {
 impl FoundLayer {
     /// The layer as labels tell of it.
     pub(crate) fn metadata(&self, diff_id: &Digest) -> LayerMetadata {
-        let data = self.toml.metadata.clone().map(|table| json_of_toml(&toml::Value::Table(table)));
+        let data = self.toml.metadata.as_ref().map(json_of_toml);
         let types = self.toml.types;
         let (build, launch, cache) = (types.build, types.launch, types.cache);
         LayerMetadata { sha: diff_id.to_string(), data: data.unwrap_or_default(), build, launch, cache }

@@ -110,6 +110,7 @@ fn layers(input: &ExportInput<'_>, found: &Found) -> Result<Vec<PlannedLayer>, E
     add(LayerSource::Launcher, own("launcher"), "Buildpacks Application Launcher".to_owned());
     add(LayerSource::Config, own("config"), "Buildpacks Launcher Config".to_owned());
     if !input.metadata.processes.is_empty() {
+        input.metadata.processes.iter().try_for_each(|process| process.kind.fits())?;
         add(LayerSource::ProcessTypes, own("process-types"), "Buildpacks Process Types".to_owned());
     }
     Ok(layers)

@@ -194,7 +194,10 @@ fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {
         version: buildpack.element.version.clone(),
         layers: BTreeMap::new(),
         store: buildpack.store.as_ref().map(|store| StoreMetadata {
-            metadata: json_of_toml(&toml::Value::Table(store.metadata.clone())),
+            metadata: store
+                .metadata
+                .clone()
+                .map_or(serde_json::Value::Null, |table| json_of_toml(&toml::Value::Table(table))),
         }),
     });
     LifecycleMetadata {

@@ -44,7 +44,7 @@ fn with_input<T>(
     let layers_dir = call.arguments.path("layers");
     let scratch = Scratch::of(call)?;
     let (target, exec_env) = (target(analyzed)?, call.exec_env());
-    let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
+    let around = call.surroundings(&scratch, Some(&target), Some(&exec_env));
     Ok(run(&BuildInput {
         group,
         plan,

@@ -22,10 +22,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let target = super::target(&analyzed(arguments)?)?;
     let scratch = Scratch::of(call)?;
     let exec_env = call.exec_env();
-    let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
+    let around = call.surroundings(&scratch, Some(&target), Some(&exec_env));
     let watch = |module: &Module, took| times::tell(call, module, took);
     let mut programs = Programs::new(&catalog, &around, &watch);
     // What is decided here is only which programs need not run: whoever was told otherwise lacks a report elsewhere.
-    let _ = resolve(&order, &catalog, call.given(&target, exec_env.as_deref()), &mut programs);
+    let _ = resolve(&order, &catalog, call.given(&target, Some(&exec_env)), &mut programs);
     Ok(file::write_document(&arguments.path("runs"), &DetectRuns { runs: programs.runs })?)
 }

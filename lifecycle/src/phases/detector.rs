@@ -11,7 +11,7 @@ use super::scratch::Scratch;
 use super::stacks::{self, RunStack};
 use super::times;
 use super::{Call, PhaseError, analyzed, needed};
-use crate::api::EXTENSIONS_KEEP_FOLDERS;
+use crate::api::{EXECUTION_ENVIRONMENTS, EXTENSIONS_KEEP_FOLDERS};
 use crate::detect::{self, Catalog, DetectRun, Detected, Module, Programs};
 use crate::file;
 use crate::generate::{self, GenerateInput, Generated, Told};
@@ -92,7 +92,7 @@ pub(super) fn detect_group(
     let arguments = &call.arguments;
     let mut order: Order = needed("order.toml", &arguments.path("order"))?;
     let exec_env = call.exec_env();
-    if exec_env.is_some() {
+    if call.api >= EXECUTION_ENVIRONMENTS {
         let system: Option<SystemToml> = file::read_document("system.toml", &arguments.path("system"))?;
         surround(&mut order, &system.unwrap_or_default());
     }
@@ -103,10 +103,10 @@ pub(super) fn detect_group(
     stacks::check_buildpacks(call, &catalog)?;
     let target = super::target(analyzed)?;
     let scratch = Scratch::of(call)?;
-    let around = call.surroundings(&scratch, Some(&target), exec_env.as_deref());
+    let around = call.surroundings(&scratch, Some(&target), Some(&exec_env));
     let watch = |module: &Module, took| times::tell(call, module, took);
     let mut programs = Programs::new(&catalog, &around, &watch);
-    let given = call.given(&target, exec_env.as_deref());
+    let given = call.given(&target, Some(&exec_env));
     let (detected, tried) = detect::resolve(&order, &catalog, given, &mut programs);
     let runs = programs.runs;
     let explain = |text: &str| if detected.is_err() { call.say(text) } else { call.whisper(text) };

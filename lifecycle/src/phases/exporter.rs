@@ -289,7 +289,7 @@ fn make(
         unchanged: &unchanged(call).map_err(ExporterError::from)?,
         owner: call.owner(),
         process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
-        exec_env: exec_env.as_deref(),
+        exec_env: Some(exec_env.as_str()).filter(|_| call.api >= api::EXECUTION_ENVIRONMENTS),
         platform_api: call.api,
         created: &created(call),
     };
