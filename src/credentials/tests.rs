@@ -218,12 +218,15 @@ fn what_a_failing_helper_said_is_not_repeated() {
 
 #[test]
 fn a_helper_that_does_not_answer_is_ended() {
-    let place = Place::new().helper("x", "exec sleep 1000");
-    let mut keychain = place.keychain(&[r#"{"credHelpers":{"r.example":"x"}}"#]);
-    keychain.helpers = keychain.helpers.with_limit(std::time::Duration::from_millis(300));
-    let (found, _) = get(&place, &keychain, &["r.example/a"]);
-    let said = found.unwrap_err();
-    assert!(said.ends_with("docker-credential-x did not answer within 0 s and was ended; unlock what it keeps credentials in, and try again"), "{said}");
+    // One says nothing; one says it all and stays.
+    for script in ["exec sleep 1000", "exec >&-; exec sleep 1000"] {
+        let place = Place::new().helper("x", script);
+        let mut keychain = place.keychain(&[r#"{"credHelpers":{"r.example":"x"}}"#]);
+        keychain.helpers = keychain.helpers.with_limit(std::time::Duration::from_millis(300));
+        let (found, _) = get(&place, &keychain, &["r.example/a"]);
+        let said = found.unwrap_err();
+        assert!(said.ends_with("docker-credential-x did not answer within 0 s and was ended; unlock what it keeps credentials in, and try again"), "{said}");
+    }
 }
 
 #[test]

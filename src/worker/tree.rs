@@ -245,15 +245,11 @@ impl Tree {
     ) -> Result<Vec<String>, AnyError> {
         let (mut records, old, mut notes) = (Records::default(), self.records(), Vec::new());
         let (mut fresh, mut newest) = (Vec::new(), None::<Newest>);
-        let mut probe = None;
         for layer in &packed.layers {
             let known = old.layers.iter().find(|record| record.layer == *layer);
             if let Some(known) = known.filter(|_| unchanged.layers.contains(layer)) {
                 records.layers.push(known.clone());
                 continue;
-            }
-            if probe.is_none() {
-                probe = Some(Probe::new(self.root.join("probe"))?);
             }
             match self.sealed(layer) {
                 Ok((record, seen)) => {
@@ -266,9 +262,9 @@ impl Tree {
                 }
             }
         }
-        if let (Some(newest), Some(probe)) = (newest, probe) {
-            newest.settle();
-            let shows = probe.shows()? && SystemTime::now() > newest.time();
+        if let Some(newest) = newest {
+            // Waits as long as it takes until a change shows, also one of the layers: all of them are older than the probe.
+            let shows = Probe::new(self.root.join("probe"))?.shows()? && SystemTime::now() > newest.time();
             let signed = Clocks::now().real;
             if shows {
                 records.layers.extend(fresh.into_iter().map(|record| Record { signed, ..record }));
