@@ -1,4 +1,4 @@
-//! Reading ahead: one thread decompresses what another unpacks.
+//! Reading ahead: one thread makes what another uses.
 
 use std::io::{self, Read};
 use std::panic::resume_unwind;

@@ -4,9 +4,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use super::{FileError, Store, StoreError, failed};
 use crate::digest::{Digest, Hashing};
 use crate::document::Descriptor;
+
+/// So many bytes go to the disk while others arrive, so that there is little to wait for in the end.
+const EAGER: u64 = 16 << 20;
 
 /// Stored content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub(super) struct StagedBlob {
     store: Store,
     path: PathBuf,
     file: File,
+    written: u64,
+    begun: u64,
 }
 
 impl Store {
@@ -50,7 +57,7 @@ impl Store {
     pub(super) fn staged_blob(&self) -> Result<StagedBlob, StoreError> {
         let path = self.staging_path("blob");
         let file = File::create_new(&path).map_err(failed("write", &path))?;
-        Ok(StagedBlob { store: self.clone(), path, file })
+        Ok(StagedBlob { store: self.clone(), path, file, written: 0, begun: 0 })
     }
 }
 
@@ -97,7 +104,15 @@ impl StagedBlob {
 
 impl Write for StagedBlob {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write(bytes)
+        let written = self.file.write(bytes)?;
+        self.written += written as u64;
+        if let Some(length @ EAGER..) = self.written.checked_sub(self.begun) {
+            // Linux then begins to write what it has of this range, without waiting for it. Where not, the end does.
+            let range = (self.begun.cast_signed(), length.cast_signed());
+            let _ = posix_fadvise(&self.file, range.0, range.1, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            self.begun = self.written;
+        }
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {

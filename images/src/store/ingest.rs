@@ -1,5 +1,5 @@
-//! One pass from a compressed layer to stored content and an unpacked tree. What comes from the registry is stored and decompressed by
-//! one thread, and unpacked by another.
+//! One pass from a compressed layer to stored content and an unpacked tree. One thread hashes and stores what comes from the registry,
+//! another decompresses it, a third unpacks it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -131,25 +131,29 @@ pub fn ingest_layer_from<R: Read + Send>(
     let tee = Tee { source, seen: Hashing::new(Keep(keep)), progress, limit: *size };
 
     let unreadable = |source| IngestError::Read { digest: digest.clone(), source };
-    let inflated = inflate(tee).map_err(unreadable)?;
-    let (done, inflated) = ahead(inflated, |archive| {
-        let mut archive = Hashing::new(archive);
-        let unpacked = match &slot {
-            LayerSlot::Empty(staged) => Some(unpack(&mut archive, staged.path(), layer, owner, &limits)?),
-            LayerSlot::Present(_) => {
-                let most = limits.bytes.saturating_add(1);
-                if io::copy(&mut (&mut archive).take(most), &mut io::sink()).map_err(unreadable)? == most {
-                    return Err(too_large(layer, &limits));
+    let (done, tee) = ahead(tee, |compressed| {
+        let inflated = inflate(compressed).map_err(unreadable)?;
+        let (done, inflated) = ahead(inflated, |archive| {
+            let mut archive = Hashing::new(archive);
+            let unpacked = match &slot {
+                LayerSlot::Empty(staged) => Some(unpack(&mut archive, staged.path(), layer, owner, &limits)?),
+                LayerSlot::Present(_) => {
+                    let most = limits.bytes.saturating_add(1);
+                    if io::copy(&mut (&mut archive).take(most), &mut io::sink()).map_err(unreadable)? == most
+                    {
+                        return Err(too_large(layer, &limits));
+                    }
+                    None
                 }
-                None
-            }
-        };
-        Ok((unpacked, archive.finish().1))
+            };
+            Ok((unpacked, archive.finish().1))
+        });
+        let done = done?;
+        // What follows the compressed archive counts for the digest.
+        io::copy(&mut inflated.finish().map_err(unreadable)?, &mut io::sink()).map_err(unreadable)?;
+        Ok(done)
     });
     let (unpacked, diff_id) = done?;
-    let mut tee = inflated.finish().map_err(unreadable)?;
-    io::copy(&mut tee, &mut io::sink()).map_err(unreadable)?;
-
     let (Keep(keep), found, received) = tee.seen.finish();
     if found != *digest || received != *size {
         return Err(IngestError::OtherContent { expected: digest.clone(), found, size: received });
