@@ -83,10 +83,9 @@ impl Serialize for Command {
 }
 
 impl Command {
-    /// The words of the command; text is one word.
+    /// The words of the command; text is one word, even if it is empty.
     pub fn words(&self) -> Vec<String> {
         match self {
-            Self::Text(text) if text.is_empty() => Vec::new(),
             Self::Text(text) => vec![text.clone()],
             Self::List(words) => words.clone(),
         }

@@ -34,9 +34,11 @@ pub enum LaunchError {
     /// Neither a process type nor a command was given.
     #[error("no process type and no command were given")]
     NothingToRun,
-    /// The process type is not in the image.
-    #[error("process type `{0}` is not in the image")]
-    UnknownProcess(String),
+    /// Whose process it is decides how it is started.
+    #[error(
+        "process type `{process}` is of buildpack `{buildpack}`, which the image's metadata does not name"
+    )]
+    UnknownBuildpack { process: String, buildpack: String },
     /// The process has no command.
     #[error("process type `{0}` has no command")]
     NoCommand(String),
@@ -88,7 +90,7 @@ impl LaunchError {
         match self {
             Self::PlatformApi(_) => 11,
             Self::BuildpackApi { .. } => 12,
-            Self::File(FileError::Document { .. }) => 1,
+            Self::NoMetadata(_) | Self::File(FileError::Document { .. }) => 1,
             _ => 82,
         }
     }
@@ -121,17 +123,29 @@ pub fn plan(words: &[OsString], outer_env: &Env) -> Result<Launch, LaunchError> 
     check_apis(&metadata)?;
     let selected = process::select(&metadata, platform_api, words, outer_env)?;
 
+    // From here on the application's folder is where everything begins.
+    let own_path =
+        std::path::absolute(&app_dir).and_then(|path| path.metadata().map(|found| (path, found.is_dir())));
+    let enter = |source| LaunchError::Enter { path: app_dir.clone(), source };
+    let home = match own_path {
+        Ok((path, true)) => path,
+        Ok((_, false)) => return Err(enter(io::ErrorKind::NotADirectory.into())),
+        Err(source) => return Err(enter(source)),
+    };
     let mut env = starting_env(outer_env);
-    let layers = layers_of(&layers_dir, &metadata)?;
+    let layers = layers_of(&home.join(layers_dir), &metadata)?;
     for layers in &layers {
         add_layers(&mut env, layers, &selected)?;
     }
-    execd::run_all(&layers, selected.kind.as_deref(), &app_dir, &mut env)?;
+    execd::run_all(&layers, selected.kind.as_deref(), &home, &mut env)?;
+    // A relative one is looked for in itself, as there.
+    let own = home.join(&app_dir);
+    let working_dir = selected.working_dir.as_ref().map_or(app_dir, PathBuf::from);
     if selected.direct {
-        return direct(selected, env, &app_dir);
+        return direct(selected, env, &home, &working_dir);
     }
-    let profiles = profiles(&layers, selected.kind.as_deref(), &app_dir)?;
-    Ok(through_shell(selected, env, app_dir, &profiles, words))
+    let profiles = profiles(&layers, selected.kind.as_deref(), &own)?;
+    Ok(through_shell(selected, env, (home, &working_dir), &profiles, words))
 }
 
 fn platform_api(env: &Env) -> Result<ApiVersion, LaunchError> {
@@ -190,27 +204,29 @@ fn add_layers(env: &mut Env, layers: &[PathBuf], selected: &Selected) -> Result<
     Ok(())
 }
 
-fn direct(selected: Selected, env: Env, app_dir: &Path) -> Result<Launch, LaunchError> {
-    let dir = app_dir.join(selected.working_dir.as_deref().unwrap_or_default());
-    let program = find_program(&selected.command, &env, &dir)?;
+/// `home` is the application's folder, from which the program is looked for and its folder entered.
+fn direct(selected: Selected, env: Env, home: &Path, working_dir: &Path) -> Result<Launch, LaunchError> {
+    let program = find_program(&selected.command, &env, home)?;
     let words = std::iter::once(selected.command).chain(selected.args).collect();
-    Ok(Launch { program, words, env, dir })
+    Ok(Launch { program, words, env, dir: home.join(working_dir) })
 }
 
-fn find_program(command: &OsStr, env: &Env, dir: &Path) -> Result<PathBuf, LaunchError> {
+/// A command with a slash is a path: looked for from the application's folder, started from the process's. What only an empty or
+/// relative folder of `PATH` has is not found, for anybody could have put it there.
+fn find_program(command: &OsStr, env: &Env, home: &Path) -> Result<PathBuf, LaunchError> {
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::PermissionsExt as _;
-    if command.as_bytes().contains(&b'/') {
-        return Ok(dir.join(command));
-    }
-    let runs = |path: &PathBuf| {
-        path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+    let runs = |path: &Path| {
+        home.join(path).metadata().is_ok_and(|file| !file.is_dir() && file.permissions().mode() & 0o111 != 0)
     };
+    let missing = || LaunchError::NotFound(command.to_string_lossy().into_owned());
+    if command.as_bytes().contains(&b'/') {
+        let program = PathBuf::from(command);
+        return if runs(&program) { Ok(program) } else { Err(missing()) };
+    }
     let path = env.get(OsStr::new("PATH")).cloned().unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(command))
-        .find(runs)
-        .ok_or_else(|| LaunchError::NotFound(command.to_string_lossy().into_owned()))
+    let found = std::env::split_paths(&path).map(|folder| folder.join(command)).find(|path| runs(path));
+    found.filter(|path| path.is_absolute()).ok_or_else(missing)
 }
 
 /// The profile scripts that a shell reads before the process starts.
@@ -228,30 +244,28 @@ fn profiles(
             );
         }
     }
-    let own = app_dir.join(".profile");
-    if own.is_file() {
-        profiles.push(own);
+    if app_dir.join(".profile").metadata().is_ok_and(|own| !own.is_dir()) {
+        profiles.push(".profile".into());
     }
     Ok(profiles)
 }
 
+/// Paths stand between double quotes, as with the reference: variables in a working folder count.
 fn through_shell(
     selected: Selected,
     env: Env,
-    app_dir: PathBuf,
+    (home, working_dir): (PathBuf, &Path),
     profiles: &[PathBuf],
     words: &[OsString],
 ) -> Launch {
     let mut script = OsString::new();
-    for profile in profiles {
-        script.push("source ");
-        script.push(shell_quoted(profile.as_os_str()));
-        script.push("\n");
-    }
-    if let Some(dir) = selected.working_dir.filter(|dir| !dir.is_empty()) {
-        script.push("cd ");
-        script.push(shell_quoted(dir.as_ref()));
-        script.push("\n");
+    let entered = [("cd", working_dir)];
+    let sourced = profiles.iter().map(|profile| ("source", profile.as_path()));
+    for (act, path) in sourced.chain(entered) {
+        script.push(act);
+        script.push(" \"");
+        script.push(path);
+        script.push("\"\n");
     }
     if selected.args.is_empty() {
         script.push("exec bash -c \"$@\"");
@@ -267,19 +281,6 @@ fn through_shell(
         program: "/bin/bash".into(),
         words: words.into_iter().chain(selected.args).collect(),
         env,
-        dir: app_dir,
+        dir: home,
     }
-}
-
-fn shell_quoted(text: &OsStr) -> OsString {
-    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-    let mut quoted = vec![b'\''];
-    for byte in text.as_bytes() {
-        match byte {
-            b'\'' => quoted.extend_from_slice(b"'\\''"),
-            other => quoted.push(*other),
-        }
-    }
-    quoted.push(b'\'');
-    OsString::from_vec(quoted)
 }

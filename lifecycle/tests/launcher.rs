@@ -131,7 +131,12 @@ fn errors_name_what_is_wrong_and_what_to_do() {
             &["/cnb/process/web"][..],
             "error: buildpack `a`: Buildpack API `0.6` is not supported (supported: 0.7 to 0.12): build the image again\n",
         ),
-        (METADATA, &["/cnb/process/nope"], "error: process type `nope` is not in the image\n"),
+        (METADATA, &["/cnb/process/nope"], "error: no process type and no command were given\n"),
+        (
+            &METADATA.replace("buildpack-id = \"a\"", "buildpack-id = \"b\""),
+            &["/cnb/process/web", "argument"],
+            "error: process type `web` is of buildpack `b`, which the image's metadata does not name\n",
+        ),
         (
             METADATA,
             &["/cnb/lifecycle/launcher", "--", "nope"],

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -97,6 +97,7 @@ fn start(program: &Path, app_dir: &Path, env: &Env) -> io::Result<(Child, File)>
     // Closed at exec: the child must not hold the pipe under other numbers than 3.
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     nix::unistd::dup2(&write, &mut slot)?;
-    let child = Command::new(program).current_dir(app_dir).env_clear().envs(env).spawn()?;
+    let child =
+        Command::new(program).current_dir(app_dir).env_clear().envs(env).stdin(Stdio::null()).spawn()?;
     Ok((child, File::from(read)))
 }

@@ -18,7 +18,7 @@ pub(super) struct Selected {
     pub(super) working_dir: Option<String>,
 }
 
-/// Selects by the launcher's own name (a link under `/cnb/process`), or takes the arguments as a command.
+/// Selects by the launcher's own name (a link under `/cnb/process`); where that is no process, the arguments are a command.
 pub(super) fn select(
     metadata: &Metadata,
     platform_api: ApiVersion,
@@ -33,10 +33,6 @@ pub(super) fn select(
     };
     if let Some(process) = metadata.processes.iter().find(visible) {
         return of_process(metadata, platform_api, process, args);
-    }
-    let is_link = Path::new(name).parent().is_some_and(|folder| folder.ends_with("cnb/process"));
-    if is_link && called != "launcher" {
-        return Err(LaunchError::UnknownProcess(called.to_string_lossy().into_owned()));
     }
     let user = |command: &OsString, args: &[OsString], direct| Selected {
         kind: None,
@@ -66,26 +62,48 @@ fn of_process(
     process: &Process,
     user_args: &[OsString],
 ) -> Result<Selected, LaunchError> {
-    let words = process.command.words();
-    let (command, fixed) =
-        words.split_first().ok_or_else(|| LaunchError::NoCommand(process.kind.to_string()))?;
-    let buildpack =
-        metadata.buildpacks.iter().find(|buildpack| Some(&buildpack.id) == process.buildpack_id.as_ref());
-    let api = buildpack.and_then(|buildpack| buildpack.api);
-    // Since Buildpack API 0.9, what the user gives takes the place of the process's own arguments.
-    let replaces =
-        platform_api >= ApiVersion::new(0, 10) && api.is_some_and(|api| api >= ApiVersion::new(0, 9));
-    let own_args = process.args.iter().flatten();
-    let mut args: Vec<OsString> = fixed.iter().map(OsString::from).collect();
+    let mut words = process.command.words();
+    let id = process.buildpack_id.as_ref();
+    let buildpack = metadata.buildpacks.iter().find(|buildpack| Some(&buildpack.id) == id);
+    let unknown = || LaunchError::UnknownBuildpack {
+        process: process.kind.to_string(),
+        buildpack: id.map(ToString::to_string).unwrap_or_default(),
+    };
+    let own_args = || process.args.iter().flatten().map(OsString::from);
+    let direct = process.direct.unwrap_or(false);
+    let mut args: Vec<OsString> = Vec::new();
+    // Since Buildpack API 0.9 there are words that stay, and what the user gives takes the place of the process's own arguments.
+    let replaces = if platform_api < ApiVersion::new(0, 10) {
+        if !direct && words.len() > 1 {
+            words = vec![words.join(" ")];
+        }
+        false
+    } else if words.len() > 1 {
+        true
+    } else if user_args.is_empty() {
+        false
+    } else {
+        let api = buildpack.ok_or_else(unknown)?.api;
+        api.is_some_and(|api| api >= ApiVersion::new(0, 9))
+    };
+    args.extend(words.iter().skip(1).map(OsString::from));
     if !replaces || user_args.is_empty() {
-        args.extend(own_args.map(OsString::from));
+        args.extend(own_args());
     }
     args.extend(user_args.iter().cloned());
+    if !direct && !args.is_empty() && id.is_some() && buildpack.is_none() {
+        return Err(unknown());
+    }
+    let command = match words.into_iter().next() {
+        Some(command) => command.into(),
+        None if direct => return Err(LaunchError::NoCommand(process.kind.to_string())),
+        None => OsString::new(),
+    };
     Ok(Selected {
         kind: Some(process.kind.as_str().into()),
-        command: command.into(),
+        command,
         args,
-        direct: process.direct.unwrap_or(false),
-        working_dir: process.working_dir.clone(),
+        direct,
+        working_dir: process.working_dir.clone().filter(|dir| !dir.is_empty()),
     })
 }
