@@ -43,6 +43,7 @@ mod registries;
 mod release;
 mod run;
 mod site;
+mod source;
 mod strict;
 mod timings;
 mod tree;

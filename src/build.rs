@@ -330,7 +330,7 @@ impl Build<'_> {
             }
         }
         let images = if plan.publish { Vec::new() } else { vec![plan.run_image.clone(), plan.image.clone()] };
-        let skipped = self.stage.work(Prepare {
+        let (skipped, notes) = self.stage.work(Prepare {
             folders: plan.folders.clone(),
             ids: self.stage.ids,
             user: plan.user.clone(),
@@ -340,6 +340,7 @@ impl Build<'_> {
             buildpacks,
             clear_cache: self.request.clear_cache,
         })?;
+        self.explain(notes);
         if skipped > 0 {
             self.note(format!("{skipped} sockets, FIFOs or devices of the source were left out"));
         }

@@ -27,7 +27,7 @@ use coracle_images::{Digest, DigestError, Image, ImageError};
 
 use crate::cache::{CacheError, Saved};
 use crate::folder::FolderError;
-use crate::known::KnownLayers;
+use crate::known::{KnownApplication, KnownLayers};
 
 pub(crate) use outbox::{Staged, Staging};
 pub(crate) use pack::Layers;
@@ -77,7 +77,7 @@ pub struct ExportInput<'input> {
     pub launcher: &'input Launcher<'input>,
     /// Since Platform API 0.11: what the lifecycle's own programs are made of.
     pub bills: Option<&'input Bills>,
-    /// Layers that are what they were when they were packed, verified.
+    /// Layers that are what they were when they were packed, and the application if it is, verified.
     pub unchanged: &'input KnownLayers,
     /// Owner and group of what the build made.
     pub owner: (u32, u32),
@@ -103,6 +103,8 @@ pub struct Launcher<'a> {
 pub struct Exported {
     pub image: Image,
     pub metadata: LifecycleMetadata,
+    /// The application's layers.
+    pub application: KnownApplication,
     /// Where a cache is saved: what belongs into it, or why that is not to be had.
     pub cache: Option<Result<Saved, CacheError>>,
 }

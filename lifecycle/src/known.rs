@@ -1,6 +1,7 @@
-//! What need not be read again. Layers: what `coracle build` tells its phases of those that lie unpacked between builds, and what they tell
-//! it (our own flags `unchanged` and `packed`). Images: what the analyzer has read of them, for the exporter (`known-images`).
+//! What need not be read again. Layers: what `coracle build` tells its phases of those that lie unpacked between builds, and of the
+//! application, and what they tell it (our own flags `unchanged` and `packed`). Images: what the analyzer has read of them, for the exporter (`known-images`).
 
+use coracle_cnb::Slice;
 use coracle_images::{Digest, Image, Reference, Registry};
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct KnownLayers {
     #[serde(default)]
     pub layers: Vec<KnownLayer>,
+    /// The application, whose folder is what it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub application: Option<KnownApplication>,
 }
 
 /// A layer, and what its archive is.
@@ -19,6 +23,20 @@ pub struct KnownLayer {
     pub buildpack: String,
     pub name: String,
     pub diff_id: Digest,
+}
+
+/// What the archives of the application are, and all that they are made of beside its folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct KnownApplication {
+    /// Where the folder is in the image.
+    pub path: String,
+    /// Owner and group there.
+    pub owner: (u32, u32),
+    /// One for each slice, and one for the remainder.
+    pub diff_ids: Vec<Digest>,
+    #[serde(default)]
+    pub slices: Vec<Slice>,
 }
 
 impl KnownLayers {

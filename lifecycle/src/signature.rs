@@ -17,9 +17,8 @@ use nix::sys::time::TimeSpec;
 use rustix::fs::llistxattr;
 
 use crate::folder::{self, FolderError};
-use crate::stamp::Stamp;
 
-pub use crate::stamp::Newest;
+pub use crate::stamp::{Newest, Stamp};
 
 /// Names that say in an archive that another file is deleted (OCI image specification, layer.md, "Whiteouts").
 const WHITEOUT: &[u8] = b".wh.";
@@ -103,7 +102,7 @@ impl Walk {
     fn folder(&mut self, dir: BorrowedFd<'_>) -> Result<(), SignatureError> {
         let entries = folder::entries(dir, Path::new("."))?;
         // With their number, so that no two trees say the same.
-        self.put(&(entries.len() as u64).to_le_bytes());
+        let _ = self.hash.write_all(&(entries.len() as u64).to_le_bytes());
         for entry in entries {
             self.path.push(&entry.name);
             self.entry(dir, &entry.name)?;
@@ -183,17 +182,7 @@ impl Walk {
     }
 
     fn add(&mut self, name: &OsStr, stamp: &Stamp) {
-        self.put(&(name.len() as u64).to_le_bytes());
-        self.put(name.as_bytes());
-        let Stamp { device, inode, owner, size, mode, modified, changed } = *stamp;
-        let numbers = [device, inode, size.cast_unsigned(), owner.0.into(), owner.1.into(), mode.into()];
-        let times = [modified.0, modified.1, changed.0, changed.1].map(i64::cast_unsigned);
-        numbers.into_iter().chain(times).for_each(|number| self.put(&number.to_le_bytes()));
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
-        // Nothing is written anywhere.
-        let _ = self.hash.write_all(bytes);
+        stamp.put(name, &mut self.hash);
     }
 
     fn unfit(&self, why: &'static str) -> SignatureError {
@@ -208,10 +197,14 @@ impl Walk {
 /// Whether the file system of a folder tells of changes as Linux's own do (`statfs(2)`), and lets programs run from there.
 /// The others, network and stacked ones among them, take times from elsewhere, or not at all.
 pub fn tells_of_changes(dir: &Path) -> io::Result<bool> {
-    let file = File::open(dir)?;
-    let about = nix::sys::statfs::fstatfs(&file).map_err(io::Error::from)?;
-    let flags = nix::sys::statvfs::fstatvfs(&file).map_err(io::Error::from)?.flags();
-    Ok(is_known(about.filesystem_type().0 as i64) && !flags.contains(nix::sys::statvfs::FsFlags::ST_NOEXEC))
+    let flags = nix::sys::statvfs::fstatvfs(File::open(dir)?).map_err(io::Error::from)?.flags();
+    Ok(is_told_of_changes(dir)? && !flags.contains(nix::sys::statvfs::FsFlags::ST_NOEXEC))
+}
+
+/// The first half of [`tells_of_changes`]: programs need not run from there.
+pub fn is_told_of_changes(dir: &Path) -> io::Result<bool> {
+    let about = nix::sys::statfs::fstatfs(File::open(dir)?).map_err(io::Error::from)?;
+    Ok(is_known(about.filesystem_type().0 as i64))
 }
 
 /// By the numbers of `linux/magic.h`: ext2 to ext4, XFS, Btrfs, F2FS, bcachefs. Not tmpfs: a page that was read through a map is

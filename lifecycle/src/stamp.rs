@@ -1,7 +1,11 @@
 //! What the kernel says of a file, by which it is known again without reading it.
 
+use std::ffi::OsStr;
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use coracle_images::{Digest, Hashing};
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::sys::time::TimeSpec;
 
@@ -13,7 +17,7 @@ pub(crate) type Time = (i64, i64);
 
 /// What the kernel says of a file. The last change's time is the kernel's own: whoever changes anything about a file changes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stamp {
+pub struct Stamp {
     pub(crate) device: u64,
     pub(crate) inode: u64,
     pub(crate) owner: (u32, u32),
@@ -24,7 +28,8 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    pub(crate) fn of(stat: &FileStat) -> Self {
+    /// What one answer of the kernel says.
+    pub fn of(stat: &FileStat) -> Self {
         Self {
             device: stat.st_dev,
             inode: stat.st_ino,
@@ -34,6 +39,38 @@ impl Stamp {
             modified: (stat.st_mtime, stat.st_mtime_nsec),
             changed: (stat.st_ctime, stat.st_ctime_nsec),
         }
+    }
+
+    /// The digest of what is said of the file with this name.
+    pub fn digest(&self, name: &OsStr) -> Digest {
+        let mut hash = Hashing::new(io::sink());
+        self.put(name, &mut hash);
+        hash.digest()
+    }
+
+    /// Writes the name and all numbers, so that no two of them say the same.
+    pub(crate) fn put(&self, name: &OsStr, hash: &mut Hashing<io::Sink>) {
+        let Self { device, inode, owner, size, mode, modified, changed } = *self;
+        let numbers = [device, inode, size.cast_unsigned(), owner.0.into(), owner.1.into(), mode.into()];
+        let times = [modified.0, modified.1, changed.0, changed.1].map(i64::cast_unsigned);
+        // Nothing is written anywhere.
+        let _ = hash.write_all(&(name.len() as u64).to_le_bytes());
+        let _ = hash.write_all(name.as_bytes());
+        for number in numbers.into_iter().chain(times) {
+            let _ = hash.write_all(&number.to_le_bytes());
+        }
+    }
+
+    /// The file system that the file is in.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Whether any change from `now` on, or since, gets a later time than the last one did.
+    pub fn is_settled(&self, now: SystemTime) -> bool {
+        let mut last = Newest::default();
+        last.saw(self.changed);
+        now.duration_since(last.time()).is_ok_and(|passed| passed > last.grain())
     }
 
     pub(crate) fn permissions(&self) -> Mode {
@@ -73,9 +110,13 @@ impl Newest {
     /// Waits until a change made from now on gets a later time than all that were seen: two changes within one tick of the file
     /// system's clock look like one.
     pub fn settle(&self) {
-        let grain = if self.fractions { TICK } else { TICK + Duration::from_secs(1) };
         let passed = SystemTime::now().duration_since(self.time()).unwrap_or_default();
-        std::thread::sleep(grain.saturating_sub(passed));
+        std::thread::sleep(self.grain().saturating_sub(passed));
+    }
+
+    /// Within how long two changes may get the same time.
+    fn grain(&self) -> Duration {
+        if self.fractions { TICK } else { TICK + Duration::from_secs(1) }
     }
 
     /// The newest time that was seen.
@@ -88,6 +129,23 @@ impl Newest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_settled_when_every_change_gets_a_later_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let stat = nix::sys::stat::stat(dir.path()).unwrap();
+        let settled = |changed: Time, seconds: u64, millis: u64| {
+            let now = UNIX_EPOCH + Duration::from_millis(seconds * 1000 + millis);
+            Stamp { changed, ..Stamp::of(&stat) }.is_settled(now)
+        };
+        let fraction = (1_700_000_000, 5_000_000);
+        assert!(!settled(fraction, 1_700_000_000, 0), "it is later still");
+        assert!(!settled(fraction, 1_700_000_000, 25));
+        assert!(settled(fraction, 1_700_000_000, 26));
+        // It may be a file system whose times are whole seconds.
+        assert!(!settled((1_700_000_000, 0), 1_700_000_001, 20));
+        assert!(settled((1_700_000_000, 0), 1_700_000_001, 21));
+    }
 
     #[test]
     fn a_change_after_the_wait_has_another_time() {

@@ -106,6 +106,27 @@ fn decision_0012_each_file_is_read_once_and_no_layer_is_held() {
     build.write(&format!("layers/a_one/x/{}", SOURCE - 1), &"y".repeat(1 << 20));
     let read = build.export(&folder);
     assert!((2 * SOURCE..3 * SOURCE + 3).contains(&read), "{read} MiB");
+    // An application whose folder is what it was, and its slices.
+    for number in 0..SOURCE {
+        build.write(&format!("app/{number}"), &format!("{number:16}").repeat(1 << 16));
+    }
+    let (packed, metadata) = (build.at("packed.toml"), build.at("layers/config/metadata.toml"));
+    let packed = packed.to_str().unwrap();
+    let known = [&folder[..], &["-packed", packed, "-unchanged", packed]].concat();
+    let read = build.export(&known);
+    assert!((3 * SOURCE..4 * SOURCE + 3).contains(&read), "{read} MiB");
+    let read = build.export(&known);
+    assert!(read < 3, "{read} MiB");
+    fs::write(&metadata, "[[slices]]\npaths = [\"0\"]\n").unwrap();
+    let read = build.export(&known);
+    assert!((SOURCE..2 * SOURCE + 3).contains(&read), "{read} MiB");
+    let read = build.export(&known);
+    assert!(read < 3, "{read} MiB");
+    let moved = [&known[..], &["-gid", "1234"]].concat();
+    let read = build.export(&moved);
+    assert!((SOURCE..2 * SOURCE + 3).contains(&read), "{read} MiB");
+    fs::write(metadata, "").unwrap();
+    (0..SOURCE).for_each(|number| fs::remove_file(build.at(&format!("app/{number}"))).unwrap());
     // A cache image shares the layer with the application's.
     let name = build.registry.reference("cache:latest");
     build.write("layers/a_one/x/0", "another");

@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "this is the module that exists to hold it")]
 
 use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -80,7 +81,7 @@ pub fn keep_inherited_descriptors() -> io::Result<()> {
 /// # Errors
 /// The errno of open(2), or `EBUSY` where something is open at that number already.
 pub(crate) fn reserve_status() -> io::Result<()> {
-    let placeholder = OwnedFd::from(std::fs::File::open("/dev/null")?);
+    let placeholder = OwnedFd::from(File::open("/dev/null")?);
     if placeholder.as_raw_fd() != STATUS_FD {
         return Err(io::Error::from_raw_os_error(libc::EBUSY));
     }
@@ -134,6 +135,20 @@ pub fn drop_capabilities() -> io::Result<()> {
     // SAFETY: both arrays are as large as this version says, and live for the call.
     nix::errno::Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) })?;
     Ok(())
+}
+
+/// Whether no process has the file open to write to it, nor mapped so: fcntl(2), `F_SETLEASE`. `file` is open to be read alone.
+/// `false` too where nobody can tell: the file is another user's, or its file system has no leases.
+pub fn has_no_writer(file: &File) -> bool {
+    const F_SETSIG: libc::c_int = 10;
+    let set = |what, value: libc::c_int| {
+        // SAFETY: plain fcntl(2) on a descriptor that is borrowed for the call; no memory of ours is read.
+        unsafe { libc::fcntl(file.as_raw_fd(), what, value) != -1 }
+    };
+    // Whoever opens the file while we have the lease waits, and we are told: by a signal that does nothing.
+    set(F_SETSIG, libc::SIGURG)
+        && set(libc::F_SETLEASE, libc::F_RDLCK)
+        && set(libc::F_SETLEASE, libc::F_UNLCK)
 }
 
 /// execve(2) with the environment as it is; returns only on failure. Rust's runtime ignores SIGPIPE, which programs would

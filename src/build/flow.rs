@@ -134,9 +134,9 @@ impl Build<'_> {
             BuildLayers::Snapshot | BuildLayers::Shared => self.phase(Phase::Build, plan)?,
         }
         self.compose(plan)?;
-        self.check_layers(plan, reused)?;
+        let workspace = self.check_layers(plan, reused)?;
         self.phase(Phase::Export, plan)?;
-        self.keep_layers(plan);
+        self.keep_layers(plan, workspace);
         plan.publish.then(|| self.keep(plan, Phase::Export, "report.toml")).transpose()
     }
 }

@@ -10,7 +10,7 @@ use super::creator::CREATOR;
 pub(crate) const SOURCE: &str = "/source";
 /// The folder of the application's cache in the stage's root; [`CACHE_DATA`] in it is what guests see.
 pub(crate) const CACHE: &str = "/cache";
-/// Where cached layers stay unpacked; guests see nothing of it but the folder of layers.
+/// Where cached layers stay unpacked, and the copy of the application; guests see nothing of it but the folders of both.
 pub(crate) const TREE: &str = "/cache/tree";
 /// In the control folder: layers that need neither be unpacked nor read, verified.
 pub(crate) const UNCHANGED: &str = "unchanged.toml";
@@ -28,7 +28,7 @@ pub(crate) const BUILDPACKS: &str = "/buildpacks";
 pub(crate) struct Folders {
     /// The work folder, in the stage's root.
     pub(crate) root: PathBuf,
-    /// Whether layers stay unpacked until the next build.
+    /// Whether layers stay unpacked until the next build, and the copy of the application.
     pub(crate) tree: bool,
 }
 
@@ -59,7 +59,7 @@ impl Folders {
 
     /// The copy of the application.
     pub(crate) fn workspace(&self) -> PathBuf {
-        self.below("workspace")
+        if self.tree { Path::new(TREE).join("workspace") } else { self.below("workspace") }
     }
 
     /// OCI layouts of images that phases ask for, and of the one they make.

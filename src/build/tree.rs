@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::Path;
 
+use coracle_images::Digest;
 use coracle_lifecycle::cache::COMMITTED;
 use coracle_lifecycle::signature::tells_of_changes;
 
@@ -76,27 +77,28 @@ impl Build<'_> {
         Ok(Some(now))
     }
 
-    /// Before layers are exported. No foreign program runs any more.
-    pub(super) fn check_layers(&self, plan: &Plan, reused: Option<Clocks>) -> Result<(), Error> {
-        let Some(since) = reused else { return Ok(()) };
+    /// Before layers are exported. No foreign program runs any more. Says by what the workspace is known, if it is what it was.
+    pub(super) fn check_layers(&self, plan: &Plan, reused: Option<Clocks>) -> Result<Option<Digest>, Error> {
+        let Some(since) = reused else { return Ok(None) };
         let (folders, ids, user) = (plan.folders.clone(), self.stage.ids, plan.user.clone());
-        self.explain(self.stage.work(CheckLayers { folders, ids, user, since })?);
-        Ok(())
+        let (notes, workspace) = self.stage.work(CheckLayers { folders, ids, user, since })?;
+        self.explain(notes);
+        Ok(workspace)
     }
 
     /// After the image was made. What goes wrong only makes the next build slower.
-    pub(super) fn keep_layers(&self, plan: &Plan) {
+    pub(super) fn keep_layers(&self, plan: &Plan, workspace: Option<Digest>) {
         if !plan.folders.tree {
             return;
         }
         let (folders, ids, user) = (plan.folders.clone(), self.stage.ids, plan.user.clone());
-        match self.stage.work(KeepLayers { folders, ids, user }) {
+        match self.stage.work(KeepLayers { folders, ids, user, workspace }) {
             Ok(notes) => self.explain(notes),
             Err(error) => self.note(format!("layers do not stay unpacked: {error}")),
         }
     }
 
-    fn explain(&self, notes: Vec<String>) {
+    pub(super) fn explain(&self, notes: Vec<String>) {
         notes.into_iter().filter(|_| self.request.verbose).for_each(|note| self.note(note));
     }
 }

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use coracle_cnb::{Analyzed, Group};
+use coracle_images::Digest;
 use coracle_lifecycle::cache::Cache;
 use coracle_lifecycle::known::{KnownLayer, KnownLayers};
 use coracle_lifecycle::{folder, restore};
@@ -12,7 +13,7 @@ use coracle_runtime::IdMap;
 use serde::{Deserialize, Serialize};
 
 use super::decide::read_toml;
-use super::tree::{Clocks, Tree};
+use super::tree::{Checked, Clocks, Tree};
 use super::{AnyError, Job, User};
 use crate::build::PLATFORM_API;
 use crate::build::folders::{self, Folders, PACKED, UNCHANGED};
@@ -57,14 +58,15 @@ pub(crate) struct CheckLayers {
 }
 
 impl Job for CheckLayers {
-    /// Why which layers are read again.
-    type Answer = Vec<String>;
+    /// Why which layers are read again, and the signature of the workspace, if it is what it was.
+    type Answer = (Vec<String>, Option<Digest>);
 
-    fn carry_out(self) -> Result<Vec<String>, AnyError> {
+    fn carry_out(self) -> Result<Self::Answer, AnyError> {
         let known: KnownLayers = read_toml(&self.folders.control(), UNCHANGED)?;
-        let (known, notes) = tree(self.ids, &self.user)?.unchanged(&known, self.since)?;
+        let Checked { known, notes, workspace } =
+            tree(self.ids, &self.user)?.unchanged(&known, self.since)?;
         write(&self.folders, &known)?;
-        Ok(notes)
+        Ok((notes, workspace))
     }
 }
 
@@ -74,6 +76,8 @@ pub(crate) struct KeepLayers {
     pub(crate) folders: Folders,
     pub(crate) ids: IdMap,
     pub(crate) user: User,
+    /// The signature of the workspace, if programs of the build left it as it was.
+    pub(crate) workspace: Option<Digest>,
 }
 
 impl Job for KeepLayers {
@@ -84,11 +88,12 @@ impl Job for KeepLayers {
         let out = File::open(self.folders.out("exporter"))?;
         let packed = folder::document(PACKED, out.as_fd(), Path::new(PACKED))?.unwrap_or_default();
         let unchanged = read_toml(&self.folders.control(), UNCHANGED)?;
-        tree(self.ids, &self.user)?.keep(&packed, &unchanged)
+        tree(self.ids, &self.user)?.keep(&packed, &unchanged, self.workspace)
     }
 }
 
-/// Leave the layers of the last build for the next one, where they are still what they were; there is no image of this build.
+/// Leave the layers of the last build, and its copy of the application, for the next one, where they are still what they were; there
+/// is no image of this build.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LeaveLayers {}
 
@@ -96,7 +101,7 @@ impl Job for LeaveLayers {
     type Answer = ();
 
     fn carry_out(self) -> Result<(), AnyError> {
-        Ok(Tree::new(Path::new(folders::TREE), (0, 0))?.end()?)
+        Ok(Tree::new(Path::new(folders::TREE), (0, 0))?.leave()?)
     }
 }
 

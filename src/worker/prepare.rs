@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::delete::delete;
 use super::source::copy_tree;
-use super::{AnyError, Job, User, layers};
+use super::{AnyError, Clocks, Job, User, layers};
 use crate::build::folders::{self, Folders};
 use crate::stage::STORE;
 
@@ -37,10 +37,10 @@ pub(crate) struct Prepare {
 }
 
 impl Job for Prepare {
-    /// How many files of the source were left out because they have no content.
-    type Answer = usize;
+    /// How many files of the source were left out because they have no content, and what of an earlier copy stayed.
+    type Answer = (usize, Vec<String>);
 
-    fn carry_out(self) -> Result<usize, AnyError> {
+    fn carry_out(self) -> Result<Self::Answer, AnyError> {
         let root = (self.ids.outer(0)?, self.ids.outer(0)?);
         let user = (self.ids.outer(u64::from(self.user.uid))?, self.ids.outer(u64::from(self.user.gid))?);
         let folders = &self.folders;
@@ -71,7 +71,12 @@ impl Job for Prepare {
             copy_tree(source, &target, root, &[])?;
         }
         give_all(&folders.buildpacks(), root)?;
-        Ok(copy_tree(Path::new(folders::SOURCE), &folders.workspace(), user, &self.excluded)?)
+        let source = Path::new(folders::SOURCE);
+        let (copied, notes) = match folders.tree {
+            true => layers::tree(self.ids, &self.user)?.copy_source(source, &self.excluded, Clocks::now())?,
+            false => (copy_tree(source, &folders.workspace(), user, &self.excluded)?, Vec::new()),
+        };
+        Ok((copied.skipped, notes))
     }
 }
 

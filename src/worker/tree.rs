@@ -6,7 +6,9 @@
 //! |---|---|
 //! | `layers` | `/layers` of the build that runs |
 //! | `kept/BUILDPACK/LAYER` | what stays until the next |
-//! | `records.json` | for each of those the digest of its archive, and its signature |
+//! | `records.json` | for each of those the digest of its archive, and its signature; the same of the application |
+//!
+//! and what `tree/workspace.rs` says.
 //!
 //! A record counts only while the signature holds, whatever happened to the folders meanwhile. So no order of writing, moving
 //! and being killed can do harm, and what of `layers` is left is looked for there by the next build.
@@ -20,7 +22,7 @@ use std::time::SystemTime;
 
 use coracle_images::Digest;
 use coracle_lifecycle::folder;
-use coracle_lifecycle::known::{KnownLayer, KnownLayers};
+use coracle_lifecycle::known::{KnownApplication, KnownLayer, KnownLayers};
 use coracle_lifecycle::signature::{Newest, Probe, look, seal};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,18 @@ pub(super) struct Tree {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Records {
     layers: Vec<Record>,
+    #[serde(default)]
+    application: Option<Application>,
+}
+
+/// The application as it was when its archives were made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Application {
+    application: KnownApplication,
+    /// Of the workspace.
+    signature: Digest,
+    /// The version that made them: which paths a slice has is its affair.
+    program: String,
 }
 
 /// A layer as it was when its archive was made.
@@ -55,6 +69,16 @@ struct Record {
     boot: String,
     /// Nanoseconds since 1970.
     signed: i128,
+}
+
+/// What was found after the programs of a build had ended.
+#[derive(Debug)]
+pub(super) struct Checked {
+    pub(super) known: KnownLayers,
+    /// Why which layers are read again.
+    pub(super) notes: Vec<String>,
+    /// The signature of the workspace, if it is what it was before they ran.
+    pub(super) workspace: Option<Digest>,
 }
 
 /// What two clocks say at once, in nanoseconds: the one that can be set, and the one that cannot.
@@ -106,6 +130,12 @@ impl Tree {
         lchown(self.layers(), Some(self.user.0), Some(self.user.1))
     }
 
+    /// After a build of which there is no image.
+    pub(super) fn leave(&self) -> io::Result<()> {
+        self.end_workspace()?;
+        self.end()
+    }
+
     /// Deletes what nobody needs between builds.
     pub(super) fn end(&self) -> io::Result<()> {
         if !is_folder(&self.root)? {
@@ -122,6 +152,7 @@ impl Tree {
 
     fn forget(&self) -> io::Result<()> {
         self.write(&Records::default())?;
+        self.forget_workspace()?;
         if is_folder(&self.kept())? {
             delete(&self.kept())?;
         }
@@ -182,12 +213,9 @@ impl Tree {
         Ok((known, notes))
     }
 
-    /// Those of the layers that are what they were before the build, and why the others are not. No foreign program runs any more.
-    pub(super) fn unchanged(
-        &self,
-        known: &KnownLayers,
-        since: Clocks,
-    ) -> Result<(KnownLayers, Vec<String>), AnyError> {
+    /// Those of the layers that are what they were before the build, and why the others are not; and the application, if it is what
+    /// it was when an image was last made of it. No foreign program runs any more.
+    pub(super) fn unchanged(&self, known: &KnownLayers, since: Clocks) -> Result<Checked, AnyError> {
         let (records, now) = (self.records(), Clocks::now());
         let (mut layers, mut notes) = (Vec::new(), Vec::new());
         for layer in &known.layers {
@@ -204,25 +232,35 @@ impl Tree {
                 Some(why) => notes.push(format!("{}:{} is read again: {why}", layer.buildpack, layer.name)),
             }
         }
-        Ok((KnownLayers { layers }, notes))
+        let workspace = self.look_at_workspace().ok().map(|seen| seen.digest);
+        let workspace = workspace.filter(|signature| !since.went_back(now) && self.is_untouched(signature));
+        let made = |record: &Application| {
+            Some(&record.signature) == workspace.as_ref() && record.program == env!("CARGO_PKG_VERSION")
+        };
+        let application = records.application.filter(made).map(|record| record.application);
+        Ok(Checked { known: KnownLayers { layers, application }, notes, workspace })
     }
 
     /// Why a layer below `top` does not count as what it was.
     fn refused(&self, record: &Record, top: &Path, now: Clocks) -> Result<Option<&'static str>, AnyError> {
-        if record.user != self.user {
-            return Ok(Some("the build's user is another"));
-        }
-        if record.boot != self.boot {
-            return Ok(Some("the machine was started since"));
-        }
-        if now.real <= record.signed {
-            return Ok(Some("the clock was set back"));
+        if let Some(why) = self.refused_at(record.user, &record.boot, record.signed, now) {
+            return Ok(Some(why));
         }
         match self.look(&record.layer, top) {
             Ok(Some(signature)) if signature == record.signature => Ok(None),
             Ok(_) => Ok(Some("it was changed")),
             Err(_) => Ok(Some("it cannot be looked at")),
         }
+    }
+
+    /// Why a signature does not count, whatever it says.
+    fn refused_at(&self, user: (u32, u32), boot: &str, signed: i128, now: Clocks) -> Option<&'static str> {
+        let reasons = [
+            (user != self.user, "the build's user is another"),
+            (boot != self.boot, "the machine was started since"),
+            (now.real <= signed, "the clock was set back"),
+        ];
+        reasons.into_iter().find(|(is, _)| *is).map(|(_, why)| why)
     }
 
     fn look(&self, layer: &KnownLayer, top: &Path) -> Result<Option<Digest>, AnyError> {
@@ -237,11 +275,12 @@ impl Tree {
     }
 
     /// After a build: keeps the layers whose archives are in the cache now. Those of `unchanged` have their records; of the others
-    /// that have none says why not.
+    /// that have none says why not. The workspace stays if programs of the build left it as it was, which it is known by.
     pub(super) fn keep(
         &self,
         packed: &KnownLayers,
         unchanged: &KnownLayers,
+        workspace: Option<Digest>,
     ) -> Result<Vec<String>, AnyError> {
         let (mut records, old, mut notes) = (Records::default(), self.records(), Vec::new());
         let (mut fresh, mut newest) = (Vec::new(), None::<Newest>);
@@ -272,6 +311,12 @@ impl Tree {
                 notes
                     .push("no new layer stays unpacked: the file system does not tell of changes".to_owned());
             }
+        }
+        records.application = packed.application.clone().zip(workspace).map(|(application, signature)| {
+            Application { application, signature, program: env!("CARGO_PKG_VERSION").to_owned() }
+        });
+        if records.application.is_none() {
+            self.forget_workspace()?;
         }
         self.write(&records)?;
         // What is here still, this build had no use for.
@@ -314,6 +359,8 @@ fn is_folder(path: &Path) -> io::Result<bool> {
 fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
+
+mod workspace;
 
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use super::{COMMITTED, Cache, CacheError};
 use crate::export::{CREATED, FoundBuildpack, FoundLayer, Layers, Outbox, Publisher, Source};
 use crate::folder;
-use crate::known::{KnownLayer, KnownLayers};
+use crate::known::KnownLayer;
 use crate::packing::{self, Archive, Blob, ForCache, InCache, Job, Old};
 
 /// What became of a layer. The words are those people look for in a build's log.
@@ -80,7 +80,7 @@ pub struct Nearby<'a> {
 #[derive(Debug)]
 pub struct Saved {
     metadata: CacheMetadata,
-    known: KnownLayers,
+    known: Vec<KnownLayer>,
     layers: BTreeMap<Slot, (CacheStep, Option<Layer>)>,
 }
 
@@ -271,7 +271,7 @@ impl Saved {
             })
             .collect();
         let metadata = CacheMetadata { buildpacks, ..CacheMetadata::default() };
-        Self { metadata, known: KnownLayers::default(), layers: BTreeMap::new() }
+        Self { metadata, known: Vec::new(), layers: BTreeMap::new() }
     }
 
     pub(crate) fn add(
@@ -284,7 +284,7 @@ impl Saved {
             Some((buildpack, found)) => {
                 let (name, diff_id) = (found.name.clone(), layer.diff_id.clone());
                 let buildpack = buildpack.element.id.dir();
-                self.known.layers.push(KnownLayer { buildpack, name, diff_id });
+                self.known.push(KnownLayer { buildpack, name, diff_id });
                 let saved = found.metadata(&layer.diff_id);
                 self.metadata.buildpacks[cached.slot.0].layers.insert(found.name.clone(), saved);
             }
@@ -296,7 +296,7 @@ impl Saved {
     }
 
     /// What each buildpack's layer was found to be.
-    pub fn known(&self) -> &KnownLayers {
+    pub fn known(&self) -> &[KnownLayer] {
         &self.known
     }
 

@@ -1,9 +1,10 @@
 //! Layers that need not be read: they are what they were when they were packed, and whoever wants them has them.
 
-use coracle_images::Layer;
+use coracle_images::{Digest, Layer};
 
 use super::{ExportInput, ExportPlan, Found, LayerSource};
 use crate::cache::saving::{Cached, Saving};
+use crate::known::KnownApplication;
 use crate::packing::InCache;
 
 /// A layer of the image, of the cache, or of both.
@@ -39,5 +40,35 @@ pub(super) fn settled<'a>(
         }
         settled.push(Settled { planned: planned.zip(layer.cloned()), cached: kept.flatten() });
     }
+    settled.extend(application(input, plan, previous));
     settled
+}
+
+/// Layers of an application whose folder is what it was: of the same slices, they are what they were.
+fn application<'a>(
+    input: &ExportInput<'_>,
+    plan: &ExportPlan,
+    previous: &[Layer],
+) -> impl Iterator<Item = Settled<'a>> {
+    let of_now = input.application(Vec::new());
+    let known = input
+        .unchanged
+        .application
+        .as_ref()
+        .filter(|known| of_now == KnownApplication { diff_ids: Vec::new(), ..(*known).clone() });
+    let planned = plan.layers.iter().enumerate();
+    let planned = planned.filter(|(_, planned)| matches!(planned.source, LayerSource::App(_)));
+    let both = planned.zip(known.into_iter().flat_map(|known| &known.diff_ids));
+    both.filter_map(|((at, _), diff_id)| {
+        let layer = previous.iter().find(|layer| layer.diff_id == *diff_id)?;
+        Some(Settled { planned: Some((at, layer.clone())), cached: None })
+    })
+}
+
+impl ExportInput<'_> {
+    /// What this image's application is made of, and what came of it.
+    pub(super) fn application(&self, diff_ids: Vec<Digest>) -> KnownApplication {
+        let (path, slices) = (self.app_path.to_owned(), self.metadata.slices.clone());
+        KnownApplication { path, owner: self.owner, diff_ids, slices }
+    }
 }

@@ -84,10 +84,13 @@ pub fn export(
         Ok::<_, ExportError>(())
     })?;
     let Making { layers, metadata, .. } = making;
+    let of_app = plan.layers.iter().zip(layers.iter().flatten());
+    let of_app = of_app.filter(|(planned, _)| matches!(planned.source, LayerSource::App(_)));
+    let application = input.application(of_app.map(|(_, (layer, _))| layer.diff_id.clone()).collect());
     plan.refused_labels.iter().for_each(|label| tell(Step::RefusedLabel(label.clone())));
     let new = layers.into_iter().flatten().map(|(layer, _)| layer);
     let image = assemble(input, &plan, &metadata, input.base.layers().into_iter().chain(new).collect())?;
-    Ok(Exported { image, metadata, cache: saved })
+    Ok(Exported { image, metadata, application, cache: saved })
 }
 
 /// Adds a layer to the cache; without it there is none.
@@ -177,7 +180,9 @@ impl<'a> Making<'a> {
                 (_, Origin::Written) if self.previous.is_empty() => Why::NoPrevious,
                 (_, Origin::Written) => Why::OtherContent(layer.diff_id.clone()),
             };
-            (self.tell)(Step::Because(planned.name.clone(), why));
+            // Layers of the application have no name.
+            let name = if planned.name.is_empty() { &planned.created_by } else { &planned.name };
+            (self.tell)(Step::Because(name.clone(), why));
             record(&mut self.metadata, self.found, &planned.source, &layer.diff_id);
             self.told += 1;
         }

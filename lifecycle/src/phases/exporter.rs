@@ -26,7 +26,7 @@ use crate::export::{
     PublishError, Publisher, Source, Step, export,
 };
 use crate::file::{self, FileError};
-use crate::known::KnownImages;
+use crate::known::{KnownImages, KnownLayers};
 
 /// Why there is no image, or not under all of its names.
 #[derive(Debug, thiserror::Error)]
@@ -163,16 +163,17 @@ pub(super) fn export_image(
         },
     };
     file::write_document(&call.arguments.path("report"), &report).map_err(ExporterError::Report)?;
+    let mut packed = KnownLayers { application: Some(exported.application), ..KnownLayers::default() };
     if let (Some(saving), Some(saved)) = (&saving, exported.cache) {
         let made = matches!(images, Images::Registry(_)).then_some(Source { name: &outputs.names[0], image });
         let previous = below.previous.as_ref().filter(|_| made.is_some());
         let previous = previous.map(|(name, image)| Source { name, image });
-        let packed = saved.as_ref().map(|saved| saved.known().clone()).unwrap_or_default();
+        packed.layers = saved.as_ref().map(|saved| saved.known().to_vec()).unwrap_or_default();
         place.commit(call, saving, saved, &Nearby { outbox: &outbox, previous, made });
-        let list = call.arguments.path("packed");
-        if !list.as_os_str().is_empty() {
-            file::write_document(&list, &packed).map_err(ExporterError::Report)?;
-        }
+    }
+    let list = call.arguments.path("packed");
+    if !list.as_os_str().is_empty() {
+        file::write_document(&list, &packed).map_err(ExporterError::Report)?;
     }
     drop(saving);
     cache_outbox.discard().map_err(ExporterError::from)?;

@@ -129,7 +129,7 @@ pub(crate) struct Build {
     /// Delete what earlier builds left in the cache first, or read nothing of a cache image
     #[arg(long)]
     pub(crate) clear_cache: bool,
-    /// How layers come back that are kept between builds
+    /// How layers, and the copy of the application, come back that are kept between builds
     #[arg(long, value_enum, default_value_t = RestoreName::Tree)]
     pub(crate) restore: RestoreName,
     /// When builder and run image are fetched

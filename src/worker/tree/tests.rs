@@ -33,7 +33,7 @@ impl Built {
     }
 
     fn all(&self) -> KnownLayers {
-        KnownLayers { layers: vec![self.layer.clone()] }
+        KnownLayers { layers: vec![self.layer.clone()], application: None }
     }
 
     /// Where the layer is during a build.
@@ -48,7 +48,7 @@ impl Built {
     }
 
     fn keep(&self, unchanged: &KnownLayers) -> Vec<String> {
-        self.tree().keep(&self.all(), unchanged).unwrap()
+        self.tree().keep(&self.all(), unchanged, None).unwrap()
     }
 
     /// The beginning of the next build: why the layer is not reused, or nothing.
@@ -67,7 +67,7 @@ impl Built {
     }
 
     fn is_unchanged(&self, since: Clocks) -> bool {
-        self.tree().unchanged(&self.all(), since).unwrap().0 == self.all()
+        self.tree().unchanged(&self.all(), since).unwrap().known == self.all()
     }
 
     /// As who has been here between builds.
