@@ -144,6 +144,7 @@ fn the_day_is_asked_only_where_no_image_learns_of_it() {
         "src/worker/source/tests.rs",
         "src/worker/tree.rs",
         "src/worker/tree/workspace.rs",
+        "lifecycle/src/signature/tests.rs",
         "lifecycle/src/stamp.rs",
         "lifecycle/src/phases/restorer.rs",
     ];
