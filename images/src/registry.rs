@@ -12,7 +12,9 @@ mod error;
 pub mod fuzzing;
 mod identity;
 mod known;
+mod owner;
 mod push;
+mod read;
 
 use std::fmt;
 use std::fs;
@@ -23,12 +25,11 @@ use std::time::Duration;
 
 use oci_client::Client;
 use oci_client::errors::OciDistributionError;
-use oci_client::secrets::RegistryAuth;
 use tokio::runtime::Runtime;
 
 use crate::auth::AuthFile;
 use crate::digest::Digest;
-use crate::document::{Index, Manifest, Platform, media};
+use crate::document::{Index, Manifest, Platform};
 use crate::image::{Document, Image, parse_document};
 use crate::limits;
 use crate::reference::Reference;
@@ -37,10 +38,8 @@ pub use error::RegistryError;
 pub use identity::IdentityError;
 pub use push::Pushed;
 
-use client::{Clients, Leave, split_certificates};
-
-const ACCEPT: [&str; 4] =
-    [media::OCI_MANIFEST, media::DOCKER_MANIFEST, media::OCI_INDEX, media::DOCKER_INDEX];
+use client::{Clients, named, split_certificates};
+use read::Reading;
 
 /// Pauses between attempts.
 const PAUSES: [u64; 5] = [100, 200, 500, 1000, 2000];
@@ -174,9 +173,8 @@ impl Registry {
     ///
     /// When the registry cannot be asked.
     pub fn can_read(&self, reference: &Reference) -> Result<bool, RegistryError> {
-        let answer = self.ask("ask for", reference, async |client, name, auth| {
-            client.fetch_manifest_digest(&name, &auth).await
-        });
+        let name = named(reference);
+        let answer = self.ask("ask for", reference, async |reading| reading.has_manifest(&name).await);
         match answer {
             Ok(_) => Ok(true),
             Err(error) if error.is_missing() || error.is_denied() => Ok(false),
@@ -232,62 +230,67 @@ impl Registry {
     ///
     /// When the registry cannot be asked.
     pub fn blob_exists(&self, reference: &Reference, digest: &Digest) -> Result<bool, RegistryError> {
-        self.ask("ask for content of", reference, async |client, name, _| {
-            client.blob_exists(&name, digest.as_str()).await
-        })
+        self.ask("ask for content of", reference, async |reading| reading.has_blob(digest.as_str()).await)
     }
 
     fn manifest(&self, reference: &Reference) -> Result<Vec<u8>, RegistryError> {
-        let (bytes, _) = self.ask("read the manifest of", reference, async |client, name, auth| {
-            client.pull_manifest_raw(&name, &auth, &ACCEPT).await
-        })?;
+        let name = named(reference);
+        let sent =
+            self.ask("read the manifest of", reference, async |reading| reading.manifest(&name).await)?;
+        let reference_text = || reference.to_string();
+        let read::Manifest::Whole(bytes, said) = sent else {
+            return Err(RegistryError::Endless { reference: reference_text(), limit: limits::MANIFEST });
+        };
         let found = Digest::of(&bytes);
-        match &reference.digest {
-            Some(expected) if *expected != found => Err(RegistryError::OtherManifest {
-                reference: reference.to_string(),
-                expected: expected.clone(),
-                found,
-            }),
-            _ => Ok(bytes.to_vec()),
+        // By a tag, it is what the registry says that it is.
+        let expected = reference.digest.clone().or_else(|| said?.parse().ok());
+        match expected {
+            Some(expected) if expected != found => {
+                Err(RegistryError::OtherManifest { reference: reference_text(), expected, found })
+            }
+            _ => Ok(bytes),
         }
     }
 
     /// Runs one request that reads, again after a pause if the failure may pass.
-    pub(crate) fn ask<T>(
+    fn ask<T>(
         &self,
         act: &'static str,
         reference: &Reference,
-        request: impl AsyncFn(Client, oci_client::Reference, RegistryAuth) -> Result<T, OciDistributionError>,
+        request: impl AsyncFn(Reading) -> Result<T, OciDistributionError>,
     ) -> Result<T, RegistryError> {
-        self.ask_for(Leave::Read, act, reference, request)
+        self.again(act, reference, || {
+            let reading = self.connect_to_read(act, reference)?;
+            Ok(self.runtime.block_on(request(reading)))
+        })
     }
 
     /// As [`Registry::ask`], for a request that writes.
-    pub(crate) fn ask_to_write<T>(
+    fn ask_to_write<T>(
         &self,
         act: &'static str,
         reference: &Reference,
-        request: impl AsyncFn(Client, oci_client::Reference, RegistryAuth) -> Result<T, OciDistributionError>,
-    ) -> Result<T, RegistryError> {
-        self.ask_for(Leave::Write, act, reference, request)
-    }
-
-    fn ask_for<T>(
-        &self,
-        leave: Leave,
-        act: &'static str,
-        reference: &Reference,
-        request: impl AsyncFn(Client, oci_client::Reference, RegistryAuth) -> Result<T, OciDistributionError>,
+        request: impl AsyncFn(Client, oci_client::Reference) -> Result<T, OciDistributionError>,
     ) -> Result<T, RegistryError> {
         let name = client::name(reference);
+        self.again(act, reference, || {
+            let (client, auth) = self.connect_to_write(act, reference)?;
+            Ok(self.runtime.block_on(async {
+                client.store_auth_if_needed(name.resolve_registry(), &auth).await;
+                request(client, name.clone()).await
+            }))
+        })
+    }
+
+    fn again<T>(
+        &self,
+        act: &'static str,
+        reference: &Reference,
+        attempt: impl Fn() -> Result<Result<T, OciDistributionError>, RegistryError>,
+    ) -> Result<T, RegistryError> {
         let mut pauses = PAUSES.iter();
         loop {
-            let (client, auth) = self.connect(leave, act, reference)?;
-            let attempt = async {
-                client.store_auth_if_needed(name.resolve_registry(), &auth).await;
-                request(client.clone(), name.clone(), auth.clone()).await
-            };
-            match self.runtime.block_on(attempt) {
+            match attempt()? {
                 Ok(answer) => return Ok(answer),
                 Err(source) => match pauses.next() {
                     Some(pause) if error::may_pass(&source) => thread::sleep(Duration::from_millis(*pause)),

@@ -6,16 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use oci_client::client::BlobResponse;
+use reqwest::Response;
 
 use super::{PAUSES, Registry, RegistryError};
 use crate::digest::{Digest, Hashing, Unverified};
 use crate::document::Descriptor;
 use crate::reference::Reference;
-
-type Chunks = BoxStream<'static, Result<Bytes, io::Error>>;
 
 /// Reads content from its registry, as many bytes as were promised: resumes where a connection broke.
 struct BlobReader {
@@ -23,7 +19,7 @@ struct BlobReader {
     reference: Reference,
     digest: Digest,
     size: u64,
-    chunks: Option<Chunks>,
+    response: Option<Response>,
     chunk: Bytes,
     read: u64,
     failures: usize,
@@ -75,7 +71,7 @@ impl Registry {
             reference: reference.clone(),
             digest: descriptor.digest.clone(),
             size: descriptor.size,
-            chunks: None,
+            response: None,
             chunk: Bytes::new(),
             read: 0,
             failures: 0,
@@ -90,45 +86,41 @@ impl Registry {
 impl BlobReader {
     fn open(&mut self) -> Result<(), RegistryError> {
         let (digest, offset) = (self.digest.to_string(), self.read);
-        let chunks = self.registry.ask("read content of", &self.reference, async |client, name, _| {
-            if offset == 0 {
-                return Ok((client.pull_blob_stream(&name, digest.as_str()).await?.stream, 0));
-            }
-            match client.pull_blob_stream_partial(&name, digest.as_str(), offset, None).await? {
-                BlobResponse::Partial(stream) => Ok((stream.stream, 0)),
-                BlobResponse::Full(stream) => Ok((stream.stream, offset)),
-            }
-        })?;
-        let (mut chunks, mut skip) = chunks;
+        let (mut response, mut skip) =
+            self.registry.ask("read content of", &self.reference, async |reading| {
+                reading.blob(&digest, offset).await
+            })?;
         // A registry without ranges starts over.
         while skip > 0 {
-            let chunk = self.registry.runtime().block_on(chunks.next());
-            let mut chunk = chunk
-                .unwrap_or_else(|| Err(io::ErrorKind::UnexpectedEof.into()))
+            let mut chunk = self
+                .next(&mut response)
                 .map_err(|source| RegistryError::Read { reference: self.reference.to_string(), source })?;
             let known = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
             self.chunk = chunk.split_off(known);
             skip -= known as u64;
         }
-        self.chunks = Some(chunks);
+        self.response = Some(response);
         Ok(())
+    }
+
+    fn next(&self, response: &mut Response) -> io::Result<Bytes> {
+        let chunk = self.registry.runtime().block_on(response.chunk()).map_err(io::Error::other)?;
+        chunk.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
 
     /// Gets more bytes, from a new connection if need be.
     fn refill(&mut self) -> io::Result<()> {
         while self.chunk.is_empty() {
-            let broken = match &mut self.chunks {
-                Some(chunks) => match self.registry.runtime().block_on(chunks.next()) {
-                    Some(Ok(chunk)) => {
-                        self.chunk = chunk;
+            let broken = match self.response.take() {
+                Some(mut response) => match self.next(&mut response) {
+                    Ok(chunk) => {
+                        (self.chunk, self.response) = (chunk, Some(response));
                         continue;
                     }
-                    Some(Err(error)) => error,
-                    None => io::ErrorKind::UnexpectedEof.into(),
+                    Err(error) => error,
                 },
                 None => io::ErrorKind::NotConnected.into(),
             };
-            self.chunks = None;
             let Some(pause) = PAUSES.get(self.failures) else { return Err(broken) };
             self.failures += 1;
             thread::sleep(Duration::from_millis(*pause));

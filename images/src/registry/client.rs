@@ -8,6 +8,8 @@ use oci_client::Client;
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::secrets::RegistryAuth;
 
+use super::owner::redirections;
+use super::read::Reading;
 use super::{Registry, RegistryError, identity};
 use crate::auth::{Credentials, Secret};
 use crate::reference::Reference;
@@ -19,15 +21,17 @@ pub(super) enum Leave {
     Write,
 }
 
-/// The clients made so far. One shows the same credentials to its registry whatever the repository.
+/// The clients made so far.
 #[derive(Default)]
 pub(super) struct Clients {
-    made: HashMap<Purpose, Made>,
+    /// One that reads shows what each request gives it.
+    reading: HashMap<String, reqwest::Client>,
+    admissions: HashMap<Purpose, Admission>,
     /// Identity tokens that token servers gave in place of the user's, by registry.
     renewed: HashMap<String, Secret>,
 }
 
-/// What a client was made for.
+/// What access is for.
 #[derive(PartialEq, Eq, Hash)]
 struct Purpose {
     registry: String,
@@ -37,81 +41,136 @@ struct Purpose {
     access: Option<(String, Leave)>,
 }
 
-#[derive(Clone)]
-struct Made {
-    client: Client,
+/// What is shown to a registry.
+struct Admission {
     auth: RegistryAuth,
     until: Option<Instant>,
+    /// One that writes shows its registry the same, whatever the repository.
+    writing: Option<Client>,
 }
 
 impl Registry {
-    /// The client for a request, made when it is first needed.
-    pub(super) fn connect(
+    /// Access to a repository, for a request that reads.
+    pub(super) fn connect_to_read(
         &self,
-        leave: Leave,
+        act: &'static str,
+        reference: &Reference,
+    ) -> Result<Reading, RegistryError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let auth = self.admission(&mut clients, Leave::Read, act, reference)?.auth.clone();
+        let client = self
+            .reading(&mut clients, reference)
+            .map_err(|source| RegistryError::request(act, reference, source.into()))?;
+        let scheme = if self.is_plain(reference) { "http" } else { "https" };
+        let url = format!("{scheme}://{}/v2/{}", reference.registry, reference.repository);
+        Ok(Reading { client, url, auth })
+    }
+
+    /// The client that asks a registry for what it has, and as nobody, made when it is first needed.
+    fn reading(
+        &self,
+        clients: &mut Clients,
+        reference: &Reference,
+    ) -> Result<reqwest::Client, reqwest::Error> {
+        if let Some(client) = clients.reading.get(&reference.registry) {
+            return Ok(client.clone());
+        }
+        let client = self.client(reference, redirections(&reference.registry))?;
+        clients.reading.insert(reference.registry.clone(), client.clone());
+        Ok(client)
+    }
+
+    /// The client for a request that writes, made when it is first needed.
+    pub(super) fn connect_to_write(
+        &self,
         act: &'static str,
         reference: &Reference,
     ) -> Result<(Client, RegistryAuth), RegistryError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let admission = self.admission(&mut clients, Leave::Write, act, reference)?;
+        let client = match &admission.writing {
+            Some(client) => client.clone(),
+            None => Client::try_from(self.configuration(reference))
+                .map_err(|source| RegistryError::request(act, reference, source))?,
+        };
+        admission.writing = Some(client.clone());
+        Ok((client, admission.auth.clone()))
+    }
+
+    /// What is shown for a request, asked for when it is first needed. Others wait meanwhile: they would ask for the same.
+    fn admission<'c>(
+        &self,
+        clients: &'c mut Clients,
+        leave: Leave,
+        act: &'static str,
+        reference: &Reference,
+    ) -> Result<&'c mut Admission, RegistryError> {
         let entry = self.options.auth.entry(&reference.name());
         let credentials = entry.map(|(_, credentials)| credentials);
-        let is_exchanged = matches!(credentials, Some(Credentials::Identity(_) | Credentials::Basic { .. }));
+        let is_exchanged = !matches!(credentials, Some(Credentials::Bearer(_)));
         let purpose = Purpose {
             registry: reference.registry.clone(),
             entry: entry.map(|(name, _)| name.to_owned()),
             access: is_exchanged.then(|| (reference.repository.clone(), leave)),
         };
-        // Held while a token is exchanged: others would ask for the same one.
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = clients.made.get(&purpose);
-        if let Some(made) = known.filter(|made| made.until.is_none_or(|until| Instant::now() < until)) {
-            return Ok((made.client.clone(), made.auth.clone()));
-        }
-        let exchange = |secret: identity::Secret<'_>| {
-            self.runtime.block_on(self.exchange(reference, leave, secret)).map_err(|source| {
+        let is_over = |admission: &Admission| admission.until.is_some_and(|until| until <= Instant::now());
+        if clients.admissions.get(&purpose).is_none_or(is_over) {
+            let (auth, until) = self.admit(clients, credentials, leave, reference).map_err(|source| {
                 RegistryError::Identity { act, reference: reference.to_string(), source: Box::new(source) }
-            })
-        };
-        let (auth, until) = match credentials {
-            None | Some(Credentials::Anonymous) => (RegistryAuth::Anonymous, None),
-            // The client would show the password to whatever token server the registry names.
-            Some(Credentials::Basic { user, password }) => {
-                match exchange(identity::Secret::Password { user, password })? {
-                    Some(access) => used(access),
-                    None => (RegistryAuth::Basic(user.clone(), password.to_string()), None),
-                }
-            }
-            Some(Credentials::Bearer(token)) => (RegistryAuth::Bearer(token.to_string()), None),
-            Some(Credentials::Identity(token)) => {
-                let token = clients.renewed.get(&reference.registry).unwrap_or(token);
-                match exchange(identity::Secret::Identity(token))? {
-                    Some(mut access) => {
-                        if let Some(renewed) = access.renewed.take() {
-                            clients.renewed.insert(reference.registry.clone(), renewed);
-                        }
-                        used(access)
-                    }
-                    None => (RegistryAuth::Anonymous, None),
-                }
-            }
-        };
-        let client = Client::try_from(self.configuration(reference))
-            .map_err(|source| RegistryError::request(act, reference, source))?;
-        clients.made.insert(purpose, Made { client: client.clone(), auth: auth.clone(), until });
-        Ok((client, auth))
+            })?;
+            clients.admissions.remove(&purpose);
+            return Ok(clients.admissions.entry(purpose).or_insert(Admission { auth, until, writing: None }));
+        }
+        let none = || Admission { auth: RegistryAuth::Anonymous, until: None, writing: None };
+        Ok(clients.admissions.entry(purpose).or_insert_with(none))
     }
 
-    /// Access to one repository for an identity token or a password.
-    async fn exchange(
+    fn admit(
         &self,
-        reference: &Reference,
+        clients: &mut Clients,
+        credentials: Option<&Credentials>,
         leave: Leave,
-        secret: identity::Secret<'_>,
-    ) -> Result<Option<identity::Access>, identity::IdentityError> {
+        reference: &Reference,
+    ) -> Result<(RegistryAuth, Option<Instant>), identity::IdentityError> {
         let acts = if leave == Leave::Write { "pull,push" } else { "pull" };
         let scope = format!("repository:{}:{acts}", reference.repository);
-        let client = self.client_for_secrets(reference)?;
-        let plain = self.is_plain(reference);
-        identity::exchange(&client, &reference.registry, plain, Some(&scope), secret).await
+        let (registry, plain) = (&reference.registry, self.is_plain(reference));
+        let exchange = |client: reqwest::Client, secret: identity::Secret<'_>| {
+            self.runtime.block_on(identity::exchange(&client, registry, plain, Some(&scope), secret))
+        };
+        let access = match credentials {
+            Some(Credentials::Bearer(token)) => return Ok((RegistryAuth::Bearer(token.to_string()), None)),
+            None | Some(Credentials::Anonymous) => {
+                let client = self.reading(clients, reference);
+                let client = client.map_err(|source| identity::IdentityError::Client { source })?;
+                match exchange(client, identity::Secret::Nothing) {
+                    Err(error) if error.is_of_a_stranger() => return Err(error),
+                    // Without access the registry itself says what is wrong; the next time it is asked for again.
+                    Err(_) => return Ok((RegistryAuth::Anonymous, Some(Instant::now()))),
+                    Ok(access) => access,
+                }
+            }
+            // A client of registries would show the password to whatever token server the registry names.
+            Some(Credentials::Basic { user, password }) => {
+                let client = self.client_for_secrets(reference)?;
+                match exchange(client, identity::Secret::Password { user, password })? {
+                    None => return Ok((RegistryAuth::Basic(user.clone(), password.to_string()), None)),
+                    access => access,
+                }
+            }
+            Some(Credentials::Identity(token)) => {
+                let token = clients.renewed.get(&reference.registry).unwrap_or(token);
+                let mut access =
+                    exchange(self.client_for_secrets(reference)?, identity::Secret::Identity(token))?;
+                if let Some(token) = access.as_mut().and_then(|access| access.renewed.take()) {
+                    clients.renewed.insert(reference.registry.clone(), token);
+                }
+                access
+            }
+        };
+        Ok(access.map_or((RegistryAuth::Anonymous, None), |access| {
+            (RegistryAuth::Bearer(access.token.to_string()), Some(Instant::now() + access.lasts))
+        }))
     }
 
     /// Whether the registry of this reference takes the name and the password that there are for it: see
@@ -126,20 +185,27 @@ impl Registry {
 
     /// A client that sends what it is given to whom it was addressed.
     fn client_for_secrets(&self, reference: &Reference) -> Result<reqwest::Client, identity::IdentityError> {
-        let failed = |source| identity::IdentityError::Client { source };
+        self.client(reference, reqwest::redirect::Policy::none())
+            .map_err(|source| identity::IdentityError::Client { source })
+    }
+
+    fn client(
+        &self,
+        reference: &Reference,
+        redirections: reqwest::redirect::Policy,
+    ) -> Result<reqwest::Client, reqwest::Error> {
         let mut client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
-            // What is sent is a secret, and for the one whom it was addressed to.
-            .redirect(reqwest::redirect::Policy::none());
+            .redirect(redirections);
         for certificate in self.certificates.iter() {
-            client = client.tls_certs_merge([reqwest::Certificate::from_pem(certificate).map_err(failed)?]);
+            client = client.tls_certs_merge([reqwest::Certificate::from_pem(certificate)?]);
         }
         if reference.is_loopback() {
             client = client.no_proxy();
         }
-        client.build().map_err(failed)
+        client.build()
     }
 
     fn is_plain(&self, reference: &Reference) -> bool {
@@ -168,15 +234,20 @@ impl Registry {
     }
 }
 
-fn used(access: identity::Access) -> (RegistryAuth, Option<Instant>) {
-    (RegistryAuth::Bearer(access.token.to_string()), Some(Instant::now() + access.lasts))
-}
-
 const USER_AGENT: &str = concat!("coracle/", env!("CARGO_PKG_VERSION"));
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What stands for an image in its repository: its digest, or its tag.
+pub(super) fn named(reference: &Reference) -> String {
+    match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => digest.to_string(),
+        (None, Some(tag)) => tag.clone(),
+        (None, None) => "latest".to_owned(),
+    }
+}
 
 /// The name as the client has it.
 pub(super) fn name(reference: &Reference) -> oci_client::Reference {

@@ -129,6 +129,14 @@ pub enum RegistryError {
         /// What is allowed.
         limit: u64,
     },
+    /// A manifest no honest registry has.
+    #[error("the registry sends more than {limit} bytes, the limit, as the manifest of `{reference}`")]
+    Endless {
+        /// The image.
+        reference: String,
+        /// What is allowed.
+        limit: u64,
+    },
     /// The index has nothing for this machine.
     #[error("the image `{reference}` is not made for {wanted}; it is for: {offered}")]
     Platform {

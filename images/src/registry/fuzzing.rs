@@ -2,7 +2,8 @@
 
 use reqwest::Url;
 
-use super::identity::{Answer, belongs, realm_and_service};
+use super::identity::{Answer, realm_and_service};
+use super::owner::belongs;
 
 /// Whether an identity token would go to the server that this `WWW-Authenticate` names, and which that is.
 #[must_use]

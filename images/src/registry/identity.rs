@@ -7,7 +7,6 @@
 //! [Token Authentication: OAuth2]: https://distribution.github.io/distribution/spec/auth/oauth/
 //! [Token Authentication]: https://distribution.github.io/distribution/spec/auth/token/
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http_auth::ChallengeParser;
@@ -15,6 +14,7 @@ use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
+use super::owner::{belongs, is_apart};
 use super::{PAUSES, error};
 
 /// As long as an access token lasts that does not say so, by the specification.
@@ -29,13 +29,19 @@ const ANSWER_LIMIT: usize = 1 << 20;
 /// What a token server is shown.
 #[derive(Clone, Copy)]
 pub(super) enum Secret<'a> {
+    /// Whoever asks gets what everybody gets.
+    Nothing,
     Identity(&'a str),
-    Password { user: &'a str, password: &'a str },
+    Password {
+        user: &'a str,
+        password: &'a str,
+    },
 }
 
 impl Secret<'_> {
     fn name(self) -> &'static str {
         match self {
+            Self::Nothing => "question",
             Self::Identity(_) => "identity token",
             Self::Password { .. } => "password",
         }
@@ -44,6 +50,7 @@ impl Secret<'_> {
     /// What else may be tried.
     fn instead(self) -> &'static str {
         match self {
+            Self::Nothing => "an access token (`registrytoken`) is shown to the registry alone",
             Self::Identity(_) => "log in with a password",
             Self::Password { .. } => "an access token (`registrytoken`) is shown to the registry alone",
         }
@@ -152,6 +159,11 @@ impl IdentityError {
     pub(super) fn is_denied(&self) -> bool {
         matches!(self, Self::Refused { .. } | Self::Wrong { .. })
     }
+
+    /// Whether the registry or its token server does what none does that means well.
+    pub(super) fn is_of_a_stranger(&self) -> bool {
+        matches!(self, Self::Stranger { .. } | Self::Answer { .. })
+    }
 }
 
 #[derive(Deserialize)]
@@ -202,19 +214,28 @@ pub(super) async fn exchange(
     scope: Option<&str>,
     secret: Secret<'_>,
 ) -> Result<Option<Access>, IdentityError> {
-    let greeting = answer(registry, || client.get(door(registry, plain))).await?;
+    let greeting = match secret {
+        // Whoever asks is patient with the registry itself.
+        Secret::Nothing => client.get(door(registry, plain)).send().await,
+        _ => Ok(answer(registry, || client.get(door(registry, plain))).await?),
+    };
+    let greeting = greeting.map_err(|source| unanswered(registry, source))?;
     let challenges = greeting.headers().get_all(WWW_AUTHENTICATE);
     let challenge = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(realm_and_service);
     let Some((realm, service)) = challenge else {
         return match secret {
-            Secret::Password { .. } => Ok(None),
+            Secret::Nothing | Secret::Password { .. } => Ok(None),
             Secret::Identity(_) => Err(IdentityError::NoServer { registry: registry.to_owned() }),
         };
     };
     let realm = Url::parse(&realm).ok().filter(Url::has_host);
     let realm = realm.ok_or_else(|| IdentityError::NoServer { registry: registry.to_owned() })?;
     let server = shown(&realm);
-    if let Err(why) = belongs(&realm, registry, plain) {
+    let is_asked = match secret {
+        Secret::Nothing => is_apart(&realm, registry),
+        Secret::Identity(_) | Secret::Password { .. } => belongs(&realm, registry, plain),
+    };
+    if let Err(why) = is_asked {
         let (registry, (secret, instead)) = (registry.to_owned(), (secret.name(), secret.instead()));
         return Err(IdentityError::Stranger { secret, instead, registry, server, why });
     }
@@ -225,6 +246,11 @@ pub(super) async fn exchange(
             let grant = [("grant_type", "refresh_token"), ("client_id", "coracle"), ("refresh_token", token)];
             let form: Vec<_> = grant.into_iter().chain(asked).collect();
             answer(&server, || client.post(realm.clone()).form(&form)).await?
+        }
+        Secret::Nothing => {
+            let mut place = realm.clone();
+            place.query_pairs_mut().extend_pairs(asked);
+            answer(&server, || client.get(place.clone())).await?
         }
         Secret::Password { user, password } => {
             let mut place = realm.clone();
@@ -250,6 +276,10 @@ pub(super) async fn exchange(
     let Ok(Answer { access_token, expires_in, refresh_token }) = serde_json::from_slice(&text) else {
         return Err(IdentityError::Answer { server });
     };
+    // What cannot stand in a header.
+    if access_token.is_empty() || !access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(IdentityError::Answer { server });
+    }
     // A tenth earlier than it ends: requests under way are answered before.
     let lasts = Duration::from_secs(expires_in.unwrap_or(LASTS).min(LASTS_AT_MOST)).mul_f64(0.9);
     Ok(Some(Access { token: access_token, lasts, renewed: refresh_token.filter(|token| !token.is_empty()) }))
@@ -296,87 +326,9 @@ fn shown(realm: &Url) -> String {
     realm.origin().ascii_serialization()
 }
 
-/// Token servers of one owner with registries of another domain.
-const KNOWN: [(&str, &str); 1] = [("scw.cloud", "api.scaleway.com")];
-
-/// Whether a token server belongs to a registry: the same host, a host of the same domain, and TLS unless the registry
-/// itself is spoken to without. A registry behind an address has its token server there.
-pub(super) fn belongs(realm: &Url, registry: &str, plain: bool) -> Result<(), &'static str> {
-    if realm.scheme() != "https" && !(plain && realm.scheme() == "http") {
-        return Err("it is not spoken to in TLS");
-    }
-    let own = Url::parse(&format!("https://{registry}")).map_err(|_| "the registry has no name")?;
-    let (Some(own), Some(host)) = (own.host_str(), realm.host_str()) else {
-        return Err("it has no name");
-    };
-    let is_local = |host: &str| address(host).is_some_and(|address| address.is_loopback());
-    let is_place = |host: &str| address(host).is_some() || !host.contains('.');
-    if own == host || is_local(own) && is_local(host) {
-        return Ok(());
-    }
-    if is_place(own) || is_place(host) {
-        return Err("that is another machine");
-    }
-    let below =
-        |domain: &str| host == domain || host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'));
-    if KNOWN.iter().any(|(domain, server)| own.ends_with(&format!(".{domain}")) && host == *server) {
-        return Ok(());
-    }
-    let domain = own.split_once('.').map(|(_, domain)| domain).filter(|domain| is_owned(domain));
-    if below(own) || domain.is_some_and(below) { Ok(()) } else { Err("that is another's domain") }
-}
-
-fn address(host: &str) -> Option<IpAddr> {
-    if host == "localhost" {
-        return Some(IpAddr::from([127, 0, 0, 1]));
-    }
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-/// Whether a domain has one owner, as far as can be told without a list of all that have not: `org` has none, and names
-/// like `co.uk` have none either.
-fn is_owned(domain: &str) -> bool {
-    match domain.rsplit('.').collect::<Vec<_>>()[..] {
-        [] | [_] => false,
-        [top, second] => top.len() > 2 || second.len() > 3,
-        _ => true,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn whose_token_server_it_is() {
-        for (registry, realm, plain, expected) in [
-            ("index.docker.io", "https://auth.docker.io/token", false, true),
-            ("ghcr.io", "https://ghcr.io/token", false, true),
-            ("team.azurecr.io", "https://team.azurecr.io/oauth2/token", false, true),
-            ("registry.gitlab.com", "https://gitlab.com/jwt/auth", false, true),
-            ("registry.example.org:5000", "https://auth.registry.example.org/t", false, true),
-            ("rg.fr-par.scw.cloud", "https://api.scaleway.com/registry/tokens", false, true),
-            ("rg.fr-par.scw.cloud", "https://evil.scaleway.example/tokens", false, false),
-            ("localhost:5000", "http://127.0.0.1:5001/token", true, true),
-            ("10.0.0.1:5000", "http://10.0.0.1/token", true, true),
-            ("registry.example.org", "http://registry.example.org/token", false, false),
-            ("registry.example.org", "https://example.com/token", false, false),
-            ("registry.example.org", "https://evilexample.org/token", false, false),
-            ("registry.co.uk", "https://evil.co.uk/token", false, false),
-            ("example.org", "https://evil.org/token", false, false),
-            ("registry.example.org", "https://127.0.0.1/token", false, false),
-            ("registry.example.org", "https://localhost/token", false, false),
-            ("registry.example.org", "https://[fe80::1]/token", false, false),
-            ("registry.example.org", "https://169.254.169.254/token", false, false),
-            ("10.0.0.1", "https://10.0.0.2/token", false, false),
-            ("10.0.0.1", "https://x.0.0.1.example.org/token", false, false),
-            ("localhost:5000", "http://10.0.0.1/token", true, false),
-            ("registry.internal", "https://metadata.internal/token", false, false),
-        ] {
-            let found = belongs(&Url::parse(realm).unwrap(), registry, plain);
-            assert_eq!(found.is_ok(), expected, "{registry} {realm}: {found:?}");
-        }
-    }
 
     #[test]
     fn challenges() {

@@ -47,7 +47,7 @@ impl Registry {
             digest: digest.clone(),
             source,
         })?;
-        self.ask_to_write("send content to", reference, async |client, name, _| {
+        self.ask_to_write("send content to", reference, async |client, name| {
             let chunks = channel(open()?);
             let stream = unfold(chunks, async |mut chunks| chunks.recv().await.map(|chunk| (chunk, chunks)));
             client.push_blob_stream(&name, stream, digest.as_str(), Some(size)).await
@@ -78,7 +78,7 @@ impl Registry {
     ) -> Result<bool, RegistryError> {
         let source =
             oci_client::Reference::with_tag(from.registry.clone(), from.repository.clone(), "x".to_owned());
-        self.ask_to_write("write to", reference, async |client, name, _| {
+        self.ask_to_write("write to", reference, async |client, name| {
             match client.mount_blob(&name, &source, digest.as_str()).await {
                 Ok(()) => Ok(true),
                 // 202: an upload was begun instead, as the specification allows.
@@ -110,7 +110,7 @@ impl Registry {
         // A tag even where it is a digest: where a registry does not say where the manifest is (the answer's
         // Location), the client looks for the tag at the end of the address, and panics without one.
         let last = reference.tag.clone().unwrap_or_else(|| digest.to_string());
-        self.ask_to_write("write the manifest of", &target, async |client, name, _| {
+        self.ask_to_write("write the manifest of", &target, async |client, name| {
             let (registry, repository) = (name.registry().to_owned(), name.repository().to_owned());
             let name = oci_client::Reference::with_tag(registry, repository, last.clone());
             let header = media_type

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+mod endless;
 mod identity;
 mod known;
 mod passwords;
@@ -11,7 +12,7 @@ mod passwords;
 use super::*;
 use crate::auth::Credentials;
 use crate::config::Config;
-use crate::document::Descriptor;
+use crate::document::{Descriptor, media};
 
 #[derive(Default)]
 struct State {
@@ -42,6 +43,10 @@ struct State {
     nowhere: bool,
     /// It is no registry.
     gone: bool,
+    /// Answers without end: how their path ends, and their status.
+    endless: Option<(&'static str, u16)>,
+    /// Bytes of them that went out.
+    flood: u64,
 }
 
 struct Request {
@@ -88,6 +93,10 @@ impl Server {
             // What is no text is TLS, and is answered as other servers do.
             return stream.write_all(b"HTTP/1.1 400 X\r\n\r\n").ok();
         };
+        let endless = self.state.lock().unwrap().endless;
+        if let Some((_, status)) = endless.filter(|(end, _)| request.path.ends_with(end)) {
+            return self.flood(stream, status);
+        }
         let answer = self.answer(&request);
         let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", answer.status);
         head += &format!("Content-Length: {}\r\n", answer.body.len());
@@ -98,6 +107,17 @@ impl Server {
         let end = if answer.cut { answer.body.len() / 2 } else { answer.body.len() };
         if request.method != "HEAD" {
             stream.write_all(&answer.body[..end]).ok()?;
+        }
+        Some(())
+    }
+
+    /// Sends until the client has had enough, or 256 MiB.
+    fn flood(&self, mut stream: TcpStream, status: u16) -> Option<()> {
+        stream.write_all(format!("HTTP/1.1 {status} X\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+        let piece = [b' '; 1 << 16];
+        for _ in 0..1 << 12 {
+            stream.write_all(&piece).ok()?;
+            self.state.lock().unwrap().flood += piece.len() as u64;
         }
         Some(())
     }
