@@ -19,19 +19,14 @@ pub struct SubordinateRange {
     pub count: u32,
 }
 
-/// How guest ids become outer ids. It is part of the key under which unpacked layers are stored.
+/// How guest ids become outer ids: guest n is outer n + 1, backed by a subordinate range of each kind. It is part of the key
+/// under which unpacked layers are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "mode")]
-pub enum IdMap {
-    /// Guest n is outer n + 1, backed by a subordinate range of each kind.
-    Subordinate {
-        /// Host user ids.
-        uids: SubordinateRange,
-        /// Host group ids.
-        gids: SubordinateRange,
-    },
-    /// Every guest id is the user: there is no subordinate range. Carried by the store's format; not yet run.
-    Single,
+pub struct IdMap {
+    /// Host user ids.
+    pub uids: SubordinateRange,
+    /// Host group ids.
+    pub gids: SubordinateRange,
 }
 
 /// A guest id that the map has no place for.
@@ -48,27 +43,18 @@ impl IdMap {
     /// # Errors
     /// [`UnmappedId`] when `guest` is not below [`GUEST_IDS`].
     pub fn outer(&self, guest: u64) -> Result<u32, UnmappedId> {
-        let id = u32::try_from(guest).ok().filter(|id| *id < GUEST_IDS).ok_or(UnmappedId { id: guest })?;
-        Ok(match self {
-            IdMap::Subordinate { .. } => id + 1,
-            IdMap::Single => 0,
-        })
+        let id = u32::try_from(guest).ok().filter(|id| *id < GUEST_IDS);
+        id.map(|id| id + 1).ok_or(UnmappedId { id: guest })
     }
 
-    /// The host's user id of guest id `guest`, as far as it is not the user's own.
+    /// The host's user id of guest id `guest`.
     pub fn host(&self, guest: u32) -> Option<u32> {
-        match self {
-            IdMap::Subordinate { uids, .. } if guest < GUEST_IDS => uids.start.checked_add(guest),
-            _ => None,
-        }
+        (guest < GUEST_IDS).then(|| self.uids.start.checked_add(guest)).flatten()
     }
 
     /// A name for this map that is safe in a path. Two maps that would give files other owners have other keys.
     pub fn key(&self) -> String {
-        match self {
-            IdMap::Subordinate { uids, gids } => format!("sub-{}-{}", uids.start, gids.start),
-            IdMap::Single => "single".to_owned(),
-        }
+        format!("sub-{}-{}", self.uids.start, self.gids.start)
     }
 }
 
@@ -108,13 +94,12 @@ mod tests {
     #[test]
     fn guest_ids_are_shifted_by_one_and_the_last_one_fits() {
         let range = SubordinateRange { start: 100_000, count: GUEST_IDS };
-        let map = IdMap::Subordinate { uids: range, gids: range };
+        let map = IdMap { uids: range, gids: range };
         assert_eq!(map.outer(0), Ok(1));
         assert_eq!(map.outer(65_535), Ok(65_536));
-        assert_eq!((map.host(1001), map.host(65_536), IdMap::Single.host(0)), (Some(101_001), None, None));
+        assert_eq!((map.host(1001), map.host(65_536)), (Some(101_001), None));
         assert_eq!(map.outer(65_536), Err(UnmappedId { id: 65_536 }));
         assert_eq!(map.outer((1 << 32) + 5), Err(UnmappedId { id: (1 << 32) + 5 }));
-        assert_eq!(IdMap::Single.outer(1000), Ok(0));
     }
 
     #[test]
@@ -143,11 +128,10 @@ mod tests {
         let a = SubordinateRange { start: 1, count: GUEST_IDS };
         let b = SubordinateRange { start: 2, count: GUEST_IDS };
         let keys = [
-            IdMap::Subordinate { uids: a, gids: a }.key(),
-            IdMap::Subordinate { uids: a, gids: b }.key(),
-            IdMap::Subordinate { uids: b, gids: a }.key(),
-            IdMap::Single.key(),
+            IdMap { uids: a, gids: a }.key(),
+            IdMap { uids: a, gids: b }.key(),
+            IdMap { uids: b, gids: a }.key(),
         ];
-        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
     }
 }

@@ -329,8 +329,12 @@ fn ensure_file(
 mod tests {
     use super::*;
 
-    /// Ids that need no privilege in a test: everything is id 0, and giving away to 0 works for root only, so the
-    /// folders exist beforehand.
+    fn ids() -> IdMap {
+        let range = crate::ids::SubordinateRange { start: 100_000, count: crate::ids::GUEST_IDS };
+        IdMap { uids: range, gids: range }
+    }
+
+    /// Giving files away works for root only, so the folders exist beforehand.
     fn root_with(make: impl FnOnce(&Path)) -> (tempfile::TempDir, OwnedFd) {
         let folder = tempfile::tempdir().unwrap();
         make(folder.path());
@@ -341,7 +345,7 @@ mod tests {
     #[test]
     fn a_linked_dev_is_refused_by_name() {
         let (_folder, root) = root_with(|path| symlink("/etc", path.join("dev")).unwrap());
-        let error = ensure_mount_point(&root, Path::new("/dev"), true, &IdMap::Single).unwrap_err();
+        let error = ensure_mount_point(&root, Path::new("/dev"), true, &ids()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "dev of the image is a symbolic link or a file where a folder must be; refused, because a runtime would follow it out of the image"
@@ -351,7 +355,7 @@ mod tests {
     #[test]
     fn a_link_on_the_way_is_refused_even_when_the_end_is_missing() {
         let (folder, root) = root_with(|path| symlink("..", path.join("cnb")).unwrap());
-        let error = ensure_mount_point(&root, Path::new("/cnb/lifecycle"), true, &IdMap::Single).unwrap_err();
+        let error = ensure_mount_point(&root, Path::new("/cnb/lifecycle"), true, &ids()).unwrap_err();
         assert!(error.to_string().starts_with("cnb of the image"), "{error}");
         assert!(!folder.path().parent().unwrap().join("lifecycle").exists());
     }

@@ -206,7 +206,8 @@ mod tests {
     fn session() -> (Session, UnixStream) {
         let (control, theirs) = UnixStream::pair().unwrap();
         let child = Command::new("true").spawn().unwrap();
-        (Session { control, child, ids: IdMap::Single }, theirs)
+        let range = crate::ids::SubordinateRange { start: 1, count: crate::ids::GUEST_IDS };
+        (Session { control, child, ids: IdMap { uids: range, gids: range } }, theirs)
     }
 
     fn output() -> JobOutput {

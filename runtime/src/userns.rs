@@ -71,7 +71,7 @@ pub fn id_map_of_user() -> Result<IdMap, UsernsError> {
         };
         find_range(text, &user, uid.as_raw()).ok_or_else(none)
     };
-    Ok(IdMap::Subordinate { uids: range("/etc/subuid", &subuid)?, gids: range("/etc/subgid", &subgid)? })
+    Ok(IdMap { uids: range("/etc/subuid", &subuid)?, gids: range("/etc/subgid", &subgid)? })
 }
 
 /// Give the new user namespace of process `pid` its ids: 0 is the caller, 1..=65536 the subordinate range.
@@ -79,15 +79,8 @@ pub fn id_map_of_user() -> Result<IdMap, UsernsError> {
 /// # Errors
 /// [`UsernsError::Start`] and [`UsernsError::Refused`], with what the helper said.
 pub(crate) fn write_maps(pid: u32, map: &IdMap) -> Result<(), UsernsError> {
-    let IdMap::Subordinate { uids, gids } = map else {
-        return Err(UsernsError::Refused {
-            program: "newuidmap",
-            message: "there is no subordinate range to map".to_owned(),
-            hint: "; building with a single id is not supported yet",
-        });
-    };
-    run_helper("newuidmap", pid, nix::unistd::getuid().as_raw(), *uids)?;
-    run_helper("newgidmap", pid, nix::unistd::getgid().as_raw(), *gids)
+    run_helper("newuidmap", pid, nix::unistd::getuid().as_raw(), map.uids)?;
+    run_helper("newgidmap", pid, nix::unistd::getgid().as_raw(), map.gids)
 }
 
 fn run_helper(program: &'static str, pid: u32, own: u32, range: SubordinateRange) -> Result<(), UsernsError> {

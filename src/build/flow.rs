@@ -4,7 +4,7 @@
 //! (docs/decisions/0017-trust-and-the-one-container-it-is-for.md).
 
 use coracle_images::Reference;
-use coracle_runtime::{IdMap, Network};
+use coracle_runtime::Network;
 
 use super::builder::Builder;
 use super::foreign::{ANALYZES_FIRST, LAYOUTS};
@@ -31,7 +31,6 @@ pub(super) struct Circumstances<'a> {
     pub(super) has_extensions: bool,
     /// Whether the cache has layers that can stay unpacked.
     pub(super) layers_stay: bool,
-    pub(super) ids: IdMap,
 }
 
 /// How the phases of a build run.
@@ -87,10 +86,7 @@ impl Circumstances<'_> {
         if self.layers_stay {
             return Some("cached layers stay unpacked, and are looked at between phases");
         }
-        match self.ids {
-            IdMap::Single => Some("the user has no range of subordinate ids"),
-            IdMap::Subordinate { .. } => None,
-        }
+        None
     }
 }
 
@@ -107,7 +103,6 @@ impl Build<'_> {
             is_foreign: plan.foreign.is_some(),
             has_extensions: builder.has_extensions,
             layers_stay: plan.folders.tree && self.cache_has_layers,
-            ids: self.stage.ids,
         }
     }
 
@@ -143,7 +138,6 @@ impl Build<'_> {
 
 #[cfg(test)]
 mod tests {
-    use coracle_runtime::SubordinateRange;
 
     use super::*;
 
@@ -153,7 +147,6 @@ mod tests {
         let untrusted = Trust::Untrusted { why: "it is not one of the trusted builders".to_owned() };
         let of_builder = [Buildpack::OfBuilder("a/b".parse().unwrap(), None)];
         let folder = [Buildpack::Folder("/own".into())];
-        let range = SubordinateRange { start: 100_000, count: 65_536 };
         let plain = Circumstances {
             trust: &trusted,
             buildpacks: &[],
@@ -164,7 +157,6 @@ mod tests {
             is_foreign: false,
             has_extensions: false,
             layers_stay: false,
-            ids: IdMap::Subordinate { uids: range, gids: range },
         };
         let all = [
             plain.clone(),
@@ -177,7 +169,6 @@ mod tests {
             Circumstances { other_network: true, ..plain.clone() },
             Circumstances { new_cache_image: true, ..plain.clone() },
             Circumstances { layers_stay: true, ..plain.clone() },
-            Circumstances { ids: IdMap::Single, ..plain.clone() },
             Circumstances { trust: &untrusted, ..plain },
         ];
         let builder = "r.example/builder:1".parse().unwrap();
