@@ -71,7 +71,8 @@ fn with_dates(value: Value) -> Value {
     }
 }
 
-/// The JSON of a TOML value. A float without a fraction becomes a whole number, a date becomes text.
+/// The JSON of a TOML value. A float without a fraction becomes a whole number, a date becomes text, and what JSON has no number for,
+/// `null` (docs/decisions/0007-images-are-the-references.md).
 pub fn json_of_toml(value: &toml::Value) -> Value {
     match value {
         toml::Value::String(text) => Value::String(text.clone()),
@@ -88,7 +89,7 @@ pub fn json_of_toml(value: &toml::Value) -> Value {
 
 fn float(number: f64) -> Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
-    if number.fract() == 0.0 && number.abs() <= EXACT {
+    if number.fract() == 0.0 && number.abs() <= EXACT && (number != 0.0 || number.is_sign_positive()) {
         #[expect(clippy::cast_possible_truncation, reason = "a whole number below 2^53")]
         return Value::from(number as i64);
     }
@@ -148,10 +149,19 @@ mod tests {
     }
 
     #[test]
+    fn what_json_has_no_number_for_is_null() {
+        for number in [f64::INFINITY, f64::NEG_INFINITY, f64::NAN] {
+            assert_eq!(json_of_toml(&toml::Value::Float(number)), Value::Null);
+        }
+    }
+
+    #[test]
     fn numbers_survive_the_way_there_and_back() {
         let table: toml::Value = toml::Value::Table("i = 42\nf = 1.5\nb = true\nl = [1]".parse().unwrap());
         let json = json_of_toml(&table);
         assert_eq!(json.to_string(), r#"{"b":true,"f":1.5,"i":42,"l":[1]}"#);
         assert_eq!(json_of_toml(&toml_of_json(&json).unwrap()), json);
+        let less_than_nothing = json_of_toml(&toml::Value::Float(-0.0));
+        assert_eq!(write_json(&less_than_nothing).unwrap(), "-0");
     }
 }

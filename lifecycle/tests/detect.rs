@@ -107,7 +107,7 @@ fn programs_get_their_paths_and_nothing_of_the_phase() {
     let (_, runs) = detect(&order, dir.path());
     let [run] = runs.as_slice() else { panic!("{runs:?}") };
     let platform = dir.path().join("platform");
-    let plan = dir.path().join("scratch/buildpack/a_b/1/plan.toml");
+    let plan = dir.path().join("scratch/buildpack/a%2Fb/1/plan.toml");
     assert_eq!(run.exit, 7);
     let expected = format!("{0}|{0}\n{1}|{1}\nsecret=\n", platform.display(), plan.display());
     assert_eq!(run.output, expected);

@@ -19,6 +19,7 @@ use crate::export::{CREATED, FoundBuildpack, FoundLayer, Layers, Outbox, Publish
 use crate::folder;
 use crate::known::KnownLayer;
 use crate::packing::{self, Archive, Blob, ForCache, InCache, Job, Old};
+use crate::with_causes;
 
 /// What became of a layer. The words are those people look for in a build's log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +28,8 @@ pub enum CacheStep {
     Added(String),
     /// The cache had it.
     Reused(String),
+    /// It could not be read: the cache is there without it.
+    LeftOut { layer: String, why: String },
 }
 
 impl std::fmt::Display for CacheStep {
@@ -34,6 +37,7 @@ impl std::fmt::Display for CacheStep {
         match self {
             Self::Added(layer) => write!(f, "Adding cache layer '{layer}'"),
             Self::Reused(layer) => write!(f, "Reusing cache layer '{layer}'"),
+            Self::LeftOut { layer, why } => write!(f, "layer '{layer}' is not cached: {why}"),
         }
     }
 }
@@ -279,7 +283,15 @@ impl Saved {
         cached: &Cached<'_>,
         layer: Result<InCache, PackError>,
     ) -> Result<(), CacheError> {
-        let layer = layer.map_err(|source| CacheError::Pack { layer: cached.name.clone(), source })?;
+        let layer = match layer {
+            Ok(layer) => layer,
+            Err(error @ (PackError::Read { .. } | PackError::Unfit { .. })) => {
+                let step = CacheStep::LeftOut { layer: cached.name.clone(), why: with_causes(&error) };
+                self.layers.insert(cached.slot.clone(), (step, None));
+                return Ok(());
+            }
+            Err(source) => return Err(CacheError::Pack { layer: cached.name.clone(), source }),
+        };
         match cached.of {
             Some((buildpack, found)) => {
                 let (name, diff_id) = (found.name.clone(), layer.diff_id.clone());

@@ -194,8 +194,13 @@ fn read_module_of(
     let document = module.document();
     let said = file::read_document::<SaidApi>(document, &path);
     let said = said.map_err(|source| CatalogError::File { kind, name: name.clone(), source })?;
-    if let Some(SaidApi { api: found }) = said.filter(|said| said.api.parse::<ApiVersion>().is_err()) {
-        return Err(CatalogError::NoApi { kind, name, document, found });
+    // Before anything else: of another age the rest may not be understood.
+    if let Some(SaidApi { api: found }) = said {
+        match found.parse() {
+            Err(_) => return Err(CatalogError::NoApi { kind, name, document, found }),
+            Ok(api) if !speaks(api) => return Err(CatalogError::Api { kind, name, api }),
+            Ok(_) => {}
+        }
     }
     let toml: Result<Option<BuildpackToml>, FileError> = if module.extension {
         file::read_document::<ExtensionToml>(document, &path).map(|toml| toml.map(Into::into))
@@ -203,11 +208,7 @@ fn read_module_of(
         file::read_document(document, &path)
     };
     let toml = toml.map_err(|source| CatalogError::File { kind, name: name.clone(), source })?;
-    let toml = toml.ok_or_else(|| CatalogError::Missing { kind, name: name.clone(), path })?;
-    if !speaks(toml.api) {
-        return Err(CatalogError::Api { kind, name, api: toml.api });
-    }
-    Ok(toml)
+    toml.ok_or_else(|| CatalogError::Missing { kind, name: name.clone(), path })
 }
 
 /// The part of a module's document that says whether the rest can be understood.

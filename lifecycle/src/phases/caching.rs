@@ -83,7 +83,10 @@ impl CachePlace {
             .map(|()| saved.steps())
         });
         match committed {
-            Ok(steps) => steps.iter().map(CacheStep::to_string).for_each(|step| call.say(&step)),
+            Ok(steps) => steps.iter().for_each(|step| match step {
+                CacheStep::LeftOut { .. } => call.warn(&step.to_string()),
+                _ => call.say(&step.to_string()),
+            }),
             Err(error) => not_saved(call, &error),
         }
     }

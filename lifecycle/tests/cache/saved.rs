@@ -265,3 +265,22 @@ fn a_broken_list_is_an_error_and_then_replaced() {
     std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
     assert!(matches!(Cache::open(&build.cache()), Err(CacheError::Read { .. })));
 }
+
+/// As with the reference: what cannot be read is told of, and the rest is cached.
+#[test]
+fn a_layer_that_cannot_be_read_is_left_out() {
+    let build = sink();
+    build.write("a_one/tools/secret", "s");
+    let closed = build.layers().join("a_one/tools/secret");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+    let steps = build.save();
+    assert_eq!(steps[0], "Adding cache layer 'a/one:cached'");
+    assert!(
+        steps[1].starts_with("layer 'a/one:tools' is not cached: cannot open `")
+            && steps[1].ends_with("/secret` for a layer: Permission denied (os error 13)"),
+        "{}",
+        steps[1]
+    );
+    assert_eq!(build.archives().len(), 1);
+    assert!(!build.metadata().contains("tools"), "{}", build.metadata());
+}
