@@ -125,6 +125,26 @@ fn what_is_outside_is_reached_and_neither_this_machine_nor_its_cloud() {
     }
 }
 
+#[test]
+fn buildpacks_are_not_told_of_a_proxy_that_they_cannot_reach() {
+    let told = "echo \"told: ${HTTP_PROXY-nothing} ${HTTPS_PROXY-nothing}\"";
+    let site = site(&[Buildpack::passing("fixture/told").build(told).process(&["cat", "hello"])]);
+    let mut command = build(&site, &["--network", "isolated"]);
+    command
+        .env("HTTP_PROXY", "http://127.0.0.1:3128")
+        .env("HTTPS_PROXY", "http://name:word@proxy.example:3128");
+    let ran = ran(command.output().expect("start unshare"));
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    let line = "[builder] told: nothing http://proxy.example:3128\n";
+    assert!(ran.stdout.contains(line), "{}", ran.stdout);
+    for said in [
+        "the proxy of HTTP_PROXY is on this machine's loopback, which --network isolated does not reach: buildpacks are not told of it; where they need it, use one on another machine, or --network host\n",
+        "the name and password of the proxy are kept from buildpacks; ",
+    ] {
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
+}
+
 /// The programs that connect networks below this process, with their arguments.
 fn pastas(world: u32) -> Vec<((u32, String), String)> {
     let line = |pid: u32| {

@@ -209,10 +209,11 @@ impl Build<'_> {
 
         if plan.network == Network::Host {
             self.note(HOST_NETWORK.to_owned());
-            if proxies::for_foreign_code(&plan.proxies).1 {
-                self.note(proxies::WITHHELD.to_owned());
-            }
         }
+        if plan.network != Network::None && proxies::for_foreign_code(&plan.proxies).1 {
+            self.note(proxies::WITHHELD.to_owned());
+        }
+        proxies::out_of_reach(&plan.proxies, plan.network).into_iter().for_each(|text| self.note(text));
         self.brought.notices(self.stage.ids, plan.user.uid).into_iter().for_each(|text| self.note(text));
         let report = match flow {
             Flow::Creator => self.create(&plan)?,
