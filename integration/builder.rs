@@ -284,12 +284,8 @@ fn other_platforms_find_our_lifecycle_in_it_and_builds_with_either_are_the_same(
     let version = env!("CARGO_PKG_VERSION");
     let played = format!("the lifecycle of builder {name} (version {version}) plays the phases");
     assert!(own.stderr.contains(&played), "{}", own.stderr);
-    // Each says at which Platform API it was made; all else is one.
-    let layers = |name: &str| -> Value {
-        let config: Value = serde_json::from_slice(&kitchen.registry.config(name)).expect("a configuration");
-        config["rootfs"]["diff_ids"].clone()
-    };
-    assert_eq!(layers("one:latest"), layers("two:latest"));
+    let manifest = |name: &str| String::from_utf8(kitchen.registry.manifest(name)).expect("is text");
+    assert_eq!(manifest("one:latest"), manifest("two:latest"));
 }
 
 #[test]
@@ -329,6 +325,35 @@ fn the_lifecycle_that_the_file_names_is_in_it() {
     assert!(tar.expect("start tar").success());
     kitchen.define(&DEFINITION.replace("\"other\"", "\"lifecycle.tgz\""));
     assert_eq!(create("made:2").stdout, of_folder.stdout);
+}
+
+#[test]
+fn what_goes_around_each_group_is_in_the_builder() {
+    let kitchen = Kitchen::new();
+    let system = "[[system.pre.buildpacks]]\nid = \"two\"\noptional = true\n";
+    let group = "[[order.group]]\nid = \"two\"\noptional = true\n";
+    kitchen.define(&format!("{}{system}", DEFINITION.replace(group, "")));
+    let name = kitchen.registry.reference("made:1");
+    let config = kitchen.config.to_str().expect("a path");
+    kitchen.home.ok(&["builder", "create", &name, "--config", config, "--publish"]);
+    let shown = kitchen.home.ok(&["run", &name, "cat", "/cnb/system.toml"]).stdout;
+    let expected = "[system]
+  [system.pre]
+
+    [[system.pre.buildpacks]]
+      id = \"two\"
+      version = \"1.0.0\"
+      optional = true
+  [system.post]
+    buildpacks = []
+";
+    assert_eq!(shown, expected);
+    let config: Value = serde_json::from_slice(&kitchen.registry.config("made:1")).expect("a configuration");
+    let label = config["config"]["Labels"]["io.buildpacks.buildpack.system"].as_str().expect("a label");
+    let label: Value = serde_json::from_str(label).expect("is JSON");
+    assert_eq!(label["pre"]["buildpacks"][0], json!({ "id": "two", "version": "1.0.0", "optional": true }));
+    let error = kitchen.refused(&format!("{DEFINITION}{}", system.replace("two", "three")));
+    assert!(error.starts_with("error: the order names the buildpack `three`: "), "{error}");
 }
 
 #[test]

@@ -45,6 +45,7 @@ mod run;
 mod site;
 mod source;
 mod strict;
+mod system;
 mod timings;
 mod tree;
 mod trust;

@@ -51,7 +51,7 @@ pub use coracle_lifecycle::build::SharedLayer;
 pub use foreign::{
     ChoiceError, LifecycleArchives, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase,
 };
-pub use request::BuildRequest;
+pub use request::{BuildRequest, ExecEnv, ExecEnvError};
 pub use steps::BuildLayers;
 pub use tree::Restore;
 pub use volumes::{Volume, VolumeError};
@@ -295,6 +295,8 @@ impl Build<'_> {
             run_image: run_image.clone(),
             switched: false,
             own_order,
+            system_buildpacks: request.system_buildpacks,
+            exec_env: request.exec_env.as_str().to_owned(),
             build_layers: request.build_layers,
             shared_layers: request.shared_layers.clone(),
             network: request.network,

@@ -160,6 +160,7 @@ pub fn create_builder(
     let buildpacks = buildpacks.collect::<Result<Vec<_>, _>>()?;
     buildpacks::check_unique(&buildpacks)?;
     let order = buildpacks::resolve_order(&definition.order, &buildpacks)?;
+    let system = buildpacks::resolve_system(&definition.system, &buildpacks)?;
     let lifecycle = lifecycle_of(&definition, folder, observer)?;
     let base = base_image(home, &definition, request, observer, hold)?;
     let user = image::user_of(&base)?;
@@ -190,6 +191,7 @@ pub fn create_builder(
         definition: &definition,
         buildpacks: &buildpacks,
         order: &order,
+        system: &system,
         lifecycle: &coracle_cnb::read_toml("lifecycle.toml", &text).map_err(BuilderError::from)?,
         lifecycle_programs: &taken.join("cnb/lifecycle"),
     };

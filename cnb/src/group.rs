@@ -18,14 +18,14 @@ pub struct Order {
 }
 
 /// `system.toml` (Platform API, "system.toml"): buildpacks around those of every group.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemToml {
     #[serde(default)]
     pub system: System,
 }
 
 /// The `[system]` table of a [`SystemToml`].
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     #[serde(default)]
     pub pre: SystemBuildpacks,
@@ -34,10 +34,17 @@ pub struct System {
 }
 
 /// Buildpacks that go before, or after, those of a group.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SystemBuildpacks {
     #[serde(default)]
     pub buildpacks: Vec<GroupElement>,
+}
+
+impl System {
+    /// Whether it has no buildpacks.
+    pub fn is_empty(&self) -> bool {
+        self.pre.buildpacks.is_empty() && self.post.buildpacks.is_empty()
+    }
 }
 
 /// One alternative of an [`Order`].

@@ -31,7 +31,7 @@ pub(crate) const RUN_IMAGE_IS_CHECKED: ApiVersion = ApiVersion::new(0, 14);
 pub(crate) const CACHE_ALONE: ApiVersion = ApiVersion::new(0, 14);
 
 /// Since this Platform API there are execution environments, and buildpacks around those of every group.
-pub(crate) const EXECUTION_ENVIRONMENTS: ApiVersion = ApiVersion::new(0, 15);
+pub const EXECUTION_ENVIRONMENTS: ApiVersion = ApiVersion::new(0, 15);
 
 /// Since this Buildpack API buildpacks know of execution environments.
 pub(crate) const BUILDPACK_EXECUTION_ENVIRONMENTS: ApiVersion = ApiVersion::new(0, 12);

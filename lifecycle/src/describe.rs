@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use coracle_cnb::{ApiVersion, BuildpackToml, Distro, Order};
 
-use crate::detect::{Catalog, CatalogError, Unusable};
+use crate::detect::{Catalog, CatalogError, Unusable, system};
 use crate::file::{self, FileError};
 
 /// A builder's buildpacks and the order in which they are tried.
 #[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Description {
+    /// With the buildpacks of the system.
     pub order: Order,
     /// Every buildpack that the order can reach.
     pub buildpacks: Vec<BuildpackToml>,
@@ -20,6 +21,14 @@ pub struct Description {
     pub unusable: Vec<Unusable>,
     /// From `/etc/os-release` (os-release(5)); stands in for a run image that names no distribution.
     pub distro: Option<Distro>,
+}
+
+/// The documents in which a builder says what to try.
+#[derive(Debug)]
+pub struct Orders<'a> {
+    pub order: &'a Path,
+    /// What goes around each group; nothing where it is not there.
+    pub system: &'a Path,
 }
 
 /// Why a builder could not be described.
@@ -41,14 +50,15 @@ pub enum DescribeError {
 /// # Errors
 /// [`DescribeError`].
 pub fn describe(
-    order: &Path,
+    orders: &Orders<'_>,
     buildpacks_dir: &Path,
     extensions_dir: &Path,
     os_release: &Path,
     any_api: bool,
 ) -> Result<Description, DescribeError> {
-    let document: Option<Order> = file::read_document("order.toml", order)?;
-    let document = document.ok_or_else(|| DescribeError::NoOrder(order.to_owned()))?;
+    let document: Option<Order> = file::read_document("order.toml", orders.order)?;
+    let mut document = document.ok_or_else(|| DescribeError::NoOrder(orders.order.to_owned()))?;
+    system::surround(&mut document, orders.system)?;
     let speaks: fn(ApiVersion) -> bool = if any_api { |_| true } else { crate::api::runs_buildpack_api };
     let catalog = Catalog::read_of(buildpacks_dir, extensions_dir, &document, speaks)?;
     Ok(Description {
@@ -84,7 +94,8 @@ mod tests {
     fn a_builder_without_an_order_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let order = dir.path().join("order.toml");
-        let refused = describe(&order, dir.path(), dir.path(), dir.path(), false).unwrap_err().to_string();
+        let orders = Orders { order: &order, system: &order };
+        let refused = describe(&orders, dir.path(), dir.path(), dir.path(), false).unwrap_err().to_string();
         let expected = "there is no `ORDER`: the image is not a builder; name one with --builder";
         assert_eq!(refused, expected.replace("ORDER", &order.display().to_string()));
     }
@@ -96,7 +107,8 @@ mod tests {
         write("order.toml", "[[order]]\n[[order.group]]\nid = \"a\"\nversion = \"1\"\n");
         write("a/1/buildpack.toml", "api = \"0.2\"\n[buildpack]\nid = \"a\"\nversion = \"1\"\n");
         let (order, none) = (dir.path().join("order.toml"), dir.path().join("none"));
-        let of = |any_api| describe(&order, dir.path(), dir.path(), &none, any_api);
+        let orders = Orders { order: &order, system: &none };
+        let of = |any_api| describe(&orders, dir.path(), dir.path(), &none, any_api);
         assert_eq!(of(true).unwrap().buildpacks.len(), 1);
         assert!(crate::with_causes(&of(false).unwrap_err()).contains("--lifecycle builder"));
     }
@@ -110,12 +122,20 @@ mod tests {
         write("a_all/1/buildpack.toml", all);
         write("a_one/2/buildpack.toml", "api = \"0.10\"\n[buildpack]\nid = \"a/one\"\nversion = \"2\"\n");
         write("a_two/2/buildpack.toml", "unreachable and broken");
+        write("a_last/1/buildpack.toml", "api = \"0.10\"\n[buildpack]\nid = \"a/last\"\nversion = \"1\"\n");
+        write(
+            "system.toml",
+            "[[system.post.buildpacks]]\nid = \"a/last\"\nversion = \"1\"\noptional = true\n",
+        );
         write("os-release", "NAME=\"X\"\nID=debian\nVERSION_ID=\"12\"\n");
         let path = |name: &str| dir.path().join(name);
-        let found =
-            describe(&path("order.toml"), dir.path(), dir.path(), &path("os-release"), false).unwrap();
+        let (order, system) = (path("order.toml"), path("system.toml"));
+        let orders = Orders { order: &order, system: &system };
+        let found = describe(&orders, dir.path(), dir.path(), &path("os-release"), false).unwrap();
         let ids: Vec<_> = found.buildpacks.iter().map(|toml| toml.buildpack.id.to_string()).collect();
-        assert_eq!(ids, ["a/all", "a/one"]);
+        assert_eq!(ids, ["a/all", "a/last", "a/one"]);
+        assert_eq!(found.order.order[0].group.len(), 2);
+        assert!(!found.order.order[0].group[1].optional);
         assert_eq!(found.distro, Some(Distro { name: "debian".into(), version: "12".into() }));
         assert_eq!(distro("nothing"), None);
     }

@@ -12,6 +12,7 @@ mod outcome;
 mod programs;
 mod resolve;
 mod search;
+pub(crate) mod system;
 mod targets;
 mod trial;
 

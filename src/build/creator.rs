@@ -102,6 +102,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
     let control = |name: &str| format!("{}/{name}.toml", guest::CONTROL);
     flag("log-level", if plan.verbose { "debug" } else { "info" });
     flag("order", &if plan.own_order { control("order") } else { "/cnb/order.toml".to_owned() });
+    flag("system", &plan.system_toml());
     flag("run", &control("run"));
     flag("run-image", &plan.run_image.to_string());
     flag("project-metadata", &control("project-metadata"));

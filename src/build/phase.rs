@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use coracle_cnb::ApiVersion;
 use coracle_images::{AuthFile, LayerCompression, Reference, Secret};
+use coracle_lifecycle::api::EXECUTION_ENVIRONMENTS;
 use coracle_lifecycle::build::SharedLayer;
 use coracle_runtime::{Access, Bounds, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
 
@@ -22,7 +23,7 @@ use crate::stage::CA_BUNDLE;
 use crate::worker::User;
 
 /// The Platform API that our phases are driven at.
-pub(crate) const PLATFORM_API: ApiVersion = ApiVersion::new(0, 13);
+pub(crate) const PLATFORM_API: ApiVersion = ApiVersion::new(0, 15);
 
 /// The restorer's word to the exporter on archives of the cache.
 pub(super) const VERIFIED: &str = "verified.toml";
@@ -116,6 +117,10 @@ pub(crate) struct Plan {
     pub(crate) auth: AuthFile,
     /// Whether the order is the user's, not the builder's.
     pub(crate) own_order: bool,
+    /// Whether buildpacks of the system count, which the builder puts around those of each group.
+    pub(crate) system_buildpacks: bool,
+    /// What the image is for: `production`, `test`, ...
+    pub(crate) exec_env: String,
     pub(crate) build_layers: BuildLayers,
     pub(crate) shared_layers: Vec<SharedLayer>,
     /// The network of foreign code.
@@ -137,6 +142,15 @@ impl Plan {
     pub(crate) fn has_known_images(&self) -> bool {
         let is_ours = |phase| self.foreign_for(phase).is_none();
         self.publish && is_ours(Phase::Analyze) && is_ours(Phase::Export)
+    }
+
+    /// Where the buildpacks of the system are named: in the builder, or where nothing ever is.
+    pub(crate) fn system_toml(&self) -> String {
+        if self.system_buildpacks && self.api >= EXECUTION_ENVIRONMENTS {
+            "/cnb/system.toml".to_owned()
+        } else {
+            format!("{}/system.toml", guest::CONTROL)
+        }
     }
 
     /// Where a phase leaves what it writes.
@@ -326,8 +340,12 @@ fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)>
 pub(super) fn base_environment(api: ApiVersion, plan: &Plan, of_builder: bool) -> Vec<(String, String)> {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     let mut env = vec![pair("CNB_PLATFORM_API", &api.to_string())];
+    if api >= EXECUTION_ENVIRONMENTS {
+        env.push(pair("CNB_EXEC_ENV", &plan.exec_env));
+    }
     if of_builder {
-        env.extend(plan.env.iter().filter(|(name, _)| name != "CNB_PLATFORM_API").cloned());
+        let is_ours = |name: &str| ["CNB_PLATFORM_API", "CNB_EXEC_ENV"].contains(&name);
+        env.extend(plan.env.iter().filter(|(name, _)| !is_ours(name)).cloned());
         if !env.iter().any(|(name, _)| name == "HOME") {
             env.push(pair("HOME", &plan.user.home));
         }

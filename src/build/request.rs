@@ -30,6 +30,10 @@ pub struct BuildRequest {
     pub run_image: Option<Reference>,
     /// Instead of the builder's order.
     pub buildpacks: Vec<Buildpack>,
+    /// Whether buildpacks of the system count, which a builder puts around those of each group (`system.toml`).
+    pub system_buildpacks: bool,
+    /// What the image is for: `production`, `test`, or another word of letters, digits, dots and dashes.
+    pub exec_env: ExecEnv,
     /// Variables for the buildpacks (`/platform/env`).
     pub env: Vec<(String, String)>,
     /// What else they get.
@@ -74,6 +78,42 @@ pub struct BuildRequest {
     pub native_phases: Vec<NativePhase>,
     /// Whether the phases say more.
     pub verbose: bool,
+}
+
+/// What an image is for (Platform API 0.15, "Execution Environments"). Buildpacks and processes may be for some only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecEnv(String);
+
+/// A text that is no name of what an image is for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no execution environment: name it with letters, digits, dots and dashes, as in `production` or `test`"
+)]
+pub struct ExecEnvError(String);
+
+impl ExecEnv {
+    /// The word.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for ExecEnv {
+    fn default() -> Self {
+        Self("production".to_owned())
+    }
+}
+
+impl std::str::FromStr for ExecEnv {
+    type Err = ExecEnvError;
+
+    fn from_str(text: &str) -> Result<Self, ExecEnvError> {
+        let is_known = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+        if text.is_empty() || !text.chars().all(is_known) {
+            return Err(ExecEnvError(text.to_owned()));
+        }
+        Ok(Self(text.to_owned()))
+    }
 }
 
 impl std::fmt::Debug for BuildRequest {

@@ -61,8 +61,9 @@ impl Build<'_> {
             return Ok((self.detect_elsewhere(plan)?, false));
         }
         self.phase(Phase::Detect, plan)?;
-        let Detected { group, extensions, runs, tried } =
-            self.stage.work(worker::Detect { folders: plan.folders.clone() })?;
+        let Detected { group, extensions, runs, tried } = self
+            .stage
+            .work(worker::Detect { folders: plan.folders.clone(), exec_env: plan.exec_env.clone() })?;
         if group.is_err() || plan.verbose {
             for run in runs {
                 let verdict = match run.exit {

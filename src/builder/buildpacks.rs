@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{BuildpackToml, GroupElement, Order, OrderGroup};
+use coracle_cnb::{BuildpackToml, GroupElement, Order, OrderGroup, System, SystemBuildpacks, SystemToml};
 
 use super::BuilderError;
 use super::definition::Wanted;
@@ -99,16 +99,32 @@ pub(super) fn resolve_order(groups: &[OrderGroup], buildpacks: &[Buildpack]) -> 
             find(element, buildpacks)?;
         }
     }
+    let group = |group: &OrderGroup| Ok(OrderGroup { group: resolve(&group.group, buildpacks)? });
+    let order = groups.iter().map(group).collect::<Result<_, BuilderError>>()?;
+    Ok(Order { order, order_extensions: Vec::new() })
+}
+
+/// The same of what goes around each group.
+///
+/// # Errors
+/// [`BuilderError::Order`].
+pub(super) fn resolve_system(
+    system: &SystemToml,
+    buildpacks: &[Buildpack],
+) -> Result<SystemToml, BuilderError> {
+    let around = |elements: &SystemBuildpacks| {
+        Ok::<_, BuilderError>(SystemBuildpacks { buildpacks: resolve(&elements.buildpacks, buildpacks)? })
+    };
+    let System { pre, post } = &system.system;
+    Ok(SystemToml { system: System { pre: around(pre)?, post: around(post)? } })
+}
+
+fn resolve(elements: &[GroupElement], buildpacks: &[Buildpack]) -> Result<Vec<GroupElement>, BuilderError> {
     let resolve = |element: &GroupElement| {
         let version = find(element, buildpacks)?.version().to_owned();
         Ok(GroupElement { version, ..element.clone() })
     };
-    let group = |group: &OrderGroup| {
-        let group = group.group.iter().map(resolve).collect::<Result<_, BuilderError>>()?;
-        Ok(OrderGroup { group })
-    };
-    let order = groups.iter().map(group).collect::<Result<_, BuilderError>>()?;
-    Ok(Order { order, order_extensions: Vec::new() })
+    elements.iter().map(resolve).collect()
 }
 
 fn find<'a>(element: &GroupElement, buildpacks: &'a [Buildpack]) -> Result<&'a Buildpack, BuilderError> {

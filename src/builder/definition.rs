@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{BuildpackId, GroupElement, OrderGroup, RunImageEntry};
+use coracle_cnb::{BuildpackId, GroupElement, OrderGroup, RunImageEntry, SystemToml};
 use coracle_images::{Platform, Reference};
 use serde::Deserialize;
 
@@ -14,6 +14,8 @@ pub(super) struct Definition {
     pub(super) description: String,
     pub(super) buildpacks: Vec<Wanted>,
     pub(super) order: Vec<OrderGroup>,
+    /// What goes around each group of it.
+    pub(super) system: SystemToml,
     pub(super) build_image: Reference,
     /// Never empty.
     pub(super) run_images: Vec<RunImageEntry>,
@@ -57,7 +59,7 @@ struct Document {
     build: Build,
     run: Run,
     targets: Vec<Target>,
-    system: Option<toml::Table>,
+    system: System,
 }
 
 #[derive(Deserialize, Default)]
@@ -80,6 +82,19 @@ struct NamedLifecycle {
 #[serde(deny_unknown_fields, default)]
 struct Group {
     group: Vec<Member>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct System {
+    pre: SystemGroup,
+    post: SystemGroup,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct SystemGroup {
+    buildpacks: Vec<Member>,
 }
 
 #[derive(Deserialize)]
@@ -171,6 +186,7 @@ impl Document {
             description: self.description,
             buildpacks: self.buildpacks.into_iter().map(Module::resolve).collect::<Result<_, _>>()?,
             order: self.order.into_iter().map(Group::resolve).collect(),
+            system: self.system.resolve(),
             build_image: build_image.parse()?,
             run_images,
             stack_id: self.stack.id,
@@ -182,9 +198,6 @@ impl Document {
         let refuse = |what, instead| Err(BuilderError::Unsupported { what, instead });
         if !self.extensions.is_empty() || !self.order_extensions.is_empty() {
             return refuse("image extensions", "remove [[extensions]] and [[order-extensions]]");
-        }
-        if self.system.is_some() {
-            return refuse("[system]", "name its buildpacks in each group of [[order]]");
         }
         if !self.build.env.is_empty() {
             return refuse("[[build.env]]", "set the variables when building: coracle build --env");
@@ -258,14 +271,24 @@ fn without_scheme(uri: &str) -> (Option<&str>, &str) {
 
 impl Group {
     fn resolve(self) -> OrderGroup {
-        let element = |member: Member| GroupElement {
-            id: member.id,
-            version: member.version,
-            api: None,
-            homepage: None,
-            optional: member.optional,
-        };
-        OrderGroup { group: self.group.into_iter().map(element).collect() }
+        OrderGroup { group: self.group.into_iter().map(Member::resolve).collect() }
+    }
+}
+
+impl Member {
+    fn resolve(self) -> GroupElement {
+        let Self { id, version, optional } = self;
+        GroupElement { id, version, api: None, homepage: None, optional }
+    }
+}
+
+impl System {
+    fn resolve(self) -> SystemToml {
+        let elements = |group: SystemGroup| group.buildpacks.into_iter().map(Member::resolve).collect();
+        let mut document = SystemToml::default();
+        document.system.pre.buildpacks = elements(self.pre);
+        document.system.post.buildpacks = elements(self.post);
+        document
     }
 }
 
@@ -307,7 +330,6 @@ mod tests {
     fn what_cannot_be_done_is_refused_with_another_way() {
         let of = |text: &str| refused(&format!("{text}\n{REST}"));
         assert!(of("[[extensions]]\nid = \"x\"").starts_with("builder.toml asks for image extensions"));
-        assert!(of("[[system.pre.buildpacks]]\nid = \"x\"").contains("[system]"));
         assert!(of("[[build.env]]\nname = \"x\"").contains("coracle build --env"));
         assert!(of("[[targets]]\nos = \"plan9\"").contains("another kind of machine"));
     }

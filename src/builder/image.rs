@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use coracle_cnb::{
-    ApiVersion, DocumentError, Order, OrderGroup, RunImageEntry, RunToml, Stack, StackRunImage, Target,
-    write_json, write_toml,
+    ApiVersion, DocumentError, Order, OrderGroup, RunImageEntry, RunToml, Stack, StackRunImage, SystemToml,
+    Target, write_json, write_toml,
 };
 use coracle_images::{Config, History, Image, Layer};
 use serde::Serialize;
@@ -29,6 +29,8 @@ pub(super) struct Contents<'a> {
     pub(super) definition: &'a Definition,
     pub(super) buildpacks: &'a [Buildpack],
     pub(super) order: &'a Order,
+    /// What goes around each group of it.
+    pub(super) system: &'a SystemToml,
     pub(super) lifecycle: &'a Descriptor,
     /// The folder with its programs.
     pub(super) lifecycle_programs: &'a Path,
@@ -59,11 +61,13 @@ impl Contents<'_> {
         let file = |path: &str, text| Entry::File { path: path.to_owned(), text };
         let stack = StackToml { run_image: self.stack_run_image() };
         let run = RunToml { images: self.definition.run_images.clone() };
-        Ok(vec![
-            file("/cnb/order.toml", write_toml(self.order)?),
-            file("/cnb/run.toml", write_toml(&run)?),
-            file("/cnb/stack.toml", write_toml(&stack)?),
-        ])
+        let mut documents = vec![file("/cnb/order.toml", write_toml(self.order)?)];
+        if !self.system.system.is_empty() {
+            documents.push(file("/cnb/system.toml", write_toml(self.system)?));
+        }
+        documents.push(file("/cnb/run.toml", write_toml(&run)?));
+        documents.push(file("/cnb/stack.toml", write_toml(&stack)?));
+        Ok(documents)
     }
 
     /// The image: `base` under `layers`, which [`Contents::layers`] was made into.
@@ -79,7 +83,7 @@ impl Contents<'_> {
         Ok(Image::assemble(config, layers)?)
     }
 
-    fn labels(&self, layers: &[Layer]) -> Result<[(&'static str, String); 3], DocumentError> {
+    fn labels(&self, layers: &[Layer]) -> Result<Vec<(&'static str, String)>, DocumentError> {
         let metadata = Metadata {
             description: &self.definition.description,
             buildpacks: self.buildpacks.iter().map(ModuleInfo::of).collect(),
@@ -94,11 +98,15 @@ impl Contents<'_> {
             let versions = modules.entry(buildpack.toml.buildpack.id.as_str()).or_default();
             versions.insert(buildpack.version(), ModuleLayer::of(buildpack, layer));
         }
-        Ok([
+        let mut labels = vec![
             (coracle_cnb::BUILDER_METADATA_LABEL, write_json(&metadata)?),
             ("io.buildpacks.buildpack.order", write_json(&self.order.order)?),
             ("io.buildpacks.buildpack.layers", write_json(&modules)?),
-        ])
+        ];
+        if !self.system.system.is_empty() {
+            labels.push(("io.buildpacks.buildpack.system", write_json(&self.system.system)?));
+        }
+        Ok(labels)
     }
 
     /// For tools that know one run image only: the first.

@@ -46,6 +46,8 @@ impl Job for Keep {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Detect {
     pub(crate) folders: Folders,
+    /// What the image is for.
+    pub(crate) exec_env: String,
 }
 
 /// What was chosen, and what each program said.
@@ -78,7 +80,7 @@ impl Job for Detect {
         let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
         let target = complete(target, description.distro.as_ref());
         let catalog = Catalog::of(description.buildpacks, description.extensions, description.unusable);
-        let given = Given { target: Some(&target), exec_env: None };
+        let given = Given { target: Some(&target), exec_env: Some(&self.exec_env) };
         let (detected, tried) = resolve(&description.order, &catalog, given, &mut runs.runs.as_slice());
         let mut extensions = Vec::new();
         let group = match detected {

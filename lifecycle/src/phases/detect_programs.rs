@@ -5,7 +5,7 @@ use coracle_cnb::Order;
 use super::scratch::Scratch;
 use super::times;
 use super::{Call, PhaseError, analyzed, needed};
-use crate::detect::{Catalog, Module, Programs, resolve};
+use crate::detect::{Catalog, Module, Programs, resolve, system};
 use crate::file;
 
 /// What `detect-programs` leaves at `-runs`: the reports on which the decision is made elsewhere.
@@ -17,7 +17,8 @@ pub struct DetectRuns {
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
-    let order: Order = needed("order.toml", &arguments.path("order"))?;
+    let mut order: Order = needed("order.toml", &arguments.path("order"))?;
+    system::surround(&mut order, &arguments.path("system"))?;
     let catalog = Catalog::read(&arguments.path("buildpacks"), &arguments.path("extensions"), &order)?;
     let target = super::target(&analyzed(arguments)?)?;
     let scratch = Scratch::of(call)?;

@@ -4,7 +4,7 @@
 
 use std::ffi::OsStr;
 
-use coracle_cnb::{Analyzed, Group, GroupElement, Order, Plan, SystemToml};
+use coracle_cnb::{Analyzed, Group, Order, Plan};
 
 use super::chosen::offers;
 use super::scratch::Scratch;
@@ -12,7 +12,7 @@ use super::stacks::{self, RunStack};
 use super::times;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api::{EXECUTION_ENVIRONMENTS, EXTENSIONS_KEEP_FOLDERS};
-use crate::detect::{self, Catalog, DetectRun, Detected, Module, Programs};
+use crate::detect::{self, Catalog, DetectRun, Detected, Module, Programs, system};
 use crate::file;
 use crate::generate::{self, GenerateInput, Generated, Told};
 
@@ -93,8 +93,7 @@ pub(super) fn detect_group(
     let mut order: Order = needed("order.toml", &arguments.path("order"))?;
     let exec_env = call.exec_env();
     if call.api >= EXECUTION_ENVIRONMENTS {
-        let system: Option<SystemToml> = file::read_document("system.toml", &arguments.path("system"))?;
-        surround(&mut order, &system.unwrap_or_default());
+        system::surround(&mut order, &arguments.path("system"))?;
     }
     if !order.order_extensions.is_empty() {
         guard_experiment(call, "order.toml has [[order-extensions]]")?;
@@ -118,21 +117,6 @@ pub(super) fn detect_group(
         run.check_mixins(&detected.group, &catalog)?;
     }
     Ok(detected)
-}
-
-/// Puts the system's buildpacks around those of each group that do not have them. None is optional, as with the reference.
-fn surround(order: &mut Order, system: &SystemToml) {
-    for group in &mut order.order {
-        let new = |buildpacks: &[GroupElement], group: &[GroupElement]| -> Vec<GroupElement> {
-            let known = |element: &GroupElement| group.iter().any(|known| known.id == element.id);
-            let new = buildpacks.iter().filter(|element| !known(element)).cloned();
-            new.map(|element| GroupElement { optional: false, ..element }).collect()
-        };
-        let pre = new(&system.system.pre.buildpacks, &group.group);
-        let post = new(&system.system.post.buildpacks, &group.group);
-        group.group.splice(0..0, pre);
-        group.group.extend(post);
-    }
 }
 
 /// What a program printed, and how it ended.

@@ -138,6 +138,12 @@ pub(crate) struct Build {
     /// Fetch nothing: images are those of the local store, whatever is missing is named
     #[arg(long, conflicts_with_all = ["pull_policy", "publish"])]
     pub(crate) offline: bool,
+    /// What the image is for: buildpacks and processes may be for `production`, `test` or others only
+    #[arg(long, value_name = "NAME", default_value = "production")]
+    pub(crate) exec_env: coracle::ExecEnv,
+    /// Leave out the buildpacks that the builder puts around those of each group (its system.toml)
+    #[arg(long)]
+    pub(crate) disable_system_buildpacks: bool,
     /// What launches the containers
     #[arg(long, value_enum, default_value_t = RuntimeName::Youki)]
     pub(crate) runtime: RuntimeName,

@@ -262,6 +262,8 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         trust,
         run_image: build.run_image.clone(),
         buildpacks: build.buildpack.clone(),
+        system_buildpacks: !build.disable_system_buildpacks,
+        exec_env: build.exec_env.clone(),
         env: settings::variables(&build.brought.env_file, &build.env)?,
         brought: settings::brought(&build.brought)?,
         process_type: build.default_process.clone(),

@@ -31,6 +31,8 @@ enum Value {
     /// A document in the phase's own folder.
     Out(&'static str),
     Order,
+    /// The buildpacks around those of each group.
+    System,
     /// The folder of the cache, if it is one.
     CacheDir,
     /// The image that the cache is.
@@ -69,7 +71,7 @@ const fn row(phase: Phase, flag: &'static str, since: u32, until: u32, value: Va
 use Phase::{Analyze, Build, Detect, Export, Restore};
 use Value::{
     At, CacheDir, CacheImage, Control, Gid, Insecure, Layout, LayoutDir, OldCacheImage, Order, Out,
-    ProcessType, RunImage, Tags, Uid,
+    ProcessType, RunImage, System, Tags, Uid,
 };
 
 const ROWS: &[Row] = &[
@@ -95,8 +97,7 @@ const ROWS: &[Row] = &[
     row(Detect, "plan", 0, NEVER, Out("plan.toml")),
     row(Detect, "analyzed", 10, NEVER, Out("analyzed.toml")),
     row(Detect, "run", 12, NEVER, Control("run.toml")),
-    // Never there: no buildpacks around those of a group.
-    row(Detect, "system", 15, NEVER, Control("system.toml")),
+    row(Detect, "system", 15, NEVER, System),
     row(Restore, "group", 0, NEVER, Control("group.toml")),
     row(Restore, "layers", 0, NEVER, At(guest::LAYERS)),
     row(Restore, "cache-dir", 0, NEVER, CacheDir),
@@ -170,6 +171,7 @@ fn values(value: Value, plan: &Plan) -> Vec<String> {
         CacheDir if plan.cache_image.is_none() => vec![guest::CACHE.to_owned()],
         CacheImage => plan.cache_image.iter().map(ToString::to_string).collect(),
         OldCacheImage if !plan.clear_cache => values(CacheImage, plan),
+        System => vec![plan.system_toml()],
         RunImage => vec![plan.run_image.to_string()],
         Tags => plan.tags.iter().map(ToString::to_string).collect(),
         ProcessType => plan.process_type.clone().into_iter().collect(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use coracle_cnb::ApiVersion;
 use coracle_images::{Image, LayerCompression, Reference};
-use coracle_lifecycle::api::platform_apis;
+use coracle_lifecycle::api::{EXECUTION_ENVIRONMENTS, platform_apis};
 
 use super::described::Described;
 use super::interface::PROCESS_TYPES;
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::build::folders::Folders;
 use crate::build::phase::{PLATFORM_API, Phase};
-use crate::build::{Build, BuildLayers, BuildRequest};
+use crate::build::{Build, BuildLayers, BuildRequest, ExecEnv};
 use crate::error::Error;
 use crate::pull::PullPolicy;
 use crate::run::unpacked_layers;
@@ -220,6 +220,9 @@ fn check(
     }
     if api < PROCESS_TYPES && request.process_type.is_some() {
         return Err(too_old("the process to start cannot be chosen (--default-process, since 0.3)"));
+    }
+    if api < EXECUTION_ENVIRONMENTS && request.exec_env != ExecEnv::default() {
+        return Err(too_old("images are for nothing in particular (--exec-env, since 0.15)"));
     }
     let used = [&request.image].into_iter().chain(&request.run_image);
     let is_plain = |registry: &str| request.insecure.iter().any(|plain| plain == registry);

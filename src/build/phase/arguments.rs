@@ -19,6 +19,7 @@ pub(super) fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
         } else {
             flag("order", "/cnb/order.toml");
         }
+        flag("system", &plan.system_toml());
     };
     let run = if plan.api < LAYOUTS { "stack" } else { "run" };
     match phase {

@@ -29,6 +29,8 @@ pub(in crate::build) fn plan(publish: bool) -> Plan {
         insecure: vec!["plain.example".to_owned()],
         auth: AuthFile::parse(AUTHS).unwrap(),
         own_order: false,
+        system_buildpacks: true,
+        exec_env: "production".to_owned(),
         build_layers: BuildLayers::Snapshot,
         shared_layers: vec!["team/ws:all".parse().unwrap()],
         network: Network::Host,
