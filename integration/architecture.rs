@@ -149,7 +149,9 @@ fn the_day_is_asked_only_where_no_image_learns_of_it() {
         "lifecycle/src/phases/restorer.rs",
     ];
     for clock in ["SystemTime", "clock_gettime", "OffsetDateTime", "Utc", "chrono", "jiff"] {
-        assert_only(clock, |path| allowed.iter().any(|allowed| path == Path::new(allowed)));
+        assert_only(clock, |path| {
+            path.ends_with("tests.rs") || allowed.iter().any(|allowed| path == Path::new(allowed))
+        });
     }
     assert!(!naming("SystemTime").is_empty(), "the word is not the clock's any more");
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use coracle_fixtures::Buildpack;
 
 use crate::canary;
-use crate::harness::Ran;
+use crate::harness::{Ran, ran};
 use crate::lifecycles::Packed;
 use crate::site::Site;
 
@@ -263,4 +263,51 @@ fn what_is_brought_is_for_programs_under_one_container_and_under_another_lifecyc
     ];
     let ran = site.built("app", &[&theirs[..], &given, &["--env", &format!("VARIABLE={variable}")]].concat());
     assert!(ran.stdout.contains(&format!("secret: {}\n", backwards(secret))), "{}", ran.stdout);
+}
+
+/// What holds secrets is not part of the application, wherever a user keeps it.
+#[test]
+fn secrets_that_lie_in_the_source_reach_neither_buildpacks_nor_the_image() {
+    let look =
+        "cd /workspace; echo \"sees $(find . -type f | sort | tr '\\n' ' ')\"; ! grep -r hidden- . || exit 9";
+    let looking = Buildpack::passing("fixture/looking").detect(look).build(look);
+    let site = Site::new(&[looking.process(&["find", "/workspace", "-type", "f"])]);
+    let app = site.app();
+    let auths = r#"{"auths":{"r.example":{"auth":"bmFtZTpoaWRkZW4tMQ==","note":"hidden-1"}}}"#;
+    folder(app.join("ci"), 0o700, &[("auth.json", auths), ("kept", "")]);
+    folder(app.join("bindings/db"), 0o700, &[("type", "postgresql"), ("password", "hidden-2")]);
+    folder(app.join("deep/below"), 0o700, &[("token", "hidden-3"), (".env", "NAME=hidden-4\n")]);
+    folder(app.join(".ssh"), 0o700, &[("id_ed25519", "hidden-5")]);
+    let path = |name: &str| app.join(name).display().to_string();
+    let (auth, binding) = (path("ci/auth.json"), format!("db={}", path("bindings/db")));
+    let (secret, variables) = (format!("id=token,src={}", path("deep/below/token")), path("deep/below/.env"));
+    let more = ["--registry-auth-file", &auth, "--binding", &binding, "--secret", &secret];
+    let more = [&more[..], &["--env-file", &variables]].concat();
+    let args = site.args("app", &more);
+    for (home, ssh) in [(site.home.path(), " ./.ssh/id_ed25519"), (app.clone(), "")] {
+        if ssh.is_empty() {
+            fs::write(app.join(".ssh/id_ed25519"), "hidden-5").expect("write a file");
+        } else {
+            fs::write(app.join(".ssh/id_ed25519"), "of the application").expect("write a file");
+        }
+        let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let store = site.home.path().join(".local/share/coracle");
+        command.env("HOME", home).env("CORACLE_HOME", store);
+        let ran = ran(command.output().expect("start coracle"));
+        assert_eq!(ran.code, Some(0), "{}{}", ran.stdout, ran.stderr);
+        let sees = format!("[builder] sees{ssh} ./ci/kept ./hello \n");
+        assert!(ran.stdout.contains(&sees), "{}", ran.stdout);
+        let mut told = vec![
+            "bindings/db is left out of the application: it holds the service binding db\n",
+            "ci/auth.json is left out of the application: it holds credentials for registries\n",
+            "deep/below/.env is left out of the application: it holds variables of --env-file\n",
+            "deep/below/token is left out of the application: it holds the secret token\n",
+        ];
+        if ssh.is_empty() {
+            told.push(".ssh is left out of the application: it holds what is its user's alone\n");
+        }
+        told.iter().for_each(|line| assert!(ran.stderr.contains(line), "{line} {}", ran.stderr));
+        let image = site.home.ok(&["run", "app"]).stdout;
+        assert_eq!(image.lines().count(), sees.split("./").count() - 1, "{image}");
+    }
 }

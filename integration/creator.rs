@@ -147,6 +147,9 @@ fn the_log_says_which_flow_is_taken_and_why() {
     assert!(brought.contains(&reason), "{brought}");
     let shared = ["--restore", "copy", "--buildpack", "fixture/layered", "--build-layers", "shared"];
     let ran = site.built("app", &shared);
+    let reason = "the image was made with another builder or other buildpacks before, which is looked at between phases";
+    assert!(ran.stderr.contains(&format!("but {own}: {reason}\n")), "{}", ran.stderr);
+    let ran = site.built("app", &shared);
     assert!(ran.stderr.contains("share one container"), "{}", ran.stderr);
     assert!(ran.stdout.contains("===> CREATOR\n"), "{}", ran.stdout);
     for title in ["ANALYZING", "DETECTING", "RESTORING", "BUILDING", "EXPORTING"] {
@@ -317,9 +320,10 @@ fn what_programs_prepare_changes_nothing_of_the_image() {
     site.registry.push(&builder.image(), "hostile", "latest");
     let plain = site.builder.clone();
     let mut site = site;
-    for builder in [plain, site.registry.reference("hostile:latest")] {
+    for (number, builder) in [plain, site.registry.reference("hostile:latest")].into_iter().enumerate() {
         site.builder = builder;
-        let name = site.registry.reference("app:1");
+        // Under one name the second would be looked at between phases.
+        let name = site.registry.reference(&format!("app:{number}"));
         let ran = site.built(&name, &[&ONE_CONTAINER[..], &["--publish"]].concat());
         digests.push(digest(&ran));
         let local = site.built(&name, &ONE_CONTAINER);

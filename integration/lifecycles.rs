@@ -301,7 +301,7 @@ pub(crate) fn builder_with(packed: &Packed, version: &str, run: &str, buildpack:
     metadata["lifecycle"] = serde_json::json!({
         "version": version,
         "api": { "platform": "0.7", "buildpack": "0.7" },
-        "apis": { "platform": { "deprecated": null, "supported": ["0.12", "0.13"] } },
+        "apis": { "platform": { "deprecated": null, "supported": ["0.12", "0.15"] } },
     });
     image.labels.insert(label.to_owned(), metadata.to_string());
     let mut entries = Vec::new();
@@ -354,7 +354,7 @@ fn phases_with_credentials_of_an_untrusted_builder_come_from_the_published_lifec
     for (image, more) in [("app", &[][..]), (&name, &["--publish"][..])] {
         let ran = site.built(image, &[&["--lifecycle", "builder", "--pull-policy", "always"], more].concat());
         let note = format!(
-            "the lifecycle of builder {} (version 0.19.3) plays the phases, at Platform API 0.13\nthe lifecycle {repository}:0.19.3 (version 0.19.3) plays those with credentials\n",
+            "the lifecycle of builder {} (version 0.19.3) plays the phases, at Platform API 0.15\nthe lifecycle {repository}:0.19.3 (version 0.19.3) plays those with credentials\n",
             site.builder
         );
         assert!(ran.stderr.contains(&note), "{}", ran.stderr);

@@ -33,6 +33,7 @@ mod libcnb;
 mod lifecycle_archives;
 mod lifecycles;
 mod login;
+mod makers;
 mod messages;
 mod no_range;
 mod old_lifecycles;

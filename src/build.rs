@@ -29,6 +29,7 @@ mod extensions;
 mod flow;
 pub(crate) mod folders;
 pub(crate) mod foreign;
+mod makers;
 pub(crate) mod phase;
 mod proxies;
 mod request;
@@ -37,6 +38,7 @@ mod steps;
 mod tree;
 mod turns;
 mod volumes;
+mod withheld;
 
 use std::path::{Path, PathBuf};
 
@@ -61,6 +63,7 @@ use self::buildpacks::Chosen;
 use self::flow::Flow;
 use self::folders::Folders;
 use self::foreign::{Foreign, LAYOUTS};
+use self::makers::Makers;
 pub(crate) use self::phase::PLATFORM_API;
 use self::phase::{Plan, sandbox};
 use self::run_image::Reach;
@@ -141,7 +144,13 @@ pub fn build(
     }
     let stage = Stage::start_with(home, request.runtime, binds, observer, hold)?;
     let below = |path: &PathBuf| Some(path.strip_prefix(&source).ok()?.to_owned());
-    let excluded = [own, cached].iter().filter_map(below).collect();
+    let mut excluded: Vec<PathBuf> = [own, cached].iter().filter_map(below).collect();
+    for withheld in withheld::withheld(&source, request) {
+        let (path, holds) = (withheld.path.display(), &withheld.holds);
+        let text = format!("{path} is left out of the application: it holds {holds}");
+        observer.event(Event::Notice { text });
+        excluded.push(withheld.path);
+    }
     let store = Store::open(home.store())?;
     let against_tree = tree::against(request, &cache)?;
     let tree = against_tree.is_none();
@@ -161,6 +170,7 @@ pub fn build(
         excluded,
         tree,
         cache_has_layers,
+        makers: Makers::of(home, request),
     };
     let built = build.run();
     if tree && built.is_err() {
@@ -181,6 +191,7 @@ struct Build<'a> {
     tree: bool,
     /// Whether an earlier build left layers there.
     cache_has_layers: bool,
+    makers: Makers,
 }
 
 impl Build<'_> {
@@ -197,7 +208,7 @@ impl Build<'_> {
         let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
         let players = self.players(&image)?;
         let mut plan = self.plan(&image, &builder, run_image, chosen.is_some(), players)?;
-        let (flow, line) = flow::choose(&request.builder, &self.circumstances(&builder, &plan));
+        let (flow, line) = flow::choose(&request.builder, &self.circumstances(&builder, &plan)?);
         self.note(line);
         // Whether layers are as they were is looked at between phases.
         if plan.folders.tree && flow == Flow::Creator {
@@ -216,7 +227,10 @@ impl Build<'_> {
         proxies::out_of_reach(&plan.proxies, plan.network).into_iter().for_each(|text| self.note(text));
         self.brought.notices(self.stage.ids, plan.user.uid).into_iter().for_each(|text| self.note(text));
         let report = match flow {
-            Flow::Creator => self.create(&plan)?,
+            Flow::Creator => {
+                self.makers.begin()?;
+                self.create(&plan)?
+            }
             Flow::Phases => self.phases(&builder, &mut plan)?,
         };
         if request.verbose {
@@ -237,6 +251,7 @@ impl Build<'_> {
                 names: names.clone(),
             })?
         };
+        self.makers.end()?;
         Ok(Built { digest, names })
     }
 
@@ -289,7 +304,7 @@ impl Build<'_> {
             publish: request.publish,
             insecure: request.insecure.clone(),
             cache_image: request.cache_image.clone(),
-            clear_cache: request.clear_cache,
+            clear_cache: request.clear_cache || self.makers.of_cache_are_others()?,
             compression: request.compression,
             auth,
             run_image: run_image.clone(),

@@ -93,6 +93,8 @@ struct Source {
     place: String,
     /// Where it is a file that is written as Docker and Podman do.
     file: Option<PathBuf>,
+    /// Where it is a file.
+    origin: Option<PathBuf>,
     document: AuthDocument,
     /// Whether others than its owner may read it.
     open: bool,
@@ -132,8 +134,9 @@ impl Keychain {
         let mut text = Zeroizing::new(Vec::with_capacity(size + 1));
         file.read_to_end(&mut text).map_err(failed)?;
         self.add(&place, &text, format, about.is_file() && about.permissions().mode() & 0o077 != 0)?;
-        if let Some(source) = self.sources.last_mut().filter(|_| format == AuthFormat::Config) {
-            source.file = Some(path.to_owned());
+        if let Some(source) = self.sources.last_mut() {
+            source.origin = Some(path.to_owned());
+            source.file = Some(path.to_owned()).filter(|_| format == AuthFormat::Config);
         }
         Ok(true)
     }
@@ -160,10 +163,15 @@ impl Keychain {
         };
         let place = place.to_owned();
         match document {
-            Ok(document) => self.sources.push(Source { place, file: None, document, open }),
+            Ok(document) => self.sources.push(Source { place, file: None, origin: None, document, open }),
             Err(source) => return Err(CredentialsError::Parse { place, source }),
         }
         Ok(())
+    }
+
+    /// The files that it was read from.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.sources.iter().filter_map(|source| source.origin.as_deref())
     }
 
     /// Whether there may be credentials for a registry, as far as can be told without asking a helper.

@@ -103,6 +103,11 @@ impl Home {
         self.root.join("store")
     }
 
+    /// Where it is remembered who wrote to a name last.
+    pub(crate) fn makers(&self, name: &Reference) -> PathBuf {
+        self.root.join("makers").join(&Digest::of(name.to_string()).hex()[..16])
+    }
+
     pub(crate) fn work(&self) -> PathBuf {
         self.root.join("work")
     }

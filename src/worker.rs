@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 
-pub(crate) use decide::{Compose, Detect, Detected, Keep};
+pub(crate) use decide::{Compose, Detect, Detected, Disbelieve, Keep};
 pub(crate) use delete::Delete;
 pub(crate) use foreign::{AskDigest, CheckStacks, Lend, TakeDetected};
 pub(crate) use generate::{Generate, Generated, SwitchRunImage};
@@ -104,6 +104,7 @@ jobs!(
     Pull,
     FindUser,
     WriteLifecycle,
+    Disbelieve,
     Prepare,
     MakeFolders,
     PrepareStep,

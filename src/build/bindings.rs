@@ -90,6 +90,8 @@ pub enum BindingError {
 pub struct Binding {
     name: String,
     files: Files,
+    /// The folder they were read from.
+    origin: PathBuf,
 }
 
 /// Contents by name.
@@ -100,6 +102,8 @@ type Files = Vec<(String, Zeroizing<Vec<u8>>)>;
 pub struct BuildSecret {
     name: String,
     content: Zeroizing<Vec<u8>>,
+    /// The file it was read from.
+    origin: PathBuf,
     /// Ids of buildpacks; all, if there is none.
     buildpacks: Vec<String>,
 }
@@ -128,7 +132,21 @@ impl FromStr for Binding {
         if !is_name(name, plain) {
             return Err(typed());
         }
-        Ok(Self { name: name.to_owned(), files: read_binding(Path::new(path))? })
+        Ok(Self { name: name.to_owned(), files: read_binding(Path::new(path))?, origin: path.into() })
+    }
+}
+
+impl Binding {
+    /// Where it is on the host, and what it is.
+    pub(super) fn origin(&self) -> (&Path, String) {
+        (&self.origin, format!("the service binding {}", self.name))
+    }
+}
+
+impl BuildSecret {
+    /// Where it is on the host, and what it is.
+    pub(super) fn origin(&self) -> (&Path, String) {
+        (&self.origin, format!("the secret {}", self.name))
     }
 }
 
@@ -153,7 +171,7 @@ impl FromStr for BuildSecret {
             return Err(typed());
         }
         let content = read_file("--secret", Path::new(source))?;
-        Ok(Self { name: name.to_owned(), content, buildpacks })
+        Ok(Self { name: name.to_owned(), content, origin: source.into(), buildpacks })
     }
 }
 
@@ -250,7 +268,7 @@ pub(super) fn check(
 
 /// The files of bindings, for every phase that runs programs of buildpacks.
 pub(super) fn files_of(bindings: &[Binding]) -> impl Iterator<Item = EphemeralFile> {
-    bindings.iter().flat_map(|Binding { name, files }| {
+    bindings.iter().flat_map(|Binding { name, files, origin: _ }| {
         files.iter().map(move |(key, content)| EphemeralFile {
             target: format!("{BINDINGS}/{name}/{key}").into(),
             content: content.clone(),

@@ -20,6 +20,8 @@ pub struct Brought {
     pub volumes: Vec<Volume>,
     /// Whether volumes may show what is sensitive.
     pub volume_force: bool,
+    /// Files that variables for buildpacks were read from.
+    pub env_files: Vec<PathBuf>,
     /// The user's home, most of which is sensitive.
     pub user_home: Option<PathBuf>,
 }
@@ -46,6 +48,13 @@ impl Brought {
             )?;
         }
         Ok(checked)
+    }
+
+    /// Where on the host secrets of it were read, and which.
+    pub(super) fn origins(&self) -> impl Iterator<Item = (&Path, String)> {
+        let files = self.env_files.iter().map(|path| (path.as_path(), "variables of --env-file".to_owned()));
+        let bindings = self.bindings.iter().map(Binding::origin);
+        bindings.chain(self.secrets.iter().map(BuildSecret::origin)).chain(files)
     }
 
     /// Variables that say where it is, unless the user's own do.

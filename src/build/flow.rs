@@ -31,6 +31,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) has_extensions: bool,
     /// Whether the cache has layers that can stay unpacked.
     pub(super) layers_stay: bool,
+    /// Whether others made the image, or the cache image, that is there.
+    pub(super) made_by_others: bool,
 }
 
 /// How the phases of a build run.
@@ -83,6 +85,11 @@ impl Circumstances<'_> {
         if self.new_cache_image {
             return Some("--clear-cache keeps the cache image from the restorer alone");
         }
+        if self.made_by_others {
+            return Some(
+                "the image was made with another builder or other buildpacks before, which is looked at between phases",
+            );
+        }
         if self.layers_stay {
             return Some("cached layers stay unpacked, and are looked at between phases");
         }
@@ -92,8 +99,8 @@ impl Circumstances<'_> {
 
 impl Build<'_> {
     /// What the flow of this build is chosen by.
-    pub(super) fn circumstances(&self, builder: &Builder, plan: &Plan) -> Circumstances<'_> {
-        Circumstances {
+    pub(super) fn circumstances(&self, builder: &Builder, plan: &Plan) -> Result<Circumstances<'_>, Error> {
+        Ok(Circumstances {
             trust: &self.request.trust,
             buildpacks: &self.request.buildpacks,
             build_layers: self.request.build_layers,
@@ -103,7 +110,8 @@ impl Build<'_> {
             is_foreign: plan.foreign.is_some(),
             has_extensions: builder.has_extensions,
             layers_stay: plan.folders.tree && self.cache_has_layers,
-        }
+            made_by_others: self.makers.of_image_are_others()? || self.makers.of_cache_are_others()?,
+        })
     }
 
     /// Run the phases, each in a container of its own. Where the image was published, the answer is the report.
@@ -130,6 +138,7 @@ impl Build<'_> {
         }
         self.compose(plan)?;
         let workspace = self.check_layers(plan, reused)?;
+        self.makers.begin()?;
         self.phase(Phase::Export, plan)?;
         self.keep_layers(plan, workspace);
         plan.publish.then(|| self.keep(plan, Phase::Export, "report.toml")).transpose()
@@ -157,6 +166,7 @@ mod tests {
             is_foreign: false,
             has_extensions: false,
             layers_stay: false,
+            made_by_others: false,
         };
         let all = [
             plain.clone(),

@@ -106,6 +106,12 @@ impl Build<'_> {
 /// Whoever decides what is in the cache: the builder, the buildpacks brought along, and the ids that own its files.
 pub(super) fn makers_of_cache(request: &BuildRequest) -> Result<String, Error> {
     let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
+    let [builder, others @ ..] = &makers(request)[..] else { return Ok(ids.key()) };
+    Ok([builder, &ids.key()].into_iter().chain(others).cloned().collect::<Vec<_>>().join("\n"))
+}
+
+/// The builder, the lifecycle and the buildpacks brought along.
+pub(super) fn makers(request: &BuildRequest) -> Vec<String> {
     let buildpacks = request.buildpacks.iter().map(|buildpack| match buildpack {
         Buildpack::Folder(path) => format!("{:?}", path.canonicalize().as_deref().unwrap_or(path)),
         named => format!("{named:?}"),
@@ -115,6 +121,5 @@ pub(super) fn makers_of_cache(request: &BuildRequest) -> Result<String, Error> {
         LifecycleChoice::Native | LifecycleChoice::Builder => None,
         other => Some(format!("{other:?}")),
     };
-    let makers = [request.builder.to_string(), ids.key()].into_iter().chain(lifecycle);
-    Ok(makers.chain(buildpacks).collect::<Vec<_>>().join("\n"))
+    std::iter::once(request.builder.to_string()).chain(lifecycle).chain(buildpacks).collect()
 }

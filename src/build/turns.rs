@@ -52,7 +52,8 @@ impl Build<'_> {
     pub(super) fn analyze(&self, plan: &Plan) -> Result<(), Error> {
         self.phase(Phase::Analyze, plan)?;
         let text = self.keep(plan, Phase::Analyze, "analyzed.toml")?;
-        self.check_analyzed(plan, Phase::Analyze, &text)
+        self.check_analyzed(plan, Phase::Analyze, &text)?;
+        self.disbelieve_others(plan, &text)
     }
 
     /// Which buildpacks take part, and whether image extensions do.

@@ -42,6 +42,25 @@ impl Job for Keep {
     }
 }
 
+/// Use nothing of the image that the analyzer found.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Disbelieve {
+    pub(crate) folders: Folders,
+}
+
+impl Job for Disbelieve {
+    type Answer = ();
+
+    fn carry_out(self) -> Result<(), AnyError> {
+        let control = self.folders.control();
+        let analyzed: Analyzed = read_toml(&control, "analyzed.toml")?;
+        let known = Analyzed { image: None, metadata: Default::default(), ..analyzed };
+        fs::write(control.join("analyzed.toml"), coracle_cnb::write_toml(&known)?)?;
+        // Its bills of materials.
+        Ok(folder::remove(File::open(self.folders.layers())?.as_fd(), "sbom".as_ref())?)
+    }
+}
+
 /// Choose group and plan from what the programs said.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Detect {

@@ -222,6 +222,7 @@ pub(crate) fn brought(typed: &args::Brought) -> Result<Brought, Failure> {
             .collect::<Result<_, VolumeError>>()
             .map_err(|source| Failure::Library(source.into()))?,
         volume_force: typed.volume_force,
+        env_files: typed.env_file.clone(),
         user_home: absolute("HOME"),
     })
 }

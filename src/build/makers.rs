@@ -1,0 +1,149 @@
+//! Who made what a build would take layers over from. Buildpacks are told apart by their ids alone, and anybody's builder may use
+//! anybody's id: what a stranger's builder left under a name, as image or as cache image, must reach no later build with another one.
+//!
+//! A home remembers who wrote to a name last. Of a name that it never wrote to it knows nothing, and whoever may push there is believed.
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+
+use coracle_cnb::Analyzed;
+use coracle_images::{Digest, Reference};
+
+use super::phase::Plan;
+use super::{Build, BuildRequest, tree};
+use crate::error::Error;
+use crate::home::Home;
+use crate::worker::Disbelieve;
+
+/// The makers of a build, and what the home remembers of others.
+#[derive(Debug)]
+pub(super) struct Makers {
+    current: String,
+    /// A file for each name that is written to, with a line for each who may have written there last.
+    image: PathBuf,
+    tags: Vec<PathBuf>,
+    cache_image: Option<PathBuf>,
+}
+
+impl Makers {
+    pub(super) fn of(home: &Home, request: &BuildRequest) -> Self {
+        let record = |name: &Reference| home.makers(name);
+        Self {
+            current: Digest::of(tree::makers(request).join("\n")).hex().to_owned(),
+            image: record(&request.image),
+            tags: request.tags.iter().map(record).collect(),
+            cache_image: request.cache_image.as_ref().map(record),
+        }
+    }
+
+    /// Whether others may have made the image that is there under the build's name.
+    pub(super) fn of_image_are_others(&self) -> Result<bool, Error> {
+        Ok(known(&self.image)?.iter().any(|makers| *makers != self.current))
+    }
+
+    /// The same of the cache image.
+    pub(super) fn of_cache_are_others(&self) -> Result<bool, Error> {
+        let makers = self.cache_image.as_deref().map(known).transpose()?.unwrap_or_default();
+        Ok(makers.iter().any(|makers| *makers != self.current))
+    }
+
+    /// From now on this build may write there.
+    pub(super) fn begin(&self) -> Result<(), Error> {
+        self.records().try_for_each(|record| {
+            let mut makers = known(record)?;
+            if makers.contains(&self.current) {
+                return Ok(());
+            }
+            makers.push(self.current.clone());
+            remember(record, &makers)
+        })
+    }
+
+    /// This build has written there.
+    pub(super) fn end(&self) -> Result<(), Error> {
+        let makers = std::slice::from_ref(&self.current);
+        self.records().try_for_each(
+            |record| {
+                if known(record)? == makers { Ok(()) } else { remember(record, makers) }
+            },
+        )
+    }
+
+    fn records(&self) -> impl Iterator<Item = &Path> {
+        self.tags.iter().chain([&self.image]).chain(&self.cache_image).map(PathBuf::as_path)
+    }
+}
+
+fn known(record: &Path) -> Result<Vec<String>, Error> {
+    match fs::read_to_string(record) {
+        Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(Error::folder("read", record)(error)),
+    }
+}
+
+fn remember(record: &Path, makers: &[String]) -> Result<(), Error> {
+    let folder = record.parent().unwrap_or(record);
+    fs::create_dir_all(folder).map_err(Error::folder("create", folder))?;
+    let written = tempfile::NamedTempFile::new_in(folder).and_then(|mut file| {
+        makers.iter().try_for_each(|makers| writeln!(file, "{makers}"))?;
+        Ok(file.persist(record)?)
+    });
+    written.map(drop).map_err(Error::folder("write", record))
+}
+
+impl Build<'_> {
+    /// After the analysis: where others may have made the image, nothing of it is used.
+    pub(super) fn disbelieve_others(&self, plan: &Plan, analyzed: &str) -> Result<(), Error> {
+        let document: Analyzed =
+            coracle_cnb::read_toml("analyzed.toml", analyzed).map_err(Error::Document)?;
+        let is_there = document.image.is_some_and(|image| !image.reference.is_empty());
+        if is_there && self.makers.of_image_are_others()? {
+            self.note(format!(
+                "{} was made with another builder or other buildpacks before: nothing of it is used",
+                plan.image
+            ));
+            self.stage.work(Disbelieve { folders: plan.folders.clone() })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn makers(folder: &Path, current: &str) -> Makers {
+        Makers {
+            current: current.to_owned(),
+            image: folder.join("makers/image"),
+            tags: vec![folder.join("makers/tag")],
+            cache_image: Some(folder.join("makers/cache")),
+        }
+    }
+
+    #[test]
+    fn whoever_may_have_written_is_remembered_until_another_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let (evil, good) = (makers(folder.path(), "evil"), makers(folder.path(), "good"));
+        let others = |makers: &Makers| {
+            let found = (makers.of_image_are_others().unwrap(), makers.of_cache_are_others().unwrap());
+            assert_eq!(found.0, found.1);
+            found.0
+        };
+        // Nobody knows.
+        assert!(!others(&good) && !others(&evil));
+        good.begin().unwrap();
+        good.end().unwrap();
+        assert!(!others(&good) && others(&evil));
+        // Killed while it may have written.
+        evil.begin().unwrap();
+        assert!(others(&good) && others(&evil));
+        // As long as nobody has written for certain.
+        good.begin().unwrap();
+        assert!(others(&good));
+        good.end().unwrap();
+        assert!(!others(&good) && others(&evil));
+    }
+}
