@@ -5,9 +5,10 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use coracle_fixtures::{DockerRegistry, RegistryAccess, RunImage};
+use coracle_fixtures::{Builder, Buildpack, DockerRegistry, RegistryAccess, RunImage};
 
 use crate::harness::{Ran, TestHome, ran};
+use crate::site::Site;
 
 /// base64 of `tester:not-a-secret`, which the registry takes, and of `tester:wrong`.
 const RIGHT: &str = "dGVzdGVyOm5vdC1hLXNlY3JldA==";
@@ -163,4 +164,24 @@ fn all_of(process: u32) -> Vec<String> {
         .flat_map(|text| text.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<_>>())
         .collect();
     texts.into_iter().chain(children.into_iter().flat_map(all_of)).collect()
+}
+
+/// A run image in another namespace than the builder: read by the user's word, or that of a builder that the user trusts.
+#[test]
+fn a_run_image_of_others_is_read_with_credentials_by_the_user_s_word_or_a_trusted_builder_s() {
+    let quiet = Buildpack::passing("fixture/quiet").process(&["cat", "hello"]);
+    let mut site = Site::with_password(&[]);
+    site.registry.push(&RunImage::new().image(), "bases/run", "latest");
+    let run = site.registry.reference("bases/run:latest");
+    site.registry.push(&Builder::new(&run).group(&[quiet]).image(), "team/builder", "latest");
+    site.builder = site.registry.reference("team/builder:latest");
+    for (image, publish) in
+        [("app".to_owned(), &[][..]), (site.registry.reference("bases/app"), &["--publish"])]
+    {
+        let told = site.refused(1, &image, publish);
+        assert!(told.contains(&format!("name it yourself: --run-image {run}\n")), "{told}");
+        for word in [&["--run-image", &run][..], &["--trust-builder"]] {
+            site.built(&image, &[word, publish, &["--pull-policy", "always"]].concat());
+        }
+    }
 }

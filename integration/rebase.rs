@@ -1,6 +1,7 @@
 //! Applications on newer run images, without a build.
 
-use coracle_fixtures::{Buildpack, Entry, RunImage};
+use coracle_fixtures::{Builder, Buildpack, DockerRegistry, Entry, RunImage};
+use serde_json::{Value, json};
 
 use crate::site::Site;
 
@@ -83,5 +84,58 @@ fn what_must_stay_says_why_and_force_moves_it() {
     assert!(ran.stderr.contains("is not in the local store"), "{}", ran.stderr);
     let ran = site.home.run(&["rebase", &site.registry.reference("run:latest"), "--publish"]);
     assert!(ran.stderr.contains("only images that buildpacks built can be rebased"), "{}", ran.stderr);
+    assert_eq!(site.home.leftovers(), Vec::<String>::new());
+}
+
+/// A stranger's builder has a mirror written into the label that only the user may read, nearer to the image than what it stands on.
+#[test]
+fn a_label_alone_does_not_have_credentials_used() {
+    let (mut site, open) = (site(), DockerRegistry::open());
+    patch(&site, "victim/private");
+    open.push(&RunImage::new().image(), "run", "latest");
+    let (run, private) = (open.reference("run:latest"), site.registry.reference("victim/private:latest"));
+    let mut builder =
+        Builder::new(&run).group(&[Buildpack::passing("fixture/web").process(&["cat", "hello"])]).image();
+    let label = "io.buildpacks.builder.metadata";
+    let mut metadata: Value = serde_json::from_str(&builder.labels[label]).expect("is JSON");
+    metadata["images"] = json!([{ "image": run, "mirrors": [private] }]);
+    builder = builder.label(label, &metadata.to_string());
+    open.push(&builder, "stranger/builder", "latest");
+    let app = site.registry.reference("victim/app:latest");
+    site.builder = open.reference("stranger/builder:latest");
+    let read = || {
+        let log = site.registry.access_log();
+        log.lines().filter(|line| line.contains("/victim/private/") && line.contains("\" 200 ")).count()
+    };
+    for publish in [&["--publish"][..], &[]] {
+        build(&site, &app, &[&["--run-image", &run][..], publish].concat());
+    }
+    let manifest: Value =
+        serde_json::from_slice(&site.registry.config("victim/app:latest")).expect("a configuration");
+    let known = manifest["config"]["Labels"]["io.buildpacks.lifecycle.metadata"].as_str().unwrap_or_default();
+    assert!(known.contains(&private), "{known}");
+    let before = read();
+
+    let notice = format!(
+        "the run image {private} is named by the label of {app} alone, so it is read without your credentials; --run-image {private} reads it with them"
+    );
+    // It cannot be read, and what the image stands on can.
+    let ran = site.home.ok(&["rebase", &app, "--publish"]);
+    assert!(ran.stderr.contains(&notice), "{}", ran.stderr);
+    // In the store nobody asks which can be.
+    let refusal = format!(
+        "error: the run image {private} is named by the label of {app} alone, so it is read without your credentials, and its registry refuses that; if it is the one you want, name it yourself: --run-image {private}\n"
+    );
+    let ran = site.home.run(&["rebase", &app]);
+    assert!(ran.code == Some(1) && ran.stderr.contains(&refusal), "{}", ran.stderr);
+    drop(open);
+    let ran = site.home.run(&["rebase", &app, "--publish"]);
+    assert!(ran.code == Some(1) && ran.stderr.contains(&refusal), "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(read(), before);
+
+    for more in [&[][..], &["--publish"]] {
+        site.home.ok(&[&["rebase", &app, "--run-image", &private], more].concat());
+    }
+    assert!(read() > before);
     assert_eq!(site.home.leftovers(), Vec::<String>::new());
 }

@@ -33,7 +33,7 @@ mod makers;
 pub(crate) mod phase;
 mod proxies;
 mod request;
-mod run_image;
+pub(crate) mod run_image;
 mod steps;
 mod tree;
 mod turns;
@@ -66,7 +66,7 @@ use self::foreign::{Foreign, LAYOUTS};
 use self::makers::Makers;
 pub(crate) use self::phase::PLATFORM_API;
 use self::phase::{Plan, sandbox};
-use self::run_image::Reach;
+use self::run_image::Namer;
 use crate::credentials::Keys;
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -200,11 +200,7 @@ impl Build<'_> {
         let image = self.image(&request.builder)?;
         let builder = Builder::of(&request.builder, &image.config)?;
         let run_image = builder.run_image(&request.builder, request.run_image.as_ref(), &request.image)?;
-        let reach = self.reach(&run_image);
-        reach.notice().into_iter().for_each(|text| self.note(text));
-        if !request.publish {
-            self.image_with(&run_image, Some(&self.keys).filter(|_| reach.is_known()))?;
-        }
+        self.have_run_image(&run_image, &Namer(format!("the builder {}", request.builder)))?;
         let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
         let players = self.players(&image)?;
         let mut plan = self.plan(&image, &builder, run_image, chosen.is_some(), players)?;
@@ -265,12 +261,6 @@ impl Build<'_> {
         fetched(self.stage, &self.store, name, request.pull_policy, &request.insecure, keys)
     }
 
-    fn reach<'a>(&'a self, run_image: &'a Reference) -> Reach<'a> {
-        let BuildRequest { builder, image, tags, cache_image, run_image: wanted, .. } = self.request;
-        let named = [builder, image].into_iter().chain(tags).chain(cache_image).chain(wanted).collect();
-        Reach { named, run_image, has_credentials: self.request.auth.may_have(&run_image.registry) }
-    }
-
     fn plan(
         &self,
         image: &Image,
@@ -285,7 +275,7 @@ impl Build<'_> {
         let user = format!("{}:{}", builder.uid, builder.gid);
         let user = self.stage.work(FindUser { layers: layers.clone(), user })?;
         layers.push(folders.buildpacks());
-        let run = Some(&run_image).filter(|run_image| self.reach(run_image).is_known());
+        let run = Some(&run_image).filter(|run_image| self.is_known(run_image));
         let auth = self.auth(run)?;
         Ok(Plan {
             folders,

@@ -239,6 +239,17 @@ impl Keys<'_> {
         }
     }
 
+    /// As [`Keys::of`], but each under its repository's name: what is for a whole registry is good for nothing else there.
+    pub(crate) fn of_repositories(&self, images: &[&Reference]) -> Result<AuthFile, Error> {
+        let (all, mut alone) = (self.of(images)?, AuthFile::default());
+        for name in images.iter().map(|image| image.name()) {
+            if let Some((_, credentials)) = all.entry(&name) {
+                alone.insert(&name, credentials.clone());
+            }
+        }
+        Ok(alone)
+    }
+
     /// Have every helper say what it knows, all at once.
     fn ask(&self, questions: BTreeSet<Question>, answers: &mut Answers) {
         let (helpers, untrusted) = (&self.keychain.helpers, self.untrusted.as_deref());

@@ -122,6 +122,18 @@ pub enum Error {
         /// Its registry.
         registry: String,
     },
+    /// A run image that the user did not name, and that not everybody may read.
+    #[error(
+        "the run image {image} is named by {by} alone, so it is read without your credentials, and its registry {answer}; if it is the one you want, name it yourself: --run-image {image}"
+    )]
+    Withheld {
+        /// The run image.
+        image: String,
+        /// Who names it.
+        by: String,
+        /// What the registry did.
+        answer: &'static str,
+    },
     /// A phase ended with something else than success.
     #[error("the {phase} {}", describe(*outcome))]
     Phase {

@@ -10,6 +10,7 @@ use coracle_runtime::{Access, Bounds, Outcome, PROGRAM, Rootfs, Runtime, Sandbox
 
 use crate::build::folders::{Folders, guest};
 use crate::build::phase::{credentials, mount, where_credentials_are};
+use crate::build::run_image::Namer;
 use crate::build::{PLATFORM_API, published};
 use crate::credentials::{Keychain, Keys};
 use crate::error::Error;
@@ -18,10 +19,13 @@ use crate::home::Home;
 use crate::pull::{PullPolicy, fetched};
 use crate::run::host_files;
 use crate::stage::Stage;
-use crate::worker::{Keep, KeepImage, KnownRunImage, MakeFolders, Remote, User};
+use crate::worker::{Keep, KeepImage, KnownRunImage, MakeFolders, Remote, RunImageOfLabel, User};
 
 /// The phase, and its container.
 const PHASE: &str = "rebaser";
+
+/// Its exit code where no run image can be read.
+const UNREADABLE: i32 = 3;
 
 /// Nobody in particular: the phase needs no more than to be somebody.
 const USER: u32 = 1000;
@@ -90,15 +94,22 @@ fn in_the_store(
     let failed = |source| Error::Rebase { image: request.image.to_string(), source };
     let name = &request.image;
     let image = store.image(name)?.ok_or_else(|| Error::NoImage(name.to_string()))?;
-    let run_name = match &request.run_image {
-        Some(run_image) => run_image.to_string(),
+    let (run_name, stands_on) = match &request.run_image {
+        Some(run_image) => (run_image.to_string(), String::new()),
         None => {
             let metadata = metadata_of(&image).map_err(failed)?;
-            chosen(name, known_run_image(&metadata, PLATFORM_API).map_err(failed)?).map_err(failed)?
+            let known = known_run_image(&metadata, PLATFORM_API).map_err(failed)?;
+            (chosen(name, known).map_err(failed)?, metadata.run_image.reference)
         }
     };
     let run_reference: Reference = run_name.parse().map_err(|_| failed(RebaseError::NoRunImage))?;
-    let run = fetched(stage, store, &run_reference, request.pull_policy, &request.insecure, Some(keys))?;
+    let known = request.run_image.is_some() || is_below(&stands_on, &run_reference);
+    let withheld = Withheld::of(request, observer, (!known).then(|| run_reference.clone()));
+    let (policy, keys) = (request.pull_policy, Some(keys).filter(|_| known));
+    let run = match fetched(stage, store, &run_reference, policy, &request.insecure, keys) {
+        Err(error @ Error::Worker(_)) => return withheld.explain(stage, error),
+        fetched => fetched?,
+    };
     let rebased = move_image(&RebaseInput {
         image: &image,
         run: &run,
@@ -121,6 +132,49 @@ fn chosen(name: &Reference, known: RunImageEntry) -> Result<String, RebaseError>
     choose_run_image(name, &known, &mut |_| Readable::Readable).map_err(|_| RebaseError::NoRunImage)
 }
 
+/// Whether an image stands on one of this repository, by what its label says: in a registry by name, in a layout folder by path. It was
+/// read once for this image, under the rule that holds for builds.
+fn is_below(reference: &str, run_image: &Reference) -> bool {
+    let in_layout = || {
+        let (path, digest) = reference.split_once('@')?;
+        let rest = path.strip_prefix(guest::LAYOUT)?.strip_prefix('/')?;
+        let tag = rest.strip_prefix(&run_image.name())?.strip_prefix('/')?;
+        Some(!tag.contains('/') || format!("sha256:{}", tag.strip_prefix("sha256/")?) == digest)
+    };
+    match reference.parse::<Reference>() {
+        Ok(known) => known.name() == run_image.name(),
+        Err(_) => in_layout().unwrap_or(false),
+    }
+}
+
+/// Run images that only the image names, which are read without credentials (docs/decisions/0033-whose-word-names-a-run-image.md).
+struct Withheld<'a> {
+    request: &'a RebaseRequest,
+    by: Namer,
+    names: Vec<Reference>,
+}
+
+impl<'a> Withheld<'a> {
+    /// Tells of those for which there may be credentials.
+    fn of(
+        request: &'a RebaseRequest,
+        observer: &dyn Observer,
+        names: impl IntoIterator<Item = Reference>,
+    ) -> Self {
+        let (by, names) = (Namer(format!("the label of {}", request.image)), Vec::from_iter(names));
+        for name in names.iter().filter(|name| request.auth.may_have(&name.registry)) {
+            observer.event(Event::Notice { text: by.notice(name) });
+        }
+        Self { request, by, names }
+    }
+
+    /// Why it failed: that one of these is not for everybody, or else `error`.
+    fn explain<T>(&self, stage: &Stage<'_>, error: Error) -> Result<T, Error> {
+        let ask = |name| self.by.ask(stage, name, &self.request.insecure);
+        Err(self.names.iter().find_map(|name| ask(name).err()).unwrap_or(error))
+    }
+}
+
 fn in_the_registry(
     home: &Home,
     request: &RebaseRequest,
@@ -129,20 +183,26 @@ fn in_the_registry(
     observer: &dyn Observer,
 ) -> Result<Digest, Error> {
     // The phase reaches the image and the run image by its names, and gets credentials for nothing else.
-    let run_images = match &request.run_image {
-        Some(run_image) => vec![run_image.clone()],
+    let (known, unknown) = match &request.run_image {
+        Some(run_image) => (vec![run_image.clone()], Vec::new()),
         None => {
             let image = Remote::new(&request.image, &request.insecure, Some(keys))?;
-            stage.work(KnownRunImage { image })?
+            let RunImageOfLabel { names, reference } = stage.work(KnownRunImage { image })?;
+            names.into_iter().partition(|name| is_below(&reference, name))
         }
     };
-    let auth = keys.of(&run_images.iter().chain([&request.image]).collect::<Vec<_>>())?.to_config();
+    let withheld = Withheld::of(request, observer, unknown);
+    let reached: Vec<_> = known.iter().chain([&request.image]).collect();
+    let auth = keys.of_repositories(&reached)?.to_config();
     let folders = Folders { root: stage.folder(), tree: false };
     let user = User { uid: USER, gid: USER, home: "/".to_owned() };
     stage.work(MakeFolders { folders: folders.clone(), phase: PHASE.to_owned(), ids: stage.ids, user })?;
     observer.event(Event::PhaseStarted { phase: PHASE.to_owned() });
     match stage.launch_phase(sandbox(home, request, &folders, &auth), PHASE)? {
         Outcome::Exited(0) => {}
+        outcome @ Outcome::Exited(UNREADABLE) => {
+            return withheld.explain(stage, Error::Phase { phase: PHASE, outcome });
+        }
         outcome => return Err(Error::Phase { phase: PHASE, outcome }),
     }
     let documents = vec!["report.toml".to_owned()];
@@ -180,5 +240,31 @@ fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: &Secre
         files: vec![credentials(auth)],
         bounds: Bounds { writes_below: Some(Vec::new()), ..Bounds::default() },
         input: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_image_stands_on_is_of_one_repository() {
+        let hex = "1".repeat(64);
+        for (reference, run_image, stands) in [
+            (format!("r.example/team/run@sha256:{hex}"), "r.example/team/run:new", true),
+            ("r.example/team/run:1".to_owned(), "r.example/team/run", true),
+            (format!("/layout/r.example/team/run/latest@sha256:{hex}"), "r.example/team/run:new", true),
+            (format!("/layout/r.example/team/run/sha256/{hex}@sha256:{hex}"), "r.example/team/run", true),
+            // Of the label's other names none is believed, near as it may be.
+            (format!("r.example/team/run@sha256:{hex}"), "r.example/team/private", false),
+            (format!("r.example/team/run@sha256:{hex}"), "r.example/team/run/private", false),
+            (format!("r.example/team/run@sha256:{hex}"), "other.example/team/run", false),
+            (format!("/layout/r.example/team/run/latest@sha256:{hex}"), "r.example/team", false),
+            (format!("/layout/r.example/team/sha256/latest@sha256:{hex}"), "r.example/team", false),
+            (format!("/elsewhere/r.example/team/run/latest@sha256:{hex}"), "r.example/team/run", false),
+            (String::new(), "r.example/team/run", false),
+        ] {
+            assert_eq!(is_below(&reference, &run_image.parse().unwrap()), stands, "{reference} {run_image}");
+        }
     }
 }

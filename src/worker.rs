@@ -15,7 +15,7 @@
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
 //! | `pack.rs` | layers of what lies on the host |
-//! | `remote.rs` | whether a registry takes a password |
+//! | `remote.rs` | whether a registry takes a password, or shows an image to everybody |
 //! | `known.rs` | what a published image says it runs on |
 //! | `keep.rs` | images that were put together here: into the store, to a registry |
 
@@ -50,14 +50,14 @@ pub(crate) use delete::Delete;
 pub(crate) use foreign::{AskDigest, CheckStacks, Lend, TakeDetected};
 pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
-pub(crate) use known::KnownRunImage;
+pub(crate) use known::{KnownRunImage, RunImageOfLabel};
 pub(crate) use layers::{CheckLayers, KeepLayers, LeaveLayers, ReuseLayers};
 pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle, WriteLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{MakeFolders, Prepare};
 pub(crate) use pull::Pull;
 pub(crate) use receive::Receive;
-pub(crate) use remote::{LogIn, Remote};
+pub(crate) use remote::{AskOpenly, LogIn, Remote, Shown};
 pub(crate) use step::{Place, PrepareStep};
 pub(crate) use tree::Clocks;
 pub(crate) use user::{FindUser, User};
@@ -121,6 +121,7 @@ jobs!(
     Lend,
     TakeDetected,
     AskDigest,
+    AskOpenly,
     CheckStacks,
     TakeLifecycle,
     FetchLifecycle,

@@ -184,32 +184,47 @@ impl Builds<'_> {
         Attempt::new("A44", "the password of the user's proxy", format!("the buildpack sees {told}"))
     }
 
-    /// A stranger's builder names a run image that only the user may read.
+    /// A stranger's builder names a run image that only the user may read: from a registry of its own, and from the very one that the
+    /// image is on and the result goes to.
     fn run_image(&self) -> Vec<Attempt> {
-        let (open, private) = (DockerRegistry::open(), format!("private-{}", self.runtime));
-        self.site.registry.push(&RunImage::new().image(), &private, "latest");
-        let named = self.site.registry.reference(&format!("{private}:latest"));
+        let (open, shared, private) =
+            (DockerRegistry::open(), &self.site.registry, format!("victim-{}/private", self.runtime));
+        shared.push(&RunImage::new().image(), &private, "latest");
+        let named = shared.reference(&format!("{private}:latest"));
         let quiet = Buildpack::passing("fixture/quiet").process(&["cat", "hello"]);
-        open.push(&Builder::new(&named).group(&[quiet]).image(), "stranger", "latest");
-        let (stranger, image) = (open.reference("stranger:latest"), open.reference("app"));
+        let builder = Builder::new(&named).group(&[quiet]).image();
+        let name = format!("stranger-{}/builder", self.runtime);
+        open.push(&builder, &name, "latest");
+        shared.push(&builder, &name, "latest");
+        let [elsewhere, beside] = [&open, shared].map(|registry| registry.reference(&name));
+        let unqualified = "app".to_owned();
+        let (output, published) =
+            (open.reference("app"), shared.reference(&format!("victim-{}/app", self.runtime)));
         let mut attempts = Vec::new();
-        for (tried, more) in [
-            ("a run image that only the user may read", &[][..]),
-            ("the same, for an image that is published", &["--publish"]),
+        for (tried, builder, image, more) in [
+            ("a run image that only the user may read", &elsewhere, &output, &[][..]),
+            ("the same, for an image that is published", &elsewhere, &output, &["--publish"]),
+            ("the same, on the builder's registry", &beside, &unqualified, &[]),
+            ("the same, published beside that run image", &beside, &published, &["--publish"]),
+            ("the same, of a builder elsewhere", &elsewhere, &published, &["--publish"]),
         ] {
             let read = || -> Vec<String> {
-                let log = self.site.registry.access_log();
+                let log = shared.access_log();
                 let lines = log.lines().filter(|line| line.contains(&private) && line.contains("\" 200 "));
                 lines.map(str::to_owned).collect()
             };
             let before = read();
-            let ran = self.build(&stranger, &image, more, &[]);
-            assert!(ran.stderr.contains("is read without your credentials"), "{}", ran.stderr);
+            let ran = self.build(builder, image, more, &[]);
+            let told = format!(
+                "error: the run image {named} is named by the builder {builder}:latest alone, so it is read without your credentials, and its registry refuses that; if it is the one you want, name it yourself: --run-image {named}\n"
+            );
             let result = match (ran.code, read()) {
-                (Some(1..), now) if now == before => {
+                (Some(1..), now) if now == before && ran.stderr.contains(&told) => {
                     "asked for without credentials, and refused by its registry".to_owned()
                 }
-                (code, now) => format!("SUCCEEDED: exit code {code:?}, {:?}", &now[before.len()..]),
+                (code, now) => {
+                    format!("SUCCEEDED: exit code {code:?}, {:?}, {}", &now[before.len()..], ran.stderr)
+                }
             };
             attempts.push(Attempt::new("A42", tried, result));
         }

@@ -65,6 +65,7 @@ pub(super) const ELSEWHERE: &[(&str, &str, &[&str])] = &[
         &[
             "only_the_registry_s_own_credentials_are_in_it_and_none_is_shown",
             "a_builder_alone_does_not_have_credentials_used",
+            "a_label_alone_does_not_have_credentials_used",
             "a_registry_that_is_not_on_loopback_is_spoken_to_in_plain_http_only_where_that_is_said",
         ],
     ),

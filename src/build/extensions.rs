@@ -8,9 +8,9 @@ use coracle_runtime::Outcome;
 use super::Build;
 use super::builder::Builder;
 use super::phase::{Phase, Plan};
+use super::run_image::Namer;
 use crate::error::Error;
 use crate::event::{Event, Stream};
-use crate::pull::fetched;
 use crate::worker::{Generate, Generated, SwitchRunImage};
 
 /// The exit code for an image that could not be extended (Platform API, "Exit Codes").
@@ -44,9 +44,7 @@ impl Build<'_> {
         let offered = offers(&builder.run, &run_image.to_string());
         // Foreign programs have run: what they name is not read with credentials of the user's, and what the builder offers
         // as far as its word counts.
-        let reach = self.reach(&run_image);
-        let is_known = offered && reach.is_known();
-        reach.notice().filter(|_| offered).into_iter().for_each(|text| self.note(text));
+        let is_known = offered && self.is_known(&run_image);
         plan.auth = self.auth(is_known.then_some(&run_image))?;
         if !offered {
             if plan.auth.entry(&run_image.name()).is_some() {
@@ -57,16 +55,10 @@ impl Build<'_> {
                 "the builder does not offer the run image {run_image}, which an extension chooses: it is read without credentials"
             ));
         }
-        if !plan.publish {
-            let policy = request.pull_policy;
-            fetched(
-                self.stage,
-                &self.store,
-                &run_image,
-                policy,
-                &request.insecure,
-                Some(&self.keys).filter(|_| is_known),
-            )?;
+        if offered {
+            self.have_run_image(&run_image, &Namer(format!("the builder {}", request.builder)))?;
+        } else if !plan.publish {
+            self.image_with(&run_image, None)?;
         }
         self.stage.work(SwitchRunImage {
             folders: plan.folders.clone(),

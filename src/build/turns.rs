@@ -43,7 +43,7 @@ impl Build<'_> {
             folders: plan.folders.clone(),
             builder: self.request.builder.to_string(),
             stack: builder.stack.clone(),
-            run_image: remote(&plan.run_image, self.reach(&plan.run_image).is_known())?,
+            run_image: remote(&plan.run_image, self.is_known(&plan.run_image))?,
             previous: remote(&plan.image, true)?,
         })
     }

@@ -122,6 +122,20 @@ fn a_file_that_others_may_read_is_told_where_it_is_used() {
 }
 
 #[test]
+fn what_is_for_a_registry_can_be_narrowed_to_its_repositories() {
+    let place = Place::new();
+    let keychain =
+        place.keychain(&[r#"{"auths":{"r.example":{"auth":"YTpi"},"docker.io":{"auth":"YTpi"}}}"#]);
+    let images: [Reference; 3] =
+        ["r.example/team/app:1", "app", "none.example/x"].map(|name| name.parse().unwrap());
+    let heard = Heard::default();
+    let narrow = keychain.keys(&heard, None).of_repositories(&images.each_ref()).unwrap();
+    assert_eq!(narrow.names().collect::<Vec<_>>(), ["index.docker.io/library/app", "r.example/team/app"]);
+    let read_again = AuthFile::parse(narrow.to_config().as_bytes()).unwrap();
+    assert!(read_again == narrow && read_again.entry("r.example/team/private").is_none());
+}
+
+#[test]
 fn a_helper_for_a_registry_goes_before_the_file_and_the_file_before_the_helper_for_all() {
     let place = Place::new()
         .helper("own", &answering("helped", "h"))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use coracle_images::{AuthFile, Reference, Registry, RegistryOptions, Secret};
+use coracle_images::{AuthFile, Platform, Reference, Registry, RegistryOptions, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::{AnyError, Job};
@@ -52,6 +52,35 @@ impl Job for LogIn {
 
     fn carry_out(self) -> Result<bool, AnyError> {
         Ok(self.remote.registry()?.log_in(&self.remote.reference)?)
+    }
+}
+
+/// Ask a registry whether an image can be read as it is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct AskOpenly {
+    pub(crate) image: Remote,
+}
+
+/// What a registry shows to somebody without credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Shown {
+    ToAll,
+    Refused,
+    /// Some registries say so of what they would refuse.
+    Missing,
+}
+
+impl Job for AskOpenly {
+    type Answer = Shown;
+
+    fn carry_out(self) -> Result<Shown, AnyError> {
+        match self.image.registry()?.image(&self.image.reference, &Platform::host()) {
+            Ok(_) => Ok(Shown::ToAll),
+            Err(error) if error.is_denied() => Ok(Shown::Refused),
+            Err(error) if error.is_missing() => Ok(Shown::Missing),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
