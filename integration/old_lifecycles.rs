@@ -238,7 +238,10 @@ fn the_run_image_is_the_one_that_was_resolved_whatever_another_lifecycle_says() 
     let evil = site.registry.reference("evil:latest");
     let digest = format!("{}@sha256:{}", run.trim_end_matches(":latest"), "1".repeat(64));
     for phase in ["analyzer", "restorer"] {
-        for (reference, extend) in [(&evil, false), (&"/layout/evil".to_owned(), false), (&digest, true)] {
+        let tag = run.replace(":latest", ":other");
+        for (reference, extend) in
+            [(&evil, false), (&tag, false), (&"/layout/evil".to_owned(), false), (&digest, true)]
+        {
             let analyzed = format!("[run-image]\\nreference = \"{reference}\"\\nextend = {extend}\\n");
             let expected = format!(
                 "the {phase} of the lifecycle PATH says that the image is to run on `{reference}`, and it is to run on `{run}`\n"
@@ -246,4 +249,9 @@ fn the_run_image_is_the_one_that_was_resolved_whatever_another_lifecycle_says() 
             assert_eq!(refused(phase, &analyzed), expected);
         }
     }
+    let analyzed = format!("[run-image]\\nreference = \"{run}\"\\n[image]\\nreference = \"{evil}\"\\n");
+    let expected = format!(
+        "the analyzer of the lifecycle PATH says that the image was `{evil}` before, and it is to be `{name}`\n"
+    );
+    assert_eq!(refused("analyzer", &analyzed), expected);
 }

@@ -150,6 +150,18 @@ pub enum LifecycleError {
         "--native-phase says which phases another lifecycle is not to play; add --lifecycle, or leave it out"
     )]
     NothingForeign,
+    /// An analysis of what the image never was.
+    #[error("the {phase} of {name} says that the image was `{found}` before, and it is to be `{expected}`")]
+    OtherPreviousImage {
+        /// Who wrote it.
+        phase: &'static str,
+        /// The lifecycle.
+        name: String,
+        /// As written.
+        found: String,
+        /// What is built.
+        expected: String,
+    },
     /// An analysis that speaks of another image.
     #[error(
         "the {phase} of {name} says that the image is to run on `{found}`, and it is to run on `{expected}`"

@@ -1,8 +1,11 @@
 //! One phase and what is made of what it left, whoever plays it. Documents of phases with foreign code around them are read as a
 //! stranger's by workers; what later phases act on is theirs.
 
+use std::path::Path;
+
 use coracle_cnb::{Analyzed, RunImage};
 use coracle_images::{Digest, Reference};
+use coracle_lifecycle::phases::layout_path;
 use coracle_runtime::{Outcome, SandboxSpec};
 
 use super::Build;
@@ -167,34 +170,109 @@ impl Build<'_> {
         })
     }
 
-    /// The run image is the one that was resolved here, whatever another lifecycle says.
+    /// The run image is the one that was resolved here, and the previous image the output's, whatever another lifecycle says.
     fn check_analyzed(&self, plan: &Plan, phase: Phase, text: &str) -> Result<(), Error> {
         if plan.foreign_for(phase).is_none() {
             return Ok(());
         }
         let analyzed: Analyzed = coracle_cnb::read_toml("analyzed.toml", text).map_err(Error::Document)?;
-        let expected = plan.run_image.to_string();
-        let is_it = |run: &RunImage| {
-            let in_layout = !plan.publish && run.reference.starts_with(guest::LAYOUT);
-            let named = run.reference.parse().is_ok_and(|found: coracle_images::Reference| {
-                found.registry == plan.run_image.registry && found.repository == plan.run_image.repository
-            });
-            !run.extend && (in_layout || named)
-        };
-        match analyzed.run_image.as_ref().filter(|run| !is_it(run)) {
+        let (phase, name) = (phase.title(), self.lifecycle_name());
+        let in_layout = !plan.publish;
+        let other = |run: &&RunImage| run.extend || !is_run_image(&run.reference, &plan.run_image, in_layout);
+        if let Some(run) = analyzed.run_image.as_ref().filter(other) {
+            let (found, expected) = (run.reference.clone(), plan.run_image.to_string());
+            return Err(LifecycleError::OtherRunImage { phase, name, found, expected }.into());
+        }
+        let previous = analyzed.image.map(|image| image.reference);
+        match previous.filter(|previous| !is_previous_image(previous, &plan.image, in_layout)) {
             None => Ok(()),
-            Some(run) => Err(LifecycleError::OtherRunImage {
-                phase: phase.title(),
-                name: self.lifecycle_name(),
-                found: run.reference.clone(),
-                expected,
+            Some(found) => {
+                let expected = plan.image.to_string();
+                Err(LifecycleError::OtherPreviousImage { phase, name, found, expected }.into())
             }
-            .into()),
         }
     }
 
     fn line(&self, phase: Phase, text: String) {
         let phase = Some(phase.title().to_owned());
         self.observer.event(Event::Line { stream: Stream::Out, phase, text });
+    }
+}
+
+/// Whether a reference of analyzed.toml is to the run image that was resolved: by its tag, or by a digest of its repository; in a layout,
+/// to its folder.
+fn is_run_image(found: &str, run_image: &Reference, in_layout: bool) -> bool {
+    if in_layout {
+        return is_folder_of(found, run_image);
+    }
+    found.parse::<Reference>().is_ok_and(|found| {
+        found.name() == run_image.name() && (found.digest.is_some() || found.tag == run_image.tag)
+    })
+}
+
+/// Whether a reference of analyzed.toml is to what the image was before, or to nothing.
+fn is_previous_image(found: &str, image: &Reference, in_layout: bool) -> bool {
+    match in_layout {
+        _ if found.is_empty() => true,
+        true => is_folder_of(found, image),
+        false => found.parse::<Reference>().is_ok_and(|found| found.name() == image.name()),
+    }
+}
+
+/// `<folder>@<digest>`; an image that is named by tag and digest may lie under either.
+fn is_folder_of(found: &str, image: &Reference) -> bool {
+    let path = found.split_once('@').map_or(found, |(path, _)| path);
+    let by_tag = image.tag.is_some().then(|| Reference { digest: None, ..image.clone() });
+    let mut folders = [Some(image), by_tag.as_ref()].into_iter().flatten();
+    folders.any(|image| layout_path(Path::new(guest::LAYOUT), image).to_str() == Some(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_analysis_is_of_the_images_of_this_build() {
+        let (digest, other) = (format!("sha256:{}", "1".repeat(64)), format!("sha256:{}", "2".repeat(64)));
+        let folder = |path: &str| format!("/layout/r.example/{path}@{digest}");
+        let run_image: Reference = "r.example/team/run:1".parse().unwrap();
+        for (found, in_layout, is_it) in [
+            ("r.example/team/run:1".to_owned(), false, true),
+            (format!("r.example/team/run@{digest}"), false, true),
+            ("r.example/team/run:2".to_owned(), false, false),
+            ("r.example/team/run".to_owned(), false, false),
+            (format!("r.example/team/other@{digest}"), false, false),
+            (folder("team/run/1"), false, false),
+            (folder("team/run/1"), true, true),
+            ("/layout/r.example/team/run/1".to_owned(), true, true),
+            (folder("team/run/2"), true, false),
+            (folder("team/other/1"), true, false),
+            (folder("team/run/1/../../app/1"), true, false),
+            ("r.example/team/run:1".to_owned(), true, false),
+            (String::new(), true, false),
+        ] {
+            assert_eq!(is_run_image(&found, &run_image, in_layout), is_it, "{found}");
+        }
+        let both: Reference = format!("r.example/team/run:1@{digest}").parse().unwrap();
+        let by_digest = format!("team/run/sha256/{}", "1".repeat(64));
+        for (found, is_it) in
+            [(folder("team/run/1"), true), (folder(&by_digest), true), (folder("team/run/latest"), false)]
+        {
+            assert_eq!(is_run_image(&found, &both, true), is_it, "{found}");
+        }
+
+        let image: Reference = "r.example/team/app:1".parse().unwrap();
+        for (found, in_layout, is_it) in [
+            (String::new(), false, true),
+            (String::new(), true, true),
+            (format!("r.example/team/app@{other}"), false, true),
+            (format!("r.example/team/other@{other}"), false, false),
+            (format!("other.example/team/app@{other}"), false, false),
+            (folder("team/app/1"), false, false),
+            (folder("team/app/1"), true, true),
+            (folder("team/app/2"), true, false),
+        ] {
+            assert_eq!(is_previous_image(&found, &image, in_layout), is_it, "{found}");
+        }
     }
 }
