@@ -233,3 +233,26 @@ fn a_registry_behind_a_proxy_is_reached_through_it_by_every_process() {
         assert!(gate.log().iter().any(|line| line.starts_with(request)), "{request}: {:?}", gate.log());
     }
 }
+
+/// What the log says of the proxy's password is so in the one container of a trusted builder, too.
+#[test]
+fn a_creator_knows_the_password_of_a_proxy_and_programs_beside_it_do_not() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    let gate = Gate::for_any_host(&registry);
+    let reference = |name: &str| format!("registry.invalid:5000/{name}");
+    let look = r#"echo "proxy $HTTP_PROXY"; cat /proc/*/environ 2>/dev/null | tr '\0' '\n' | grep -i proxy"#;
+    let asking = Buildpack::passing("fixture/asking").build(look).process(&["cat", "hello"]);
+    registry.push(&RunImage::new().image(), "run", "latest");
+    registry.push(&Builder::new(&reference("run:latest")).group(&[asking]).image(), "builder", "latest");
+    let proxy = gate.proxy().replace("http://", "http://name:word@");
+    let more = ["--insecure-registry", "registry.invalid:5000", "--trust-builder"];
+    let ran = publish(&home, reference, &more, &[("HTTP_PROXY", &proxy)]);
+    digest(&ran);
+    let told = format!("{}{}", ran.stdout, ran.stderr);
+    assert!(told.contains("its phases share one container"), "{told}");
+    assert!(told.contains("the name and password of the proxy are kept from buildpacks"), "{told}");
+    assert!(told.contains(&format!("proxy {}\n", gate.proxy())) && !told.contains("name:word"), "{told}");
+    // base64 of `name:word`.
+    let put = "Basic bmFtZTp3b3Jk PUT http://registry.invalid:5000/v2/team/app/manifests/latest";
+    assert!(gate.introduced().iter().any(|line| line == put), "{:?}", gate.introduced());
+}

@@ -3,19 +3,33 @@
 use std::ffi::{CStr, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
+use coracle_images::Secret;
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::phases::{self, CREDENTIALS_VARIABLE, Called, PhaseError, PrivilegesError};
 use coracle_runtime::sealed_memory;
+use serde::{Deserialize, Serialize};
 
 use crate::launcher::launcher;
 use crate::lifecycle_files;
 
 /// The name of the memory in which this program hands credentials to itself, in the form of [`CREDENTIALS_VARIABLE`].
 pub(crate) const CREDENTIALS_MEMORY: &CStr = c"coracle-credentials";
+
+/// The name of the memory in which a conductor hands over [`HandedOver`] to the creator, in JSON.
+pub(crate) const CREATOR_MEMORY: &CStr = c"coracle-creator";
+
+/// What the creator has of the user that programs beside it must not have.
+#[derive(Default, Serialize, Deserialize)]
+pub(crate) struct HandedOver {
+    /// In the form of [`CREDENTIALS_VARIABLE`].
+    pub(crate) credentials: Option<Secret>,
+    /// `HTTP_PROXY` and its kind, with name and password.
+    pub(crate) proxies: Vec<(String, Secret)>,
+}
 
 /// Plays the phase that `words` call, a program's name and its arguments, if they call one; returns its exit code. Reads the
 /// environment, as phases do. `report` shows a failure.
@@ -53,8 +67,13 @@ fn play(called: &Called) -> Result<(), PhaseError> {
     let mut env: Env = std::env::vars_os().collect();
     if called.holds_credentials() {
         phases::close_process().map_err(PhaseError::from)?;
-        let credentials = take_credentials().map_err(PhaseError::HideCredentials)?;
-        env.extend(credentials.map(|text| (CREDENTIALS_VARIABLE.into(), text)));
+        let taken = take_handed_over().map_err(PhaseError::HideCredentials)?;
+        let credentials = taken.credentials.as_ref().map(|text| text.as_str());
+        env.extend(credentials.map(|text| (CREDENTIALS_VARIABLE.into(), text.into())));
+        // For clients of registries, which look there. What programs of buildpacks inherit has been read already.
+        for (name, value) in &taken.proxies {
+            coracle_runtime::set_variable(name, value).map_err(PhaseError::HideCredentials)?;
+        }
     }
     if called.holds_both() && !nix::unistd::geteuid().is_root() {
         // Some platforms give capabilities to users too, whose programs would have them: to look into any process, for one.
@@ -78,15 +97,21 @@ fn start_again(called: &Called, words: &[OsString], credentials: &OsStr) -> io::
     again.exec()
 }
 
-/// The credentials that whoever started this program has handed over, if so. Afterwards standard input has nothing to read.
-fn take_credentials() -> io::Result<Option<OsString>> {
+/// What whoever started this program has handed over, if so. Afterwards standard input has nothing to read.
+fn take_handed_over() -> io::Result<HandedOver> {
     // Without /proc this program has not started itself.
-    let name = format!("/memfd:{} (deleted)", CREDENTIALS_MEMORY.to_string_lossy());
-    if !std::fs::read_link("/proc/self/fd/0").is_ok_and(|link| link.as_os_str() == name.as_str()) {
-        return Ok(None);
+    let Ok(link) = std::fs::read_link("/proc/self/fd/0") else { return Ok(HandedOver::default()) };
+    let is =
+        |memory: &CStr| link.as_os_str() == format!("/memfd:{} (deleted)", memory.to_string_lossy()).as_str();
+    let whole = is(CREATOR_MEMORY);
+    if !whole && !is(CREDENTIALS_MEMORY) {
+        return Ok(HandedOver::default());
     }
-    let mut bytes = Vec::new();
-    io::stdin().lock().read_to_end(&mut bytes)?;
+    let mut text = Secret::default();
+    io::stdin().lock().read_to_string(&mut text)?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
-    Ok(Some(OsString::from_vec(bytes)))
+    if whole {
+        return Ok(serde_json::from_str(&text)?);
+    }
+    Ok(HandedOver { credentials: Some(text), proxies: Vec::new() })
 }

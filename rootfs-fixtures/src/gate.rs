@@ -27,6 +27,7 @@ struct State {
     tokens: bool,
     cuts: AtomicUsize,
     log: Mutex<Vec<String>>,
+    introduced: Mutex<Vec<String>>,
 }
 
 impl Gate {
@@ -60,6 +61,7 @@ impl Gate {
             tokens,
             cuts: cuts.into(),
             log: Mutex::default(),
+            introduced: Mutex::default(),
         });
         let serving = Arc::clone(&state);
         thread::spawn(move || {
@@ -91,6 +93,11 @@ impl Gate {
     pub fn log(&self) -> Vec<String> {
         self.state.log.lock().expect("the log").clone()
     }
+
+    /// Those of the log that came with name and password for a proxy, these before them as the header has them.
+    pub fn introduced(&self) -> Vec<String> {
+        self.state.introduced.lock().expect("the log").clone()
+    }
 }
 
 impl State {
@@ -118,6 +125,9 @@ impl State {
             match line.split_once(": ") {
                 Some((name, value)) if name.eq_ignore_ascii_case("authorization") => authorization = value,
                 Some((name, _)) if name.eq_ignore_ascii_case("connection") => {}
+                Some((name, value)) if name.eq_ignore_ascii_case("proxy-authorization") => {
+                    self.introduced.lock().ok()?.push(format!("{value} {method} {asked}"));
+                }
                 _ => sent.push_str(&format!("{line}\r\n")),
             }
         }

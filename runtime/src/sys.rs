@@ -57,6 +57,24 @@ pub fn take_variable(name: &CStr) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     Ok(Some(taken))
 }
 
+/// Set a variable of this process: the kernel goes on showing the environment that the process was started with
+/// (proc_pid_environ(5)). Only for processes with one thread.
+///
+/// # Errors
+/// `EINVAL` for what cannot be a variable, `EBUSY` where the process has more than one thread, or why they cannot be counted.
+pub fn set_variable(name: &str, value: &str) -> io::Result<()> {
+    if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    if std::fs::read_dir("/proc/self/task")?.count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    // SAFETY: there is one thread (just counted, and only this thread could start another), so that nobody reads or changes the
+    // environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+    Ok(())
+}
+
 /// Take ownership of descriptors that recvmsg(2) has just installed in this process.
 pub(crate) fn adopt(fds: &[RawFd]) -> Vec<OwnedFd> {
     // SAFETY: the kernel made these descriptors for this call and nothing else knows their numbers.

@@ -2,7 +2,8 @@
 //! (docs/decisions/0017-trust-and-the-one-container-it-is-for.md).
 //!
 //! What of the build phase's container its programs see is as there, and so is the sandbox. Beside it there is what the other phases
-//! read and write, and the credentials: in sealed memory on the creator's standard input, never a file.
+//! read and write, and the credentials, and the proxies with their passwords: in sealed memory on the creator's standard input, never a
+//! file or a variable.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ use super::Build;
 use super::folders::{self, guest};
 use super::phase::{Phase, Plan, mount, sandbox, where_images_are};
 use crate::error::Error;
-use crate::program::CREDENTIALS_MEMORY;
+use crate::program::{CREATOR_MEMORY, HandedOver};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
 use crate::worker;
@@ -57,11 +58,6 @@ fn container(plan: &Plan) -> SandboxSpec {
     // credentials lie, what time it is.
     let mut env = build.env;
     env.retain(|(name, _)| name == "CNB_PLATFORM_API" || BUILD_VARIABLES.contains(&name.as_str()));
-    // It speaks to registries itself, and its builder is trusted: proxies as the user has them.
-    for (name, value) in &mut env {
-        let whole = plan.proxies.iter().find(|(known, _)| known == name);
-        whole.into_iter().for_each(|(_, whole)| value.clone_from(whole));
-    }
     env.push(("DOCKER_CONFIG".to_owned(), guest::CONTROL.to_owned()));
     if plan.publish {
         if plan.host_files.iter().any(|file| file == Path::new(CA_BUNDLE)) {
@@ -77,8 +73,6 @@ fn container(plan: &Plan) -> SandboxSpec {
         content: sbom::text(&document).into_bytes().into(),
     };
     files.extend(sbom::documents().into_iter().map(bill));
-    let input =
-        Input { name: CREDENTIALS_MEMORY.into(), content: plan.auth.to_headers().as_bytes().to_vec().into() };
     // Detection and the build have their time together, as there.
     let seconds = build.bounds.seconds.map(|seconds| seconds.saturating_mul(2));
     let mut argv = vec![program];
@@ -90,10 +84,19 @@ fn container(plan: &Plan) -> SandboxSpec {
         env,
         mounts,
         files,
-        input: plan.publish.then_some(input),
+        input: plan.publish.then(|| handed_over(plan)),
         bounds: Bounds { seconds, ..build.bounds },
         ..build
     }
+}
+
+/// What it needs to speak to registries, and programs of buildpacks must not know.
+fn handed_over(plan: &Plan) -> Input {
+    let proxies = plan.proxies.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+    let handed = HandedOver { credentials: Some(plan.auth.to_headers()), proxies };
+    // Strings: there is nothing that JSON cannot hold.
+    let content = serde_json::to_vec(&handed).unwrap_or_default();
+    Input { name: CREATOR_MEMORY.into(), content: content.into() }
 }
 
 fn arguments(plan: &Plan) -> Vec<String> {
@@ -163,12 +166,17 @@ mod tests {
             let auth = br#"{"auths":{"r.example":{"auth":"U0VDUkVUOng="}}}"#;
             let plan = Plan { auth: AuthFile::parse(auth).unwrap(), ..plan(publish) };
             let spec = container(&plan);
-            let input = spec.input.as_ref().map(|input| String::from_utf8_lossy(&input.content).into_owned());
-            let told = publish.then(|| r#"{"r.example":"Basic U0VDUkVUOng="}"#.to_owned());
-            assert_eq!(input, told);
+            let input: Option<HandedOver> =
+                spec.input.as_ref().map(|input| serde_json::from_slice(&input.content).unwrap());
+            assert_eq!(input.is_some(), publish);
+            if let Some(HandedOver { credentials, proxies }) = input {
+                assert_eq!(*credentials.unwrap(), r#"{"r.example":"Basic U0VDUkVUOng="}"#);
+                let proxies: Vec<_> = proxies.iter().map(|(name, value)| (&**name, value.as_str())).collect();
+                assert_eq!(proxies, [("HTTP_PROXY", "http://name:word@proxy")]);
+            }
             let files = spec.files.iter().map(|file| String::from_utf8_lossy(&file.content).into_owned());
             let seen = format!("{:?} {:?} {:?}", files.collect::<Vec<_>>(), spec.argv, spec.env);
-            assert!(!seen.contains("U0VDUkVU"), "{seen}");
+            assert!(!seen.contains("U0VDUkVU") && !seen.contains("word"), "{seen}");
             assert_eq!((spec.uid, spec.gid), (plan.user.uid, plan.user.gid));
         }
     }
