@@ -47,7 +47,7 @@ impl Build<'_> {
             builder: self.request.builder.to_string(),
             stack: builder.stack.clone(),
             run_image: remote(&plan.run_image, self.is_known(&plan.run_image))?,
-            previous: remote(&plan.image, true)?,
+            previous: remote(&plan.image, true)?.into(),
         })
     }
 

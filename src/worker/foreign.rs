@@ -132,7 +132,7 @@ pub(crate) struct CheckStacks {
     pub(crate) stack: Option<Stack>,
     pub(crate) run_image: Remote,
     /// By the name of what is built.
-    pub(crate) previous: Remote,
+    pub(crate) previous: Box<Remote>,
 }
 
 impl Job for CheckStacks {
@@ -146,7 +146,7 @@ impl Job for CheckStacks {
             Err(error) => Err(AnyError::from(error)),
         };
         let (run, previous) = (stack(&self.run_image)?, stack(&self.previous)?);
-        let names = [&self.run_image, &self.previous].map(|image| image.reference.to_string());
+        let names = [&self.run_image, &*self.previous].map(|image| image.reference.to_string());
         Ok(stacks::check(
             &Stacked { name: &self.builder, stack: self.stack.as_ref() },
             &Stacked { name: &names[0], stack: run.as_ref() },
