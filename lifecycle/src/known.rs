@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// A list of them. In the list itself nobody but whoever has verified it may write.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownLayers {
+    /// Whether the application is probably another than the last image's: its source was changed since.
+    #[serde(default, rename = "application-changed")]
+    pub application_changed: bool,
     #[serde(default)]
     pub layers: Vec<KnownLayer>,
     /// The application, whose folder is what it was.

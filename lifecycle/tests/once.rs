@@ -126,6 +126,13 @@ fn decision_0012_each_file_is_read_once_and_no_layer_is_held() {
     let read = build.export(&moved);
     assert!((SOURCE..2 * SOURCE + 3).contains(&read), "{read} MiB");
     fs::write(metadata, "").unwrap();
+    // One that is expected to be another is compressed while it is read.
+    build.export(&folder);
+    build.write("app/0", "another");
+    build.write("unchanged.toml", "application-changed = true\n");
+    let read =
+        build.export(&[&folder[..], &["-unchanged", build.at("unchanged.toml").to_str().unwrap()]].concat());
+    assert!((3 * SOURCE - 1..3 * SOURCE + 3).contains(&read), "{read} MiB");
     (0..SOURCE).for_each(|number| fs::remove_file(build.at(&format!("app/{number}"))).unwrap());
     // A cache image shares the layer with the application's.
     let name = build.registry.reference("cache:latest");

@@ -233,12 +233,14 @@ impl Tree {
             }
         }
         let workspace = self.look_at_workspace().ok().map(|seen| seen.digest);
-        let workspace = workspace.filter(|signature| !since.went_back(now) && self.is_untouched(signature));
+        let copy = workspace.as_ref().and_then(|signature| self.untouched(signature));
+        let workspace = workspace.filter(|_| !since.went_back(now) && copy.is_some());
         let made = |record: &Application| {
             Some(&record.signature) == workspace.as_ref() && record.program == env!("CARGO_PKG_VERSION")
         };
         let application = records.application.filter(made).map(|record| record.application);
-        Ok(Checked { known: KnownLayers { layers, application }, notes, workspace })
+        let application_changed = application.is_none() && copy.is_some_and(|copy| copy.is_renewed());
+        Ok(Checked { known: KnownLayers { application_changed, layers, application }, notes, workspace })
     }
 
     /// Why a layer below `top` does not count as what it was.

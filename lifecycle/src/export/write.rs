@@ -109,6 +109,10 @@ fn add(
 /// Whether a layer is probably one of the previous image's.
 fn likely(input: &ExportInput<'_>, found: &Found, planned: &PlannedLayer) -> bool {
     let Some(previous) = input.previous else { return false };
+    // Of several slices most may be what they were.
+    if matches!(planned.source, LayerSource::App(_)) && input.metadata.slices.is_empty() {
+        return !input.unchanged.application_changed;
+    }
     let LayerSource::Buildpack { buildpack, layer } = &planned.source else { return true };
     let id = found.buildpacks[*buildpack].element.id.as_str();
     let known = input.analyzed.metadata.buildpacks.iter().flatten().find(|known| known.key == id);

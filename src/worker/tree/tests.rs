@@ -33,7 +33,7 @@ impl Built {
     }
 
     fn all(&self) -> KnownLayers {
-        KnownLayers { layers: vec![self.layer.clone()], application: None }
+        KnownLayers { layers: vec![self.layer.clone()], ..KnownLayers::default() }
     }
 
     /// Where the layer is during a build.

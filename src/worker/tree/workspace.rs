@@ -24,16 +24,24 @@ use crate::worker::source::{Copied, Known, copy_tree, renew_tree};
 
 /// A copy as it was when it was made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Copy {
+pub(super) struct Copy {
     signature: Digest,
     user: (u32, u32),
     /// As of the layers: what of a file had not reached the disk is not what the kernel says.
     boot: String,
     /// Nanoseconds since 1970.
     signed: i128,
+    /// Whether it was made of an earlier one, because its source was changed.
+    renewed: bool,
     /// Paths below the source that were left out.
     excluded: Vec<PathBuf>,
     known: Known,
+}
+
+impl Copy {
+    pub(super) fn is_renewed(&self) -> bool {
+        self.renewed
+    }
 }
 
 impl Tree {
@@ -76,8 +84,8 @@ impl Tree {
                     self.write_copy(&Copy { known: copied.known.clone(), ..copy })?;
                 }
             }
-            _ => {
-                if let Err(error) = self.sign(excluded, &copied) {
+            earlier => {
+                if let Err(error) = self.sign(excluded, &copied, earlier.is_some()) {
                     let why = coracle_runtime::with_causes(&*error);
                     notes.push(format!("the copy of the source does not stay: {why}"));
                 }
@@ -87,7 +95,7 @@ impl Tree {
     }
 
     /// Before any program of the build runs.
-    fn sign(&self, excluded: &[PathBuf], copied: &Copied) -> Result<(), AnyError> {
+    fn sign(&self, excluded: &[PathBuf], copied: &Copied, renewed: bool) -> Result<(), AnyError> {
         let probe = Probe::new(self.root.join("probe"))?;
         let Signature { digest, newest } = self.look_at_workspace()?;
         newest.settle();
@@ -96,7 +104,7 @@ impl Tree {
         }
         let (user, boot, signed) = (self.user, self.boot.clone(), Clocks::now().real);
         let (excluded, known) = (excluded.to_vec(), copied.known.clone());
-        Ok(self.write_copy(&Copy { signature: digest, user, boot, signed, excluded, known })?)
+        Ok(self.write_copy(&Copy { signature: digest, user, boot, signed, renewed, excluded, known })?)
     }
 
     /// Why the workspace does not count as the copy that it was.
@@ -124,9 +132,9 @@ impl Tree {
         Ok(look(File::open(self.workspace())?.as_fd())?)
     }
 
-    /// Whether a signature is that of the copy that nobody but us has touched.
-    pub(super) fn is_untouched(&self, signature: &Digest) -> bool {
-        self.copy().is_some_and(|copy| copy.signature == *signature && !copy.known.is_empty())
+    /// The copy of this signature, which nobody but us has touched.
+    pub(super) fn untouched(&self, signature: &Digest) -> Option<Copy> {
+        self.copy().filter(|copy| copy.signature == *signature && !copy.known.is_empty())
     }
 
     /// What programs of a build have touched does not stay.
