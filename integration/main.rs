@@ -39,6 +39,7 @@ mod no_range;
 mod old_lifecycles;
 mod options;
 mod phases;
+mod prune;
 mod rebase;
 mod registries;
 mod release;

@@ -127,7 +127,7 @@ impl Home {
         let short = |text: &str| Digest::of(text).hex()[..16].to_owned();
         let path = match folder {
             Some(folder) => folder.join(short(makers)),
-            None => self.root.join("caches").join(short(&format!("{image}\n{makers}"))),
+            None => self.caches().join(short(&format!("{image}\n{makers}"))),
         };
         let failed = |act| Error::folder(act, &path);
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(failed("create the cache"))?;
@@ -141,11 +141,38 @@ impl Home {
             observer.event(Event::Notice { text });
             lock.lock().map_err(failed("lock the cache"))?;
         }
+        if !is_at(&lock, &path) {
+            // Deleted between its opening and its lock.
+            return self.cache(image, makers, folder, observer);
+        }
         let path = path.canonicalize().map_err(failed("use the cache"))?;
         let cache = CacheFolder { path, _lock: lock };
         DirBuilder::new().recursive(true).create(cache.open()).map_err(failed("create the cache"))?;
         own_folder(&cache.open(), 0o755).map_err(failed("use the cache"))?;
         Ok(cache)
+    }
+
+    /// Where the caches of applications are that named no folder for theirs.
+    pub(crate) fn caches(&self) -> PathBuf {
+        self.root.join("caches")
+    }
+
+    /// The caches that no build uses, now ours; where a time is given, in seconds since 1970, those that none has used since. When one
+    /// did last is when its folder's mode was set.
+    pub(crate) fn unused_caches(&self, since: Option<u64>) -> Result<Vec<CacheFolder>, Error> {
+        let caches = self.caches();
+        let entries = match fs::read_dir(&caches) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(Error::folder("list", &caches))?,
+        };
+        let unused = |path: PathBuf| {
+            let lock = File::open(&path).ok()?;
+            lock.try_lock().ok()?;
+            let about = lock.metadata().ok()?;
+            let is_old = since.is_none_or(|since| u64::try_from(about.ctime()).unwrap_or(0) < since);
+            (about.is_dir() && is_old && is_at(&lock, &path)).then_some(CacheFolder { path, _lock: lock })
+        };
+        Ok(entries.flatten().map(|entry| entry.path()).filter_map(unused).collect())
     }
 
     /// Where this home really is.
@@ -185,6 +212,12 @@ fn own_folder(path: &Path, mode: u32) -> io::Result<File> {
     check_owner(&folder.metadata()?, false)?;
     folder.set_permissions(Permissions::from_mode(mode))?;
     Ok(folder)
+}
+
+/// Whether this path is still that of the open folder.
+fn is_at(folder: &File, path: &Path) -> bool {
+    let id = |about: fs::Metadata| (about.dev(), about.ino());
+    folder.metadata().is_ok_and(|open| fs::symlink_metadata(path).is_ok_and(|named| id(open) == id(named)))
 }
 
 /// A folder of somebody else's is that one's to change at any time.
@@ -308,6 +341,32 @@ mod tests {
             assert_ne!(cache(&home, "app", "stranger", given).unwrap(), own);
             assert_eq!(cache(&home, "other", "trusted", given).unwrap() == own, given.is_some());
         }
+    }
+
+    #[test]
+    fn caches_that_no_build_holds_are_unused_and_one_that_was_deleted_meanwhile_is_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path().join("home")).unwrap();
+        let unused = |since: Option<u64>| {
+            let found = home.unused_caches(since).unwrap();
+            found.into_iter().map(|cache| cache.path).collect::<Vec<_>>()
+        };
+        assert_eq!(unused(None), Vec::<PathBuf>::new());
+        let image: Reference = "app".parse().unwrap();
+        let held = home.cache(&image, "m", None, &Silent).unwrap();
+        let path = held.path.clone();
+        assert_eq!(unused(None), Vec::<PathBuf>::new());
+        // A second build waits; the first ends, and what the cache was goes.
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| home.cache(&image, "m", None, &Silent).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            fs::rename(&path, folder.path().join("gone")).unwrap();
+            drop(held);
+            assert!(second.join().unwrap().open().is_dir());
+        });
+        assert_eq!(unused(None).len(), 1);
+        let used = u64::try_from(fs::metadata(&path).unwrap().ctime()).unwrap();
+        assert_eq!((unused(Some(used)).len(), unused(Some(used + 1)).len()), (0, 1));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! | `home.rs` | the folders on disk that outlive a process, and those that must not |
 //! | `stage.rs` | a [`coracle_runtime::Session`] with our folders bound, its output turned into events |
 //! | `worker.rs` | what runs inside the stage as the owner of all ids: pull, unpack, look up, delete |
-//! | `pull.rs`, `run.rs`, `build.rs`, `import.rs`, `rebase.rs` | one operation each |
+//! | `pull.rs`, `run.rs`, `build.rs`, `import.rs`, `rebase.rs`, `prune.rs` | one operation each |
 //! | `credentials.rs` | who gets which of the user's credentials |
 //! | `builder.rs` | another: builder.toml and folders of buildpacks become a builder's image |
 //! | `launcher.rs` | the program that built images start with |
@@ -26,6 +26,7 @@ mod import;
 mod launcher;
 mod lifecycle_files;
 mod program;
+mod prune;
 mod pull;
 mod rebase;
 mod run;
@@ -53,6 +54,7 @@ pub use event::{Event, Observer, Stream, Work};
 pub use home::Home;
 pub use import::{ImportError, ImportRequest, import};
 pub use program::play_phase;
+pub use prune::{PruneRequest, Pruned, prune};
 pub use pull::{PullPolicy, PullRequest, Pulled, pull};
 pub use rebase::{RebaseRequest, rebase};
 pub use run::{RunRequest, run};

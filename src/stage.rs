@@ -115,6 +115,11 @@ impl<'a> Stage<'a> {
         Path::new(WORK).join(self.folder.path.file_name().unwrap_or_default())
     }
 
+    /// The work folder's path on the host.
+    pub(crate) fn folder_on_host(&self) -> &Path {
+        &self.folder.path
+    }
+
     /// What has been started so far.
     pub(crate) fn started(&self) -> Started {
         self.started.get()

@@ -14,6 +14,7 @@
 //! | `layers.rs`, `tree.rs` | layers that stay unpacked between builds |
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
+//! | `prune.rs` | what the store holds to no use |
 //! | `pack.rs` | layers of what lies on the host |
 //! | `remote.rs` | whether a registry takes a password, or shows an image to everybody |
 //! | `known.rs` | what a published image says it runs on |
@@ -29,6 +30,7 @@ mod layers;
 mod lifecycle;
 mod pack;
 mod prepare;
+mod prune;
 mod pull;
 mod receive;
 mod remote;
@@ -55,6 +57,7 @@ pub(crate) use layers::{CheckLayers, KeepLayers, LeaveLayers, ReuseLayers};
 pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle, WriteLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{MakeFolders, Prepare};
+pub(crate) use prune::{Measure, PruneStore};
 pub(crate) use pull::Pull;
 pub(crate) use receive::Receive;
 pub(crate) use remote::{AskOpenly, LogIn, Remote, Shown};
@@ -131,6 +134,8 @@ jobs!(
     KeepImage,
     PushImage,
     LogIn,
+    PruneStore,
+    Measure,
     Delete,
 );
 

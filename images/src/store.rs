@@ -14,6 +14,7 @@ mod file;
 mod ingest;
 mod layers;
 mod layout;
+mod prune;
 mod receive;
 
 use std::fs::{self, DirBuilder, File};
@@ -36,6 +37,7 @@ use file::failed;
 pub use ingest::{IngestError, ingest_layer, ingest_layer_from};
 pub use layers::{LayerSlot, StagedLayer};
 pub use layout::{LayoutError, read_layout, write_layout, write_sparse_layout};
+pub use prune::{Prune, Pruned, size_on_disk};
 pub use receive::ReceiveError;
 
 /// The annotation that names an image in a layout.
@@ -300,8 +302,8 @@ impl Store {
             let Ok(token) = entry.file_name().into_string() else { continue };
             let dead = File::open(entry.path().join("lock"))
                 .map_or(true, |file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok());
-            if token != self.session.token && dead {
-                layers::sweep(&self.root, &token);
+            // Layers belong to ids that only a process in the user's namespace may delete; until one comes, their session stays.
+            if token != self.session.token && dead && layers::sweep(&self.root, &token) {
                 remove_tree(&entry.path()).ok();
             }
         }

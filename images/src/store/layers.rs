@@ -86,14 +86,15 @@ impl Drop for StagedLayer {
     }
 }
 
-/// Removes unfinished layers of a session that is gone.
-pub(super) fn sweep(root: &Path, token: &str) {
-    let prefix = format!(".{token}-");
+/// Removes unfinished layers of a session that is gone; whether none is left.
+pub(super) fn sweep(root: &Path, token: &str) -> bool {
+    let (prefix, mut none_left) = (format!(".{token}-"), true);
     for key in fs::read_dir(root.join("layers")).into_iter().flatten().flatten() {
         for entry in fs::read_dir(key.path()).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                remove_tree(&entry.path()).ok();
+                none_left &= remove_tree(&entry.path()).is_ok();
             }
         }
     }
+    none_left
 }

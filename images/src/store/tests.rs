@@ -15,6 +15,7 @@ use crate::pack::TarWriter;
 use crate::unpack::{Limits, SingleOwner};
 
 mod hostile;
+mod prune;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@ mod brought;
 pub(crate) mod builder;
 pub(crate) mod config;
 mod import;
+mod prune;
 mod rebase;
 
 use std::path::PathBuf;
@@ -18,6 +19,7 @@ pub(crate) use brought::Brought;
 pub(crate) use builder::Builder;
 pub(crate) use config::Config;
 pub(crate) use import::Import;
+pub(crate) use prune::Prune;
 pub(crate) use rebase::Rebase;
 
 /// Build and run Cloud Native Buildpacks images: no daemon, no root.
@@ -66,6 +68,8 @@ pub(crate) enum Command {
     UntrustBuilder(config::Name),
     /// List the images of the local store
     Images,
+    /// Delete layers that no image names, and caches of applications that are not built any more
+    Prune(Prune),
     /// Run one phase of a build on this machine's own folders, as other platforms do
     Lifecycle(Lifecycle),
 }

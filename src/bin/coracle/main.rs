@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use clap::Parser;
 use coracle::{
-    BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PullRequest, RebaseRequest, RunRequest,
-    Store, Terminator, Timings, Trust,
+    BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PruneRequest, PullRequest, RebaseRequest,
+    RunRequest, Store, Terminator, Timings, Trust,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -239,6 +239,11 @@ fn operate(
             let words: Vec<_> = std::iter::once("lifecycle".into()).chain(lifecycle.words.clone()).collect();
             Ok(coracle::play_phase(&words, failure::print_phase).unwrap_or(1))
         }
+        Command::Prune(typed) => {
+            let pruned = coracle::prune(&home()?, &prune_request(typed), observer, &hold)?;
+            report::pruned(&pruned, typed.dry_run);
+            Ok(0)
+        }
         Command::Images => {
             let store = Store::open(home()?.store()).map_err(coracle::Error::from)?;
             for (reference, descriptor) in store.images().map_err(coracle::Error::from)? {
@@ -247,6 +252,10 @@ fn operate(
             Ok(0)
         }
     }
+}
+
+fn prune_request(typed: &args::Prune) -> PruneRequest {
+    PruneRequest { all: typed.all, dry_run: typed.dry_run, older_than: typed.older_than }
 }
 
 fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, Failure> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 
-use coracle::{Event, Observer, Stream, Work};
+use coracle::{Event, Observer, Pruned, Stream, Work};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// What the user asked to be told: on standard output.
@@ -30,6 +30,23 @@ pub(crate) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) {
         let cells = row.iter().zip(widths).map(|(text, width)| format!("{text:width$}"));
         out(cells.collect::<Vec<_>>().join("  ").trim_end());
     }
+}
+
+/// What prune has deleted, or would.
+pub(crate) fn pruned(pruned: &Pruned, dry_run: bool) {
+    let verb = if dry_run { "would delete" } else { "deleted" };
+    pruned.images.iter().for_each(|name| out(&format!("{verb} the image {}", plain(name))));
+    let Pruned { layers, blobs, caches, abandoned, bytes, .. } = pruned;
+    let things = [
+        (*layers, "unpacked layers"),
+        (*blobs, "blobs"),
+        (*caches, "caches of applications"),
+        (*abandoned, "work folders of killed operations"),
+    ];
+    for (count, things) in things.iter().filter(|(count, _)| *count > 0) {
+        out(&format!("{verb} {things}: {count}"));
+    }
+    out(&format!("{} {}", if dry_run { "would free" } else { "freed" }, indicatif::DecimalBytes(*bytes)));
 }
 
 /// What took how long: on standard error, for results are on the other. Names in it are strangers'.
