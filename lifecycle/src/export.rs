@@ -22,7 +22,7 @@ use coracle_cnb::{
     Analyzed, ApiVersion, DocumentError, Group, IdError, LifecycleMetadata, Metadata, ProjectMetadata,
     RunToml,
 };
-use coracle_images::pack::PackError;
+use coracle_images::pack::{PackError, Parent};
 use coracle_images::{Digest, DigestError, Image, ImageError};
 
 use crate::cache::{CacheError, Saved};
@@ -70,10 +70,14 @@ pub struct ExportInput<'input> {
     pub layers_dir: BorrowedFd<'input>,
     /// Where that folder is in the image.
     pub layers_path: &'input str,
+    /// The folders above that one, from the root, as the image gets them.
+    pub above_layers: &'input [Parent],
     /// Folder of the application.
     pub app_dir: BorrowedFd<'input>,
     /// Where that folder is in the image.
     pub app_path: &'input str,
+    /// The folders above that one.
+    pub above_app: &'input [Parent],
     pub launcher: &'input Launcher<'input>,
     /// Since Platform API 0.11: what the lifecycle's own programs are made of.
     pub bills: Option<&'input Bills>,
@@ -81,6 +85,8 @@ pub struct ExportInput<'input> {
     pub unchanged: &'input KnownLayers,
     /// Owner and group of what the build made.
     pub owner: (u32, u32),
+    /// Owner and group of the layers' folder and those between it and layers, if not their own.
+    pub owner_above: Option<(u32, u32)>,
     /// The process to start, where the buildpacks' choice does not count.
     pub process_type: Option<&'input str>,
     /// Since Platform API 0.15: what the image is for.

@@ -11,7 +11,7 @@ use coracle_cnb::DocumentError;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::file::{MAX_DOCUMENT, MAX_ENTRIES};
@@ -106,13 +106,23 @@ pub fn folder(at: BorrowedFd<'_>, path: &Path) -> Result<Option<OwnedFd>, Folder
     open(at, path, OFlag::O_DIRECTORY)
 }
 
+/// Permissions of folders that are made.
+const MADE: Mode = Mode::from_bits_truncate(0o755);
+
+/// Gives a folder that was made just now what the umask took. What it has of the one above, that its group is that one's, stays: who
+/// is not of that group could not set it again (`chmod(2)`).
+fn whatever_the_umask(dir: &OwnedFd) -> nix::Result<()> {
+    let mode = Mode::from_bits_truncate(fstat(dir)?.st_mode);
+    if mode.contains(MADE) { Ok(()) } else { fchmod(dir, MADE | mode & Mode::S_ISGID) }
+}
+
 /// A folder below another, with those above it, made where there is none.
 pub fn make_all(at: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, FolderError> {
     let failed = |act, errno: Errno| FolderError::Write { act, path: path.to_owned(), source: errno.into() };
     let mut below =
         at.try_clone_to_owned().map_err(|source| FolderError::Open { path: path.to_owned(), source })?;
     for name in path {
-        let made = match mkdirat(&below, name, Mode::S_IRWXU) {
+        let made = match mkdirat(&below, name, MADE) {
             Ok(()) => true,
             Err(Errno::EEXIST) => false,
             Err(errno) => return Err(failed("make folder", errno)),
@@ -123,8 +133,7 @@ pub fn make_all(at: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, FolderError>
         })?;
         below = opened.ok_or_else(|| failed("make folder", Errno::ENOENT))?;
         if made {
-            // Whatever the umask is.
-            fchmod(&below, Mode::from_bits_truncate(0o755)).map_err(|errno| failed("make folder", errno))?;
+            whatever_the_umask(&below).map_err(|errno| failed("make folder", errno))?;
         }
     }
     Ok(below)

@@ -9,6 +9,7 @@ mod builder;
 mod caching;
 mod called;
 mod chosen;
+mod created;
 mod creator;
 mod demands;
 mod describe_builder;

@@ -62,8 +62,8 @@ struct Application {
 struct Record {
     layer: KnownLayer,
     signature: Digest,
-    /// Permissions of the folders above, which are in its archive too: of all layers, and of the buildpack's.
-    above: [u32; 2],
+    /// The folders above, which are in its archive too: of all layers, and of the buildpack's.
+    above: [Above; 2],
     user: (u32, u32),
     /// Until the machine stops; what of a file had not reached the disk then is not what the kernel says.
     boot: String,
@@ -79,6 +79,14 @@ pub(super) struct Checked {
     pub(super) notes: Vec<String>,
     /// The signature of the workspace, if it is what it was before they ran.
     pub(super) workspace: Option<Digest>,
+}
+
+/// What of a folder is in the archives of layers below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Above {
+    mode: u32,
+    uid: u32,
+    gid: u32,
 }
 
 /// What two clocks say at once, in nanoseconds: the one that can be set, and the one that cannot.
@@ -271,9 +279,12 @@ impl Tree {
         Ok(dir.map(|dir| look(dir.as_fd())).transpose()?.map(|signature| signature.digest))
     }
 
-    fn above(&self, layer: &KnownLayer) -> io::Result<[u32; 2]> {
-        let mode = |path: &Path| Ok::<_, io::Error>(fs::symlink_metadata(path)?.mode() & 0o7777);
-        Ok([mode(&self.layers())?, mode(&self.layers().join(&layer.buildpack))?])
+    fn above(&self, layer: &KnownLayer) -> io::Result<[Above; 2]> {
+        let above = |path: &Path| {
+            let about = fs::symlink_metadata(path)?;
+            Ok::<_, io::Error>(Above { mode: about.mode() & 0o7777, uid: about.uid(), gid: about.gid() })
+        };
+        Ok([above(&self.layers())?, above(&self.layers().join(&layer.buildpack))?])
     }
 
     /// After a build: keeps the layers whose archives are in the cache now. Those of `unchanged` have their records; of the others

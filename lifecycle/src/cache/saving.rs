@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::{BuildpackLayers, CACHE_METADATA_LABEL, CacheMetadata, Group, Sha, write_json};
-use coracle_images::pack::{EPOCH, PackError, TarWriter};
+use coracle_images::pack::{EPOCH, PackError, Parent, TarWriter};
 use coracle_images::{Config, Digest, History, Image, Layer, Reference, Registry};
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
@@ -50,8 +50,12 @@ pub struct SaveInput<'input> {
     pub layers_dir: BorrowedFd<'input>,
     /// Where that folder is for the build.
     pub layers_path: &'input str,
+    /// The folders above that one, from the root, as archives have them.
+    pub above_layers: &'input [Parent],
     /// Owner and group of what the build made.
     pub owner: (u32, u32),
+    /// Owner and group of the layers' folder and those between it and layers, if not their own.
+    pub owner_above: Option<(u32, u32)>,
 }
 
 /// A cache in the making. Nothing is left of one that is not committed.
@@ -210,7 +214,13 @@ impl<'a> Saving<'a> {
         let found = input.group.group.iter();
         let found = found.map(|element| FoundBuildpack::read(input.layers_dir, element));
         let found: Vec<_> = found.collect::<Result<_, _>>().map_err(foreign)?;
-        let layers = Layers { dir: input.layers_dir, path: input.layers_path, owner: input.owner };
+        let layers = Layers {
+            dir: input.layers_dir,
+            path: input.layers_path,
+            above: input.above_layers,
+            owner: input.owner,
+            owner_above: input.owner_above,
+        };
         let wanted = wanted(&found, layers).map_err(foreign)?;
         let jobs: Vec<Job<'_>> = wanted.iter().map(|cached| self.job(cached)).collect();
         let mut saved = Saved::new(&found);

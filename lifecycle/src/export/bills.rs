@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use coracle_images::pack::{PackError, TarWriter};
 
 use super::found::walk;
-use super::pack::{Layers, above, parent, unread};
+use super::pack::{Layers, parent, unread};
 use crate::file::{self, FileError};
 use crate::folder::{self, FolderError};
 
@@ -97,15 +97,17 @@ impl Bills {
     pub(super) fn pack(&self, layers: Layers<'_>, mut tar: TarWriter<'_>) -> Result<(), PackError> {
         let unreadable = |error: FolderError| unread(IN_IMAGE, std::io::Error::other(error));
         let in_image = format!("{}/{IN_IMAGE}", layers.path);
-        tar.parents(&above(layers.path))?;
-        tar.parents(&[parent(layers.owner, layers.path.to_owned(), layers.dir)?])?;
+        layers.parents(&mut tar)?;
         let (uid, gid) = layers.owner;
         let mut within: Option<OwnedFd> = None;
         for dir in ["sbom", IN_IMAGE] {
             let path = format!("{}/{dir}", layers.path);
             within = folder::folder(layers.dir, Path::new(dir)).map_err(unreadable)?;
             match &within {
-                Some(dir) => tar.parents(&[parent(layers.owner, path, dir.as_fd())?])?,
+                Some(folder) if dir == IN_IMAGE => {
+                    tar.folder(&path, parent(path.clone(), folder.as_fd())?.mode, uid, gid)?;
+                }
+                Some(folder) => tar.parents(&[layers.parent(path, folder.as_fd())?])?,
                 None => tar.folder(&path, 0o755, uid, gid)?,
             }
         }

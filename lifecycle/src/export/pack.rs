@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use coracle_cnb::write_toml;
 use coracle_images::pack::{EPOCH, PackError, Parent, TarWriter};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat};
 
 use super::{ExportInput, Found, LayerSource};
 use crate::folder;
 
-/// Writes a layer's archive. Folders above the layer's own come first, as they are; all below belongs to the build's user.
+/// Writes a layer's archive. Folders above the layer's own come first, as they are, owners included; all below belongs to the build's
+/// user.
 pub(super) fn pack(
     input: &ExportInput<'_>,
     found: &Found,
@@ -45,12 +46,23 @@ pub(crate) struct Layers<'a> {
     pub(crate) dir: BorrowedFd<'a>,
     /// Where that folder is in the image.
     pub(crate) path: &'a str,
+    /// Those above it, from the root.
+    pub(crate) above: &'a [Parent],
+    /// Of a layer and all in it.
     pub(crate) owner: (u32, u32),
+    /// Of what is above a layer, if not its own.
+    pub(crate) owner_above: Option<(u32, u32)>,
 }
 
 impl ExportInput<'_> {
     pub(super) fn layers(&self) -> Layers<'_> {
-        Layers { dir: self.layers_dir, path: self.layers_path, owner: self.owner }
+        Layers {
+            dir: self.layers_dir,
+            path: self.layers_path,
+            above: self.above_layers,
+            owner: self.owner,
+            owner_above: self.owner_above,
+        }
     }
 }
 
@@ -58,25 +70,38 @@ impl Layers<'_> {
     /// Writes the archive of a folder below the layers' folder, those above it first.
     pub(crate) fn pack(&self, path: &Path, mut tar: TarWriter<'_>) -> Result<(), PackError> {
         let in_image = |path: &Path| format!("{}/{}", self.path, path.display());
-        tar.parents(&above(self.path))?;
-        tar.parents(&[parent(self.owner, self.path.to_owned(), self.dir)?])?;
+        self.parents(&mut tar)?;
         if let Some(folder_above) = path.parent() {
             let dir = open(self.dir, folder_above)?;
-            tar.parents(&[parent(self.owner, in_image(folder_above), dir.as_fd())?])?;
+            tar.parents(&[self.parent(in_image(folder_above), dir.as_fd())?])?;
         }
         let dir = open(self.dir, path)?;
         tar.tree(dir.as_fd(), &in_image(path), self.owner.0, self.owner.1)?;
         tar.finish()
     }
+
+    /// Writes the layers' folder, those above it first.
+    pub(super) fn parents(&self, tar: &mut TarWriter<'_>) -> Result<(), PackError> {
+        tar.parents(self.above)?;
+        tar.parents(&[self.parent(self.path.to_owned(), self.dir)?])
+    }
+
+    /// A folder above a layer.
+    pub(super) fn parent(&self, path: String, dir: BorrowedFd<'_>) -> Result<Parent, PackError> {
+        let own = parent(path, dir)?;
+        let (uid, gid) = self.owner_above.unwrap_or((own.uid, own.gid));
+        Ok(Parent { uid, gid, ..own })
+    }
 }
 
 fn app(input: &ExportInput<'_>, paths: &[PathBuf], mut tar: TarWriter<'_>) -> Result<(), PackError> {
     if !paths.is_empty() {
-        tar.parents(&above(input.app_path))?;
+        tar.parents(input.above_app)?;
     }
     for path in paths {
         if path == Path::new("") {
-            tar.parents(&[parent(input.owner, input.app_path.to_owned(), input.app_dir)?])?;
+            let own = parent(input.app_path.to_owned(), input.app_dir)?;
+            tar.folder(&own.path, own.mode, input.owner.0, input.owner.1)?;
         } else {
             tar.path(input.app_dir, input.app_path, path, input.owner.0, input.owner.1)?;
         }
@@ -96,9 +121,10 @@ fn config(input: &ExportInput<'_>, mut tar: TarWriter<'_>) -> Result<(), PackErr
     let folder = format!("{}/config", input.layers_path);
     let path = format!("{folder}/metadata.toml");
     let text = write_toml(input.metadata).map_err(|error| unread(&path, Error::other(error)))?;
-    tar.parents(&above(input.layers_path))?;
-    tar.parents(&[parent(input.owner, input.layers_path.to_owned(), input.layers_dir)?])?;
-    tar.folder(&folder, 0o755, uid, gid)?;
+    input.layers().parents(&mut tar)?;
+    // What a folder takes over of the one that it is made in (mkdir(2)).
+    let inherited = parent(folder.clone(), input.layers_dir)?.mode & Mode::S_ISGID.bits();
+    tar.folder(&folder, 0o755 | inherited, uid, gid)?;
     tar.file(&path, 0o644, uid, gid, text.len() as u64, &mut text.as_bytes())?;
     tar.finish()
 }
@@ -112,22 +138,14 @@ fn process_types(input: &ExportInput<'_>, mut tar: TarWriter<'_>) -> Result<(), 
     tar.finish()
 }
 
-/// The folders above one of the image's, as they are in nearly every image.
-pub(super) fn above(path: &str) -> Vec<Parent> {
-    let above = Path::new(path).ancestors().skip(1).filter_map(Path::to_str);
-    let mut above: Vec<Parent> = above.filter(|path| !matches!(*path, "/" | "")).map(root).collect();
-    above.reverse();
-    above
-}
-
 fn root(path: &str) -> Parent {
     Parent { path: path.to_owned(), uid: 0, gid: 0, mode: 0o755 }
 }
 
-/// A folder of the build, with its own permissions.
-pub(super) fn parent(owner: (u32, u32), path: String, dir: BorrowedFd<'_>) -> Result<Parent, PackError> {
+/// A folder of the build, as it is.
+pub(super) fn parent(path: String, dir: BorrowedFd<'_>) -> Result<Parent, PackError> {
     let stat = fstat(dir).map_err(|errno| unread(&path, errno.into()))?;
-    Ok(Parent { path, uid: owner.0, gid: owner.1, mode: stat.st_mode & 0o7777 })
+    Ok(Parent { path, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode & 0o7777 })
 }
 
 fn open(layers_dir: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, PackError> {

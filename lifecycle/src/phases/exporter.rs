@@ -4,13 +4,16 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use coracle_cnb::{Analyzed, Group, Metadata, ProjectMetadata, Report, ReportBuild, ReportImage, RunToml};
+use coracle_images::pack::Parent;
 use coracle_images::{Digest, Image, Reference};
 
 use super::bills;
 use super::caching::CachePlace;
+use super::created::created;
 use super::extended::extended;
 use super::images::{Images, ImagesError, layout_path};
 use super::outputs::Outputs;
@@ -20,10 +23,9 @@ use super::{Call, PhaseError, analyzed, group, left, run_toml};
 use crate::api;
 use crate::bom;
 use crate::cache::{Nearby, Saving};
-use crate::env::Env;
 use crate::export::{
-    CREATED, ExportError, ExportInput, Exported, Extended, ExtendedError, Launcher, Outbox, OutboxError,
-    PublishError, Publisher, Source, Step, export,
+    ExportError, ExportInput, Exported, Extended, ExtendedError, Launcher, Outbox, OutboxError, PublishError,
+    Publisher, Source, Step, export,
 };
 use crate::file::{self, FileError};
 use crate::known::{KnownImages, KnownLayers};
@@ -283,12 +285,15 @@ fn make(
         previous: below.previous.as_ref().map(|(_, image)| image),
         layers_dir: layers_dir.as_fd(),
         layers_path: &layers_path.to_string_lossy(),
+        above_layers: &above(&layers_path)?,
         app_dir: app_dir.as_fd(),
         app_path: &app_path.to_string_lossy(),
+        above_app: &above(&app_path)?,
         launcher: given_launcher.as_ref().unwrap_or(call.launcher),
         bills: bills.as_ref(),
         unchanged: &unchanged(call).map_err(ExporterError::from)?,
         owner: call.owner(),
+        owner_above: None,
         process_type: process_type.as_deref().filter(|kind| !kind.is_empty()),
         exec_env: Some(exec_env.as_str()).filter(|_| call.api >= api::EXECUTION_ENVIRONMENTS),
         platform_api: call.api,
@@ -344,60 +349,14 @@ fn open(path: &Path) -> Result<File, ExporterError> {
     File::open(path).map_err(|source| FileError::Read { path: path.to_owned(), source }.into())
 }
 
-/// When the image says that it was made (Platform API, "SOURCE_DATE_EPOCH").
-fn created(call: &Call<'_>) -> String {
-    let Some(epoch) = epoch(call.env).filter(|_| call.api >= api::LEGACY_BOM_FILES) else {
-        return CREATED.to_owned();
+/// The folders above one, from the root, as they are: whoever unpacks the image's layers over a run image finds them so.
+fn above(folder: &Path) -> Result<Vec<Parent>, ExporterError> {
+    let parent = |path: &Path| {
+        let about = path.metadata().map_err(|source| FileError::Read { path: path.to_owned(), source })?;
+        let path = path.to_string_lossy().into_owned();
+        Ok(Parent { path, uid: about.uid(), gid: about.gid(), mode: about.mode() & 0o7777 })
     };
-    let date = epoch.parse().ok().and_then(rfc3339);
-    date.unwrap_or_else(|| {
-        call.warn(&format!("SOURCE_DATE_EPOCH is ignored: `{epoch}` is no number of seconds since 1970"));
-        CREATED.to_owned()
-    })
-}
-
-fn epoch(env: &Env) -> Option<String> {
-    let epoch = env.get(OsStr::new("SOURCE_DATE_EPOCH"))?.to_string_lossy().into_owned();
-    Some(epoch).filter(|epoch| !epoch.is_empty())
-}
-
-/// Seconds since 1970 as a date, in years of four digits.
-fn rfc3339(seconds: i64) -> Option<String> {
-    const DAY: i64 = 86_400;
-    let (day, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
-    // The civil calendar in eras of 400 years that begin in March, so that a leap day is the last of its year
-    // (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-    let from_era = day.checked_add(719_468)?;
-    let (era, day) = (from_era.div_euclid(146_097), from_era.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    (0..=9999)
-        .contains(&year)
-        .then(|| format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates() {
-        for (seconds, date) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (315_532_801, CREATED),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (1_700_000_000, "2023-11-14T22:13:20Z"),
-            (-1, "1969-12-31T23:59:59Z"),
-            (253_402_300_799, "9999-12-31T23:59:59Z"),
-        ] {
-            assert_eq!(rfc3339(seconds).as_deref(), Some(date));
-        }
-        assert_eq!(rfc3339(253_402_300_800), None);
-        assert_eq!(rfc3339(i64::MAX), None);
-    }
+    let mut above: Vec<&Path> = folder.ancestors().skip(1).filter(|path| path.parent().is_some()).collect();
+    above.reverse();
+    above.into_iter().map(parent).collect()
 }

@@ -41,7 +41,14 @@ impl Remote {
         let group =
             toml::from_str(&fs::read_to_string(folders.dir.path().join("group.toml")).unwrap()).unwrap();
         let layers = File::open(folders.layers()).unwrap();
-        let input = SaveInput { group: &group, layers_dir: layers.as_fd(), layers_path, owner: (1001, 1002) };
+        let input = SaveInput {
+            group: &group,
+            layers_dir: layers.as_fd(),
+            layers_path,
+            above_layers: &[],
+            owner: (1001, 1002),
+            owner_above: Some((1001, 1002)),
+        };
         let previous = Cache::of_image(&self.client, &self.name).unwrap_or_default();
         let outbox = Outbox::new(&folders.dir.path().join("outbox")).unwrap();
         let saving = Saving::to_image(&outbox, &previous, verified, None);

@@ -67,7 +67,14 @@ impl Folders {
         let group = fs::read_to_string(self.dir.path().join("group.toml")).unwrap();
         let group: Group = toml::from_str(&group).unwrap();
         let layers = File::open(self.layers()).unwrap();
-        let input = SaveInput { group: &group, layers_dir: layers.as_fd(), layers_path, owner: (1001, 1002) };
+        let input = SaveInput {
+            group: &group,
+            layers_dir: layers.as_fd(),
+            layers_path,
+            above_layers: &[],
+            owner: (1001, 1002),
+            owner_above: Some((1001, 1002)),
+        };
         let saving = Saving::to_folder(&self.cache(), previous, verified)?;
         let saved = saving.pack(&input)?;
         saving.commit(&saved)?;

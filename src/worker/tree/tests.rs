@@ -117,6 +117,17 @@ fn a_folder_above_with_other_permissions_is_another_archive() {
 }
 
 #[test]
+fn a_folder_above_of_another_owner_is_another_archive() {
+    for at in [0, 1] {
+        let built = Built::new();
+        assert_eq!(built.reused(), None);
+        assert!(built.is_unchanged(Clocks::now()));
+        built.records(|record| record.above[at].gid += 1);
+        assert!(!built.is_unchanged(Clocks::now()));
+    }
+}
+
+#[test]
 fn another_digest_another_user_and_another_start_of_the_machine_are_other_layers() {
     let built = Built::new();
     let other = KnownLayer { diff_id: Digest::of("other"), ..built.layer.clone() };
