@@ -67,11 +67,45 @@ fn add_target(env: &mut Env, target: Option<&RunImageTarget>) {
     let Some(target) = target else { return };
     env.insert("CNB_TARGET_OS".into(), (&target.os).into());
     env.insert("CNB_TARGET_ARCH".into(), (&target.arch).into());
-    if !target.arch_variant.is_empty() {
-        env.insert("CNB_TARGET_ARCH_VARIANT".into(), (&target.arch_variant).into());
+    let (name, version) =
+        target.distro.iter().map(|distro| (&*distro.name, &*distro.version)).next().unwrap_or_default();
+    for (variable, value) in [
+        ("CNB_TARGET_ARCH_VARIANT", &*target.arch_variant),
+        ("CNB_TARGET_DISTRO_NAME", name),
+        ("CNB_TARGET_DISTRO_VERSION", version),
+    ] {
+        if !value.is_empty() {
+            env.insert(variable.into(), value.into());
+        }
     }
-    if let Some(distro) = &target.distro {
-        env.insert("CNB_TARGET_DISTRO_NAME".into(), (&distro.name).into());
-        env.insert("CNB_TARGET_DISTRO_VERSION".into(), (&distro.version).into());
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_cnb::Distro;
+
+    use super::*;
+
+    /// A run image may have one of the labels that name a distribution.
+    #[test]
+    fn what_is_not_known_of_the_target_has_no_variable() {
+        let names = |target: &RunImageTarget| {
+            let mut env = Env::new();
+            add_target(&mut env, Some(target));
+            let name = |name: &std::ffi::OsString| name.to_string_lossy().replace("CNB_TARGET_", "");
+            env.keys().map(name).collect::<Vec<_>>().join(" ")
+        };
+        let bare = RunImageTarget { os: "linux".into(), arch: "amd64".into(), ..RunImageTarget::default() };
+        let with = |name: &str, version: &str| RunImageTarget {
+            distro: Some(Distro { name: name.into(), version: version.into() }),
+            ..bare.clone()
+        };
+        assert_eq!(names(&bare), "ARCH OS");
+        assert_eq!(names(&with("", "")), "ARCH OS");
+        assert_eq!(names(&with("debian", "")), "ARCH DISTRO_NAME OS");
+        assert_eq!(names(&with("", "12")), "ARCH DISTRO_VERSION OS");
+        assert_eq!(names(&with("debian", "12")), "ARCH DISTRO_NAME DISTRO_VERSION OS");
+        let variant = RunImageTarget { arch_variant: "v8".into(), ..bare.clone() };
+        assert_eq!(names(&variant), "ARCH ARCH_VARIANT OS");
     }
 }

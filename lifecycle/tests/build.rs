@@ -59,6 +59,20 @@ fn later_buildpacks_see_build_layers_and_what_is_unmet() {
     assert!(dir.path().join("layers/one/none.ignore").is_dir());
 }
 
+/// Recorded: a layer's files change what its folders and those of layers before it made, and nothing of layers after it.
+#[test]
+fn build_layers_change_the_environment_one_after_the_other() {
+    let _alone = PROGRAMS.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let one = "mkdir -p $L/a/bin $L/a/env $L/b/bin $L/b/env.build; printf /o > $L/a/env/PATH.override\n\
+               printf /p: > $L/b/env.build/PATH.prepend; printf '[types]\nbuild = true\n' | tee $L/a.toml > $L/b.toml";
+    program(dir.path(), "one", "0.10", one);
+    program(dir.path(), "two", "0.10", "echo \"$PATH\" > path");
+    run(dir.path(), &group("0.10", &["one", "two"]), PLAN).unwrap();
+    let path = std::fs::read_to_string(dir.path().join("app/path")).unwrap();
+    assert_eq!(path, format!("/p:{}/layers/one/b/bin:/o\n", dir.path().display()));
+}
+
 /// Recorded: what buildpacks write in the place of what it should be, and the reference takes.
 #[test]
 fn documents_may_be_loose() {

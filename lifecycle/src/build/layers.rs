@@ -49,13 +49,11 @@ pub(super) fn set_aside(layers: &[Layer]) -> Result<(), FileError> {
     Ok(())
 }
 
-/// Adds what `build` layers bring to the environment of later buildpacks.
+/// Adds what `build` layers bring to the environment of later buildpacks: one after the other, each its folders, then its files. It is
+/// for launch that the folders of all come first.
 pub(super) fn add_to_build_env(layers: &[Layer], env: &mut Env) -> Result<(), FileError> {
-    let for_build = || layers.iter().filter(|layer| layer.toml.types.build);
-    for layer in for_build() {
+    for layer in layers.iter().filter(|layer| layer.toml.types.build) {
         add_layer_dirs(env, &layer.path, Purpose::Build);
-    }
-    for layer in for_build() {
         EnvDelta::read(&layer.path.join("env"), Action::Override)?.apply(env);
         EnvDelta::read(&layer.path.join("env.build"), Action::Override)?.apply(env);
     }
