@@ -4,8 +4,8 @@
 //! is read.
 
 use coracle_cnb::{
-    ApiVersion, DocumentError, LIFECYCLE_METADATA_LABEL, LifecycleMetadata, RunImageEntry, read_json,
-    write_json,
+    ApiVersion, Distro, DocumentError, LIFECYCLE_METADATA_LABEL, LifecycleMetadata, RunImageEntry,
+    RunImageTarget, read_json, write_json,
 };
 use coracle_images::{Config, Digest, History, Image, ImageError};
 
@@ -131,7 +131,8 @@ pub fn rebase(input: &RebaseInput<'_>) -> Result<Rebased, RebaseError> {
     let layers = run.layers().into_iter().chain(image.layers().into_iter().skip(above)).collect::<Vec<_>>();
     name_run_image(&mut metadata, input);
     let mut config = image.config.clone();
-    sync_labels(&mut config, &run.config, if api < TARGETS { &["stack"] } else { &["stack", "base"] });
+    let kinds = if input.platform_api < TARGETS { &["stack"][..] } else { &["stack", "base"] };
+    sync_labels(&mut config, &run.config, kinds);
     let label = write_json(&metadata).map_err(RebaseError::Label)?;
     config.config.labels.insert(LIFECYCLE_METADATA_LABEL.to_owned(), label);
     let of_run = |value: &str| value.to_owned();
@@ -166,16 +167,24 @@ pub(crate) fn of_stack(image: &Config, run: &Config) -> Result<(), RebaseError> 
     if wanted != found {
         return Err(RebaseError::OtherStack { found, wanted });
     }
-    let offered = mixins(run);
-    let lacking: Vec<String> = mixins(image).into_iter().filter(|mixin| !offered.contains(mixin)).collect();
+    // Of whichever stage: an image that says it has those of a build image is held to them.
+    let mixins = |config| all_mixins(config).into_iter().map(|mixin| without_stage(&mixin).to_owned());
+    let offered: Vec<String> = mixins(run).collect();
+    let lacking: Vec<String> = mixins(image).filter(|mixin| !offered.contains(mixin)).collect();
     if lacking.is_empty() { Ok(()) } else { Err(RebaseError::Mixins(lacking.join(", "))) }
 }
 
 /// The mixins of a run image: those of build images are marked.
 pub(crate) fn mixins(config: &Config) -> Vec<String> {
-    let all: Vec<String> =
-        config.label(STACK_MIXINS_LABEL).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-    all.iter().filter_map(|mixin| of_run_images(mixin)).map(str::to_owned).collect()
+    all_mixins(config).iter().filter_map(|mixin| of_run_images(mixin)).map(str::to_owned).collect()
+}
+
+fn all_mixins(config: &Config) -> Vec<String> {
+    config.label(STACK_MIXINS_LABEL).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+fn without_stage(mixin: &str) -> &str {
+    mixin.split_once(':').map_or(mixin, |(_, name)| name)
 }
 
 /// The name of a mixin that run images have; nothing for one of build images.
@@ -190,14 +199,12 @@ fn of_target(image: &Config, run: &Config) -> Vec<RebaseError> {
         objections.push(RebaseError::NotRebasable);
     }
     let (wanted, found) = (target(image), target(run));
-    let fits = wanted.os == found.os
-        && wanted.arch == found.arch
-        && (wanted.arch_variant.is_empty() || wanted.arch_variant == found.arch_variant)
-        && (wanted.distro.is_none() || wanted.distro == found.distro);
-    if !fits {
-        let shown = |target: &coracle_cnb::RunImageTarget| {
-            let distro =
-                target.distro.iter().map(|distro| format!(" with {} {}", distro.name, distro.version));
+    if !fits(&wanted, &found) {
+        let shown = |target: &RunImageTarget| {
+            let distro = target.distro.iter().map(|distro| {
+                let words = [&*distro.name, &*distro.version].into_iter().filter(|word| !word.is_empty());
+                format!(" with {}", words.collect::<Vec<_>>().join(" "))
+            });
             let variant = Some(&target.arch_variant).filter(|variant| !variant.is_empty());
             let variant = variant.map(|variant| format!("/{variant}")).unwrap_or_default();
             format!("{}/{}{variant}{}", target.os, target.arch, distro.collect::<String>())
@@ -207,14 +214,34 @@ fn of_target(image: &Config, run: &Config) -> Vec<RebaseError> {
     objections
 }
 
-/// Since Platform API 0.12 an image keeps to the run images that it was built for.
+/// Whether a run image is for what an image is for. A variant that either does not name fits any; a distribution counts as far as the
+/// run image names one.
+fn fits(wanted: &RunImageTarget, found: &RunImageTarget) -> bool {
+    let is_known = |distro: &Distro| {
+        let wanted = wanted.distro.as_ref();
+        let same = |found: &str, wanted: &str| found.is_empty() || found == wanted;
+        wanted
+            .is_some_and(|wanted| same(&distro.name, &wanted.name) && same(&distro.version, &wanted.version))
+    };
+    wanted.os == found.os
+        && wanted.arch == found.arch
+        && (wanted.arch_variant.is_empty()
+            || found.arch_variant.is_empty()
+            || wanted.arch_variant == found.arch_variant)
+        && found.distro.as_ref().is_none_or(is_known)
+}
+
+/// Since Platform API 0.12 an image keeps to the run images that it was built for, under either of the two keys that name them.
 fn of_name(input: &RebaseInput<'_>, metadata: &LifecycleMetadata) -> Option<RebaseError> {
     if input.platform_api < TARGETS {
         return None;
     }
-    let known = known_run_image(metadata, input.platform_api).ok();
-    let names: Vec<String> =
-        known.into_iter().flat_map(|entry| std::iter::once(entry.image).chain(entry.mirrors)).collect();
+    let run = (&metadata.run_image.image, &metadata.run_image.mirrors);
+    let stack = metadata.stack.iter().map(|stack| (&stack.run_image.image, &stack.run_image.mirrors));
+    let known = std::iter::once(run).chain(stack);
+    let known = known.flat_map(|(image, mirrors)| std::iter::once(image).chain(mirrors));
+    let mut names: Vec<String> = known.filter(|name| !name.is_empty()).cloned().collect();
+    names.dedup();
     let wanted = without_digest(input.run_name);
     if names.iter().any(|name| without_digest(name) == wanted) {
         return None;

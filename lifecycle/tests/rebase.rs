@@ -118,7 +118,19 @@ fn try_rebase(app: &Image, run: &Image, force: bool) -> Result<Vec<String>, Reba
 
 #[test]
 fn what_speaks_against_it_is_named_and_can_be_overruled() {
-    let run = app(&["new"], &|_, _| {});
+    let run = app(&["new"], &|config, _| {
+        config.variant = "v2".into();
+        config.config.labels.insert("io.buildpacks.base.distro.name".into(), "debian".into());
+    });
+    let fitting = |config: &mut Config, _: &mut Value| {
+        config.config.labels.insert("io.buildpacks.base.distro.name".into(), "debian".into());
+    };
+    let app = |below: &[&str], change: &dyn Fn(&mut Config, &mut Value)| {
+        app(below, &|config, metadata| {
+            fitting(config, metadata);
+            change(config, metadata);
+        })
+    };
     let nothing = |_: &mut Config, _: &mut Value| {};
     assert_eq!(try_rebase(&app(&["old"], &nothing), &run, false).unwrap(), Vec::<String>::new());
     for (change, word) in [
@@ -130,14 +142,14 @@ fn what_speaks_against_it_is_named_and_can_be_overruled() {
         ),
         (
             &|config, _| config.architecture = "arm64".into(),
-            "the run image is for linux/amd64, the image for linux/arm64",
+            "the run image is for linux/amd64/v2 with debian, the image for linux/arm64 with debian",
         ),
-        (&|config, _| config.variant = "v3".into(), "the image for linux/amd64/v3"),
+        (&|config, _| config.variant = "v3".into(), "the image for linux/amd64/v3 with debian"),
         (
             &|config, _| {
-                config.config.labels.insert("io.buildpacks.base.distro.name".into(), "debian".into());
+                config.config.labels.insert("io.buildpacks.base.distro.name".into(), "alpine".into());
             },
-            "the image for linux/amd64 with debian",
+            "the image for linux/amd64 with alpine",
         ),
         (
             &|_, metadata| metadata["runImage"]["image"] = "other:1".into(),
@@ -170,6 +182,143 @@ fn what_speaks_against_it_is_named_and_can_be_overruled() {
         try_rebase(&Image::assemble(Config::default(), Vec::new()).unwrap(), &run, true),
         Err(RebaseError::NoMetadata)
     ));
+}
+
+/// What either side says of its target, against what the other says.
+#[test]
+fn a_run_image_is_held_to_what_it_names_of_its_target() {
+    let distro = |words: &'static str| {
+        move |config: &mut Config, _: &mut Value| {
+            for (label, word) in ["name", "version"].iter().zip(words.split_whitespace()) {
+                config.config.labels.insert(format!("io.buildpacks.base.distro.{label}"), word.into());
+            }
+        }
+    };
+    let variant = |word: &'static str| move |config: &mut Config, _: &mut Value| config.variant = word.into();
+    let moves = |old: Image, new: Image| match try_rebase(&old, &new, false) {
+        Ok(overruled) => overruled.is_empty(),
+        Err(error) => panic_unless_target(&error),
+    };
+    // By column the run image's: nothing, a name, a name and a version.
+    for (old, wanted) in [
+        ("", [true, false, false]),
+        ("debian", [true, true, false]),
+        ("debian 12", [true, true, true]),
+        ("debian 11", [true, true, false]),
+        ("alpine 12", [true, false, false]),
+    ] {
+        let found = ["", "debian", "debian 12"]
+            .map(|new| moves(app(&["old"], &distro(old)), app(&["new"], &distro(new))));
+        assert_eq!(found, wanted, "distribution of the application: `{old}`");
+    }
+    for (old, wanted) in [("", [true; 3]), ("v7", [true, true, false]), ("v8", [true, false, true])] {
+        let found =
+            ["", "v7", "v8"].map(|new| moves(app(&["old"], &variant(old)), app(&["new"], &variant(new))));
+        assert_eq!(found, wanted, "variant of the application: `{old}`");
+    }
+}
+
+fn panic_unless_target(error: &RebaseError) -> bool {
+    assert!(matches!(error, RebaseError::OtherTarget { .. }), "{error}");
+    false
+}
+
+/// What of a run image's labels goes over is the rebaser's Platform API's to say, whatever the application's.
+#[test]
+fn labels_of_the_base_go_over_since_the_rebaser_s_platform_api_0_12() {
+    let labels = |value: &'static str, api: &'static str| {
+        move |config: &mut Config, _: &mut Value| {
+            config.config.env = vec![format!("CNB_PLATFORM_API={api}")];
+            for label in ["io.buildpacks.stack.maintainer", "io.buildpacks.base.maintainer"] {
+                config.config.labels.insert(label.into(), value.into());
+            }
+            config.config.labels.insert("io.buildpacks.stack.id".into(), "s".into());
+        }
+    };
+    for (app_api, platform_api, base) in
+        [("0.13", "0.11", "old"), ("0.11", "0.13", "new"), ("0.11", "0.11", "old"), ("0.13", "0.13", "new")]
+    {
+        let rebased = rebase(&RebaseInput {
+            image: &app(&["old"], &labels("old", app_api)),
+            run: &app(&["new"], &labels("new", app_api)),
+            run_name: "run:1",
+            run_reference: "r",
+            force: false,
+            platform_api: platform_api.parse().unwrap(),
+        });
+        let config = rebased.unwrap().image.config;
+        let label =
+            |kind: &str| config.label(&format!("io.buildpacks.{kind}.maintainer")).unwrap().to_owned();
+        assert_eq!(
+            (label("stack").as_str(), label("base").as_str()),
+            ("new", base),
+            "{app_api} {platform_api}"
+        );
+    }
+}
+
+#[test]
+fn mixins_count_whatever_stage_they_are_for() {
+    let of = |mixins: &'static str| {
+        move |config: &mut Config, _: &mut Value| {
+            config.config.env = vec!["CNB_PLATFORM_API=0.11".into()];
+            config.config.labels.insert("io.buildpacks.stack.id".into(), "s".into());
+            config.config.labels.insert("io.buildpacks.stack.mixins".into(), mixins.into());
+        }
+    };
+    for (old, new, lacking) in [
+        (r#"["a"]"#, r#"["run:a"]"#, None),
+        (r#"["build:a"]"#, r#"["a", "b"]"#, None),
+        (r#"["run:a"]"#, r#"["build:a"]"#, None),
+        (r#"["build:a", "b"]"#, r#"["run:b"]"#, Some("a")),
+        (r#"["run:a:b"]"#, r#"["build:a:b"]"#, None),
+    ] {
+        let found = try_rebase(&app(&["old"], &of(old)), &app(&["new"], &of(new)), false);
+        match (found, lacking) {
+            (Ok(_), None) => {}
+            (Err(RebaseError::Mixins(found)), Some(lacking)) => assert_eq!(found, lacking),
+            (found, _) => panic!("{old} {new}: {found:?}"),
+        }
+    }
+}
+
+/// The older key names run images as well as the newer one.
+#[test]
+fn a_run_image_of_either_key_is_one_that_the_image_was_built_for() {
+    let run = app(&["new"], &|_, _| {});
+    for (image, stack, fits) in [
+        ("run:1", "other:1", true),
+        ("other:1", "run:1", true),
+        ("", "run:1", true),
+        ("other:1", "more:1", false),
+    ] {
+        let old = app(&["old"], &|_, metadata| {
+            metadata["runImage"]["image"] = image.into();
+            metadata["stack"] = json!({"runImage": {"image": stack}});
+        });
+        match try_rebase(&old, &run, false) {
+            Ok(overruled) => assert!(fits && overruled.is_empty(), "{image} {stack}"),
+            Err(error) => {
+                assert!(!fits, "{image} {stack}: {error}");
+                assert!(error.to_string().contains("built for (other:1, more:1)"), "{error}");
+            }
+        }
+    }
+    let old = app(&["old"], &|_, metadata| {
+        metadata["runImage"]["image"] = "other:1".into();
+        metadata["stack"] = json!({"runImage": {"image": "run:1"}});
+    });
+    let input = RebaseInput {
+        image: &old,
+        run: &run,
+        run_name: "run:1",
+        run_reference: "r",
+        force: false,
+        platform_api: "0.13".parse().unwrap(),
+    };
+    let config = rebase(&input).unwrap().image.config;
+    let label: Value = serde_json::from_str(config.label(LABEL).unwrap()).unwrap();
+    assert_eq!(label["runImage"]["image"], "other:1", "it stays");
 }
 
 #[test]
