@@ -47,6 +47,7 @@ use crate::file::{self, FileError};
 use crate::surroundings::Surroundings;
 use crate::with_causes;
 
+use self::flags::Verbosity;
 use self::scratch::Scratch;
 
 pub use crate::export::Launcher;
@@ -156,7 +157,7 @@ impl Call<'_> {
 
     /// Tells what is done.
     fn say(&self, text: &str) {
-        if !matches!(self.arguments.text("log-level").and_then(OsStr::to_str), Some("warn" | "error")) {
+        if self.arguments.verbosity() >= Verbosity::Info {
             // Nobody is left to tell that standard output is closed.
             let _ = writeln!(std::io::stdout(), "{text}");
         }
@@ -164,14 +165,14 @@ impl Call<'_> {
 
     /// Tells what only those want to know who look for a reason.
     fn whisper(&self, text: &str) {
-        if self.arguments.text("log-level") == Some(OsStr::new("debug")) {
+        if self.arguments.verbosity() >= Verbosity::Debug {
             self.say(text);
         }
     }
 
     /// Tells what went wrong but does not end the phase.
     fn warn(&self, text: &str) {
-        if self.arguments.text("log-level") != Some(OsStr::new("error")) {
+        if self.arguments.verbosity() >= Verbosity::Warn {
             // Nobody is left to tell that standard error is closed.
             let _ = writeln!(std::io::stderr(), "warning: {text}");
         }

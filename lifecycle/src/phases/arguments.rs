@@ -8,7 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use coracle_cnb::ApiVersion;
 use coracle_images::{LayerCompression, ReferenceError};
 
-use super::flags::{COMMON, FLAGS, Flag, Takes, check, of_variable, switch};
+use super::flags::{COMMON, FLAGS, Flag, Takes, Verbosity, check, level, of_env, switch};
+use super::table::Has;
 use super::{Names, Phase};
 use crate::env::Env;
 
@@ -79,9 +80,9 @@ impl Arguments {
             .filter(|(name, ..)| COMMON.contains(name) || has(name).is_some_and(|has| has.at(api)));
         let flags: Vec<&Flag> = flags.collect();
         let mut values = BTreeMap::new();
-        for (name, variable, takes) in &flags {
-            if let Some(value) = env.get(OsStr::new(variable)).filter(|value| !value.is_empty()) {
-                values.insert(*name, of_variable(*takes, value));
+        for flag in &flags {
+            if let Some(value) = of_env(flag, env) {
+                values.insert(flag.0, value);
             }
         }
         let mut given: BTreeMap<&'static str, Vec<OsString>> = BTreeMap::new();
@@ -102,6 +103,7 @@ impl Arguments {
                 None => (flag, None),
             };
             let known = flags.iter().find(|(known, ..)| known.as_bytes() == name);
+            let known = known.filter(|(known, ..)| !has(known).is_some_and(|has| has.is_variable));
             let (name, _, takes) = known.ok_or_else(|| unknown(phase, api, name, &text))?;
             let value = match takes {
                 Takes::Switch => value.unwrap_or_else(|| "true".into()),
@@ -166,6 +168,11 @@ impl Arguments {
         self.text(name).and_then(switch).unwrap_or(false)
     }
 
+    /// How much is logged.
+    pub(super) fn verbosity(&self) -> Verbosity {
+        self.text("log-level").and_then(level).unwrap_or_default()
+    }
+
     /// How new layers are compressed.
     pub(super) fn compression(&self) -> LayerCompression {
         let text = self.text("compression").and_then(OsStr::to_str);
@@ -208,7 +215,8 @@ fn absolute(path: &Path) -> PathBuf {
 
 /// Why a flag is not one of the phase's.
 fn unknown(phase: &Phase, api: ApiVersion, name: &[u8], text: &str) -> ArgumentError {
-    let Some(has) = phase.flags.iter().find(|has| has.flag.as_bytes() == name) else {
+    let is_flag = |has: &&Has| !has.is_variable && has.flag.as_bytes() == name;
+    let Some(has) = phase.flags.iter().find(is_flag) else {
         return ArgumentError::Unknown(text.to_owned());
     };
     let known = match (has.since, has.until) {

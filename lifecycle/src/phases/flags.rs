@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use coracle_images::LayerCompression;
 
 use super::ArgumentError;
+use crate::env::Env;
 
 /// A flag: its name, the variable that stands in for it, and what it takes.
 pub(super) type Flag = (&'static str, &'static str, Takes);
@@ -94,11 +95,22 @@ pub(super) const FLAGS: &[Flag] = &[
     ("version", "", Switch),
 ];
 
+/// The other variable of a switch: whichever of the two a platform sets counts in every phase that has either flag.
+const ALSO: [(&str, &str); 2] = [("skip-layers", "CNB_SKIP_RESTORE"), ("skip-restore", "CNB_SKIP_LAYERS")];
+
 /// Every phase understands these.
 pub(super) const COMMON: [&str; 4] = ["daemon", "log-level", "no-color", "version"];
 
+/// The values that a flag has by its variables; nothing where none is set.
+pub(super) fn of_env((name, variable, takes): &Flag, env: &Env) -> Option<Vec<OsString>> {
+    let set = |variable: &str| env.get(OsStr::new(variable)).filter(|value| !value.is_empty());
+    let also = ALSO.iter().find(|(switch, _)| switch == name).and_then(|(_, variable)| set(variable));
+    let also = also.filter(|value| switch(value) == Some(true));
+    Some(of_variable(*takes, also.or_else(|| set(variable))?))
+}
+
 /// The values in a variable.
-pub(super) fn of_variable(takes: Takes, value: &OsStr) -> Vec<OsString> {
+fn of_variable(takes: Takes, value: &OsStr) -> Vec<OsString> {
     match takes {
         Texts => {
             let parts = value.as_bytes().split(|byte| *byte == b',').filter(|part| !part.is_empty());
@@ -117,7 +129,7 @@ pub(super) fn check(flag: &'static str, takes: Takes, value: &OsStr) -> Result<(
         P(_) => (true, "a path"),
         Text | Texts => (text.is_some(), "text"),
         Id => (text.is_some_and(|text| text.parse::<u32>().is_ok()), "a number of a user or group"),
-        Level => (matches!(text, Some("debug" | "info" | "warn" | "error")), "debug, info, warn or error"),
+        Level => (level(value).is_some(), "debug, info, warn or error"),
         Switch => (switch(value).is_some(), "true or false"),
         Compression => (
             text.is_some_and(|text| text.parse::<LayerCompression>().is_ok()),
@@ -130,6 +142,27 @@ pub(super) fn check(flag: &'static str, takes: Takes, value: &OsStr) -> Result<(
     Err(ArgumentError::Value { flag, value: value.to_string_lossy().into_owned(), expected })
 }
 
+/// How much is logged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verbosity {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+}
+
+/// The words for it, whatever their case. Why a phase failed is told at any level, so that `fatal` is no less than `error`.
+pub(super) fn level(text: &OsStr) -> Option<Verbosity> {
+    match text.to_str()?.to_ascii_lowercase().as_str() {
+        "debug" => Some(Verbosity::Debug),
+        "info" => Some(Verbosity::Info),
+        "warn" | "warning" => Some(Verbosity::Warn),
+        "error" | "fatal" => Some(Verbosity::Error),
+        _ => None,
+    }
+}
+
 /// The words for truth that Go's `strconv.ParseBool` knows.
 pub(super) fn switch(text: &OsStr) -> Option<bool> {
     match text.to_str()? {
@@ -138,3 +171,6 @@ pub(super) fn switch(text: &OsStr) -> Option<bool> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -38,10 +38,12 @@ pub(super) struct Has {
     pub(super) since: Option<ApiVersion>,
     /// The first without it again.
     pub(super) until: Option<ApiVersion>,
+    /// Whether there is only its variable.
+    pub(super) is_variable: bool,
 }
 
 impl Has {
-    /// Whether a Platform API has the flag.
+    /// Whether a Platform API has the flag, or its variable.
     pub(super) fn at(&self, api: ApiVersion) -> bool {
         self.since.is_none_or(|since| since <= api) && self.until.is_none_or(|until| api < until)
     }
@@ -49,17 +51,22 @@ impl Has {
 
 /// A flag of every Platform API.
 const fn always(flag: &'static str) -> Has {
-    Has { flag, since: None, until: None }
+    Has { flag, since: None, until: None, is_variable: false }
 }
 
 /// A flag that came with Platform API 0.`minor`.
 const fn since(minor: u32, flag: &'static str) -> Has {
-    Has { flag, since: Some(ApiVersion::new(0, minor)), until: None }
+    Has { flag, since: Some(ApiVersion::new(0, minor)), until: None, is_variable: false }
 }
 
 /// A flag that Platform API 0.`minor` no longer has.
 const fn until(minor: u32, flag: &'static str) -> Has {
-    Has { flag, since: None, until: Some(ApiVersion::new(0, minor)) }
+    Has { flag, since: None, until: Some(ApiVersion::new(0, minor)), is_variable: false }
+}
+
+/// What a variable says, where the phase has no such flag.
+const fn variable(flag: &'static str) -> Has {
+    Has { flag, since: None, until: None, is_variable: true }
 }
 
 /// How many names of images follow the flags.
@@ -325,6 +332,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("gid"),
             always("image"),
             since(13, "insecure-registry"),
+            variable("layers"),
             always("layout"),
             always("layout-dir"),
             since(11, "previous-image"),
