@@ -113,6 +113,36 @@ fn programs_get_their_paths_and_nothing_of_the_phase() {
     assert_eq!(run.output, expected);
 }
 
+/// Each waits for the other's file, 10 s at most.
+#[test]
+fn programs_of_a_group_run_beside_each_other() {
+    let _alone = PROGRAMS.lock();
+    let dir = tempfile::tempdir().unwrap();
+    let program = |own: &str, other: &str| {
+        let (own, other) = (dir.path().join(own), dir.path().join(other));
+        let (own, other) = (own.display(), other.display());
+        let text = format!(
+            "#!/bin/sh\n: >'{own}'\nfor i in $(seq 100); do [ -e '{other}' ] && exit 0; sleep 0.1; done\nexit 1\n"
+        );
+        serde_json::json!({"mode": "755", "text": text})
+    };
+    let toml = |id| format!("api = \"0.10\"\n[buildpack]\nid = \"{id}\"\nversion = \"1\"\n");
+    let files = serde_json::json!({
+        "a/1/buildpack.toml": toml("a"),
+        "a/1/bin/detect": program("saw-a", "saw-b"),
+        "b/1/buildpack.toml": toml("b"),
+        "b/1/bin/detect": program("saw-b", "saw-a"),
+    });
+    install(&files, &dir.path().join("buildpacks"));
+    let order = "[[order]]\n[[order.group]]\nid = \"a\"\nversion = \"1\"\n[[order.group]]\nid = \"b\"\nversion = \"1\"\n";
+    let (detected, runs) = detect(&toml::from_str(order).unwrap(), dir.path());
+    // No more at once than there are processors (docs/decisions/0016): on one alone, the first waits for nothing.
+    let beside = std::thread::available_parallelism().unwrap().get() > 1;
+    let exits: Vec<i32> = runs.iter().map(|run| run.exit).collect();
+    assert_eq!(exits, [i32::from(!beside), 0]);
+    assert_eq!(detected.is_ok(), beside);
+}
+
 #[test]
 fn orders_without_end_are_refused() {
     // Each of 24 composites has two groups, and nothing passes in the end: 2^24 groups.

@@ -152,6 +152,16 @@ fn a_second_export_sends_no_layer() {
     assert_eq!(uploads(&registry.access_log()), before);
     assert_eq!(registry.manifest("team/app:1"), manifest);
 
+    // Nor with layers that are for the cache or for later buildpacks: no image has them, nor speaks of them.
+    for kind in ["cache", "build"] {
+        build.write(&format!("layers/a_one/{kind}-only.toml"), &format!("[types]\n{kind} = true\n"));
+        build.write(&format!("layers/a_one/{kind}-only/file"), kind);
+    }
+    build.analyze(&[&name]);
+    build.export(&[&name]).unwrap();
+    assert_eq!(uploads(&registry.access_log()), before);
+    assert_eq!(registry.manifest("team/app:1"), manifest);
+
     // The buildpack left no folder: its layer is the previous image's. The application changed: one layer, one configuration.
     fs::remove_dir_all(build.at("layers/a_one/kept")).unwrap();
     build.write("app/main", "changed");
