@@ -86,7 +86,11 @@ fn credentials_that_cannot_be_read_are_named_and_not_repeated() {
         assert!(!ran.stderr.contains("hidden-9482"));
     }
     fs::remove_file(&config).and_then(|()| fs::create_dir(&config)).expect("make a folder");
-    assert_eq!(said(&pull()), (Some(1), format!("{start}Is a directory (os error 21)\n").as_str()));
+    let expected = format!(
+        "error: could not use the credentials in {}: it is no regular file, or has more than 4 MiB; name another with --registry-auth-file\n",
+        config.display()
+    );
+    assert_eq!(said(&pull()), (Some(1), expected.as_str()));
 }
 
 #[test]

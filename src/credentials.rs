@@ -6,7 +6,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `helper.rs` | the programs that know credentials |
-//! | `file.rs` | a file of credentials that is changed |
+//! | `file.rs` | a file of credentials that is read or changed |
 //! | `login.rs` | `coracle auth`: credentials come, go, and are listed |
 
 mod file;
@@ -14,14 +14,13 @@ mod helper;
 mod login;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use coracle_images::{AuthDocument, AuthError, AuthFile, Credentials, Reference};
-use zeroize::Zeroizing;
+use nix::fcntl::OFlag;
 
 pub use helper::{HelperError, Helpers};
 pub use login::{Kept, Login, LoginError, LoginRequest, RegistryName, log_in, log_out, logins};
@@ -121,19 +120,9 @@ impl Keychain {
     /// # Errors
     /// [`CredentialsError`] where it cannot be read.
     pub fn add_file(&mut self, path: &Path, format: AuthFormat) -> Result<bool, CredentialsError> {
-        let place = path.display().to_string();
-        let failed = |source| CredentialsError::Read { place: place.clone(), source };
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(failed(error)),
-        };
-        let about = file.metadata().map_err(failed)?;
-        // Reserved whole: a text that outgrows its place leaves copies behind.
-        let size = usize::try_from(about.len()).unwrap_or_default().min(1 << 20);
-        let mut text = Zeroizing::new(Vec::with_capacity(size + 1));
-        file.read_to_end(&mut text).map_err(failed)?;
-        self.add(&place, &text, format, about.is_file() && about.permissions().mode() & 0o077 != 0)?;
+        let Some((text, about)) = file::bytes(path, OFlag::empty())? else { return Ok(false) };
+        let open = about.permissions().mode() & 0o077 != 0;
+        self.add(&path.display().to_string(), &text, format, open)?;
         if let Some(source) = self.sources.last_mut() {
             source.origin = Some(path.to_owned());
             source.file = Some(path.to_owned()).filter(|_| format == AuthFormat::Config);

@@ -1,6 +1,6 @@
-//! A file of credentials that is changed: one at a time, whole or not at all, and closed to others (mode 0600).
+//! A file of credentials that is read; and one that is changed: one at a time, whole or not at all, and closed to others (mode 0600).
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -55,11 +55,27 @@ fn check_owner(path: &Path, owner: u32) -> Result<(), ConfigError> {
 
 /// The file's text and mode, if there is one.
 fn text(path: &Path) -> Result<Option<(Secret, u32)>, CredentialsError> {
+    let Some((mut bytes, about)) = bytes(path, OFlag::O_NOFOLLOW)? else { return Ok(None) };
+    check_owner(path, about.uid())?;
+    match String::from_utf8(std::mem::take(&mut *bytes)) {
+        Ok(text) => Ok(Some((Zeroizing::new(text), about.mode() & 0o777))),
+        Err(error) => {
+            drop(Zeroizing::new(error.into_bytes()));
+            let source = io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8");
+            Err(CredentialsError::Read { place: path.display().to_string(), source })
+        }
+    }
+}
+
+/// What a file holds, and what is known of it.
+type Held = (Zeroizing<Vec<u8>>, Metadata);
+
+/// What a file of credentials holds, if there is one; it is opened with these flags besides.
+pub(super) fn bytes(path: &Path, flags: OFlag) -> Result<Option<Held>, CredentialsError> {
     let place = || path.display().to_string();
     let failed = |source| CredentialsError::Read { place: place(), source };
     // A pipe without a writer is not waited for.
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
-    let opened = File::options().read(true).custom_flags(flags.bits()).open(path);
+    let opened = File::options().read(true).custom_flags((OFlag::O_NONBLOCK | flags).bits()).open(path);
     let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed)?,
@@ -68,12 +84,11 @@ fn text(path: &Path) -> Result<Option<(Secret, u32)>, CredentialsError> {
     if !about.is_file() || about.len() > LIMIT {
         return Err(CredentialsError::NotAFile { place: place() });
     }
-    check_owner(path, about.uid())?;
     // Reserved whole: a text that outgrows its place leaves copies behind.
     let size = usize::try_from(about.len()).unwrap_or_default();
-    let mut text = Zeroizing::new(String::with_capacity(size + 1));
-    file.take(LIMIT).read_to_string(&mut text).map_err(failed)?;
-    Ok(Some((text, about.mode() & 0o777)))
+    let mut bytes = Zeroizing::new(Vec::with_capacity(size + 1));
+    file.take(LIMIT).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(Some((bytes, about)))
 }
 
 #[cfg(test)]

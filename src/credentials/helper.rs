@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use coracle_images::{Credentials, Secret, server_url};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -293,7 +296,34 @@ fn finished(
     }
 }
 
+/// Ends a program and what it has started: a helper is often a script, and would leave behind what it waits for. Each of them is
+/// stopped before its children are looked for, so that it starts no more. All stay in the group of this process, where they may
+/// ask at its terminal and an interrupt reaches them too.
 fn ended(child: &mut Child) -> io::Result<()> {
-    child.kill()?;
+    let mut all = vec![Pid::from_raw(child.id().cast_signed())];
+    let mut looked_at = 0;
+    while let Some(&parent) = all.get(looked_at) {
+        // Gone already, perhaps.
+        let _ = signal::kill(parent, Signal::SIGSTOP);
+        all.extend(children(parent));
+        looked_at += 1;
+    }
+    for process in all {
+        let _ = signal::kill(process, Signal::SIGKILL);
+    }
     child.wait().map(drop)
+}
+
+/// The children of a process, as far as `/proc` tells.
+fn children(parent: Pid) -> Vec<Pid> {
+    let parent = parent.to_string();
+    let is_child = |id: i32| {
+        let stat = fs::read(format!("/proc/{id}/stat")).ok()?;
+        // The name, in parentheses, may hold anything (proc_pid_stat(5)).
+        let stat = String::from_utf8_lossy(&stat);
+        let (_, fields) = stat.rsplit_once(") ")?;
+        (fields.split(' ').nth(1) == Some(parent.as_str())).then(|| Pid::from_raw(id))
+    };
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| is_child(entry.file_name().to_str()?.parse().ok()?)).collect()
 }

@@ -243,6 +243,32 @@ fn a_helper_that_does_not_answer_is_ended() {
     }
 }
 
+/// Whether a process runs; one that has ended may have nobody who waits for it.
+fn runs(id: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with('Z'))
+}
+
+#[test]
+fn what_a_helper_has_started_ends_with_it() {
+    let place = Place::new();
+    let started = place.path("started");
+    let script =
+        format!("sh -c 'sleep 1000 & echo $! >> {0}; wait' & echo $! >> {0}; wait", started.display());
+    let place = place.helper("x", &script);
+    let helpers = place.keychain(&[]).helpers.with_limit(std::time::Duration::from_secs(1));
+    let error = helpers.get("x", "r.example", None).unwrap_err();
+    assert!(matches!(error, HelperError::Late { .. }), "{error}");
+    let started = fs::read_to_string(started).unwrap();
+    assert_eq!(started.lines().count(), 2, "{started}");
+    // What is killed ends soon, and what is not in a quarter of an hour.
+    let left = (0..1000).find(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        !started.lines().any(runs)
+    });
+    assert!(left.is_some(), "{started} still run");
+}
+
 #[test]
 fn only_programs_of_trusted_folders_are_helpers() {
     let place = Place::new().helper("x", &answering("u", "p"));
@@ -293,10 +319,21 @@ fn what_is_no_file_of_credentials_is_named() {
     let mut keychain = Keychain::default();
     assert!(!keychain.add_file(&place.path("nothing"), AuthFormat::Config).unwrap());
     let said = with_causes(&keychain.add_file(place.0.path(), AuthFormat::Config).unwrap_err());
-    assert!(
-        said.starts_with("could not use the credentials in /") && said.contains("Is a directory"),
-        "{said}"
-    );
+    let unfit = |path: &Path| {
+        format!(
+            "could not use the credentials in {}: it is no regular file, or has more than 4 MiB; name another with --registry-auth-file",
+            path.display()
+        )
+    };
+    assert_eq!(said, unfit(place.0.path()));
+    // Neither waited for nor read without end.
+    nix::unistd::mkfifo(&place.path("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let large = fs::File::create(place.path("large")).unwrap();
+    large.set_len((4 << 20) + 1).unwrap();
+    for path in [place.path("fifo"), "/dev/zero".into(), place.path("large")] {
+        let said = with_causes(&keychain.add_file(&path, AuthFormat::Config).unwrap_err());
+        assert_eq!(said, unfit(&path));
+    }
     let said = with_causes(&keychain.add_text("VARIABLE", b"hidden-7", AuthFormat::Headers).unwrap_err());
     let expected = "could not use the credentials in VARIABLE: it is not a JSON object of registries with `Basic …`, `Bearer …` or `X-Identity …`";
     assert_eq!(said, expected);
