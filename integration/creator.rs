@@ -112,6 +112,19 @@ fn one_container_is_started_in_place_of_six() {
 }
 
 #[test]
+fn trust_for_one_build_is_for_that_build_alone() {
+    let site = Site::new(&[Buildpack::passing("fixture/any")]);
+    let first = site.built("app", &ONE_CONTAINER).stderr;
+    assert!(first.contains(SHARED), "{first}");
+    let second = site.built("app", &[]).stderr;
+    assert!(
+        second.contains(&format!("{} is not trusted (it is not one of the trusted builders)", site.builder)),
+        "{second}"
+    );
+    assert!(!site.home.path().join(".config").exists(), "it was kept");
+}
+
+#[test]
 fn the_log_says_which_flow_is_taken_and_why() {
     let site = Site::new(&[layered()]);
     let said = |image: &str, more: &[&str]| site.built(image, more).stderr;

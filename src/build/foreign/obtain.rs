@@ -242,3 +242,28 @@ fn check(
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_published;
+
+    #[test]
+    fn images_are_published_of_one_old_version_and_of_those_since_another() {
+        for (version, expected) in [
+            ("0.6.0", false),
+            ("0.6.1", true),
+            ("0.6.1-rc", false),
+            ("0.6.2", false),
+            ("0.7.4", false),
+            ("0.7.5-rc", false),
+            ("0.7.5", true),
+            ("0.7.6-rc.1", true),
+            ("0.21.17", true),
+            ("1.0.0", true),
+            ("", false),
+            ("0.8", false),
+        ] {
+            assert_eq!(is_published(version), expected, "{version}");
+        }
+    }
+}
