@@ -179,6 +179,17 @@ fn a_source_is_never_written_nor_is_what_is_sensitive_shown() {
         assert_eq!(said, expected);
     }
     site.built("any", &["--volume-force", "--volume", &format!("{ssh}:/v")]);
+    // Without the variable, the user has a home all the same.
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).expect("read passwd");
+    let own = user.expect("the user is in passwd").dir.canonicalize().expect("the user has a home");
+    let own = own.display();
+    let args = site.args("any", &["--volume", &format!("{own}:/v")]);
+    let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    command.env_remove("HOME").env("XDG_DATA_HOME", site.home.path().join(".local/share"));
+    let expected = format!(
+        "error: --volume {own} would show {own}/.ssh to programs of buildpacks; name a folder inside it, or insist with --volume-force\n"
+    );
+    assert_eq!(ran(command.output().expect("start coracle")).stderr, expected);
     let said = site.refused(1, "any", &["--volume", "/usr/share:/layers/x"]);
     let expected = "error: --volume cannot be mounted on /layers/x: /layers is the build's own; choose another folder, such as /volumes/NAME\n";
     assert_eq!(said, expected);

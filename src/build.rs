@@ -122,7 +122,8 @@ pub fn build(
     ];
     for (number, buildpack) in request.buildpacks.iter().enumerate() {
         if let Buildpack::Folder(path) = buildpack {
-            binds.push(bind(path, &format!("{}/{number}", folders::BUILDPACKS), Access::ReadOnly));
+            let path = path.canonicalize().map_err(Error::folder("use the buildpack", path))?;
+            binds.push(bind(&path, &format!("{}/{number}", folders::BUILDPACKS), Access::ReadOnly));
         }
     }
     let lifecycle = match &request.lifecycle {

@@ -76,8 +76,11 @@ impl<'a> Stage<'a> {
     ) -> Result<Self, Error> {
         let began = Instant::now();
         let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
-        let bind = |source, target: &str| Bind { source, target: target.into(), access: Access::ReadWrite };
-        let mut binds = vec![bind(home.store(), STORE), bind(home.work(), WORK)];
+        let bind = |source: PathBuf, target: &str| {
+            let source = source.canonicalize().map_err(Error::folder("use", &source))?;
+            Ok::<_, Error>(Bind { source, target: target.into(), access: Access::ReadWrite })
+        };
+        let mut binds = vec![bind(home.store(), STORE)?, bind(home.work(), WORK)?];
         binds.extend(extra);
         binds.extend(home.certificates().map(|path| Bind {
             source: path.to_owned(),

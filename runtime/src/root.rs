@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -25,7 +25,7 @@ pub const PROGRAM: &str = "/coracle";
 /// What of the host a stage can see, besides devices and name resolution.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StageSetup {
-    /// Host folders and files, and the absolute paths they get in the stage's root.
+    /// Host folders and files, without a symbolic link on the way, and the absolute paths they get in the stage's root.
     pub binds: Vec<Bind>,
     /// Whether the host's programs and libraries are bound read-only, for a runtime that is a program of the host.
     pub host_programs: bool,
@@ -36,7 +36,7 @@ pub struct StageSetup {
 /// A host path in the stage's root.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Bind {
-    /// An existing host path.
+    /// An existing host path. No link is followed: who checked it has checked what is mounted.
     pub source: PathBuf,
     /// An absolute path in the stage's root.
     pub target: PathBuf,
@@ -67,7 +67,7 @@ pub(crate) fn enter(setup: &StageSetup) -> Result<(), RootError> {
     let nothing = None::<&str>;
     mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)
         .map_err(failed("make private the mounts below", "/"))?;
-    let mut binds = setup.binds.clone();
+    let mut binds: Vec<Bind> = Vec::new();
     binds.extend(["null", "zero", "full", "random", "urandom", "tty"].map(|device| {
         let path = Path::new("/dev").join(device);
         Bind { source: path.clone(), target: path, access: Access::ReadWrite }
@@ -82,8 +82,9 @@ pub(crate) fn enter(setup: &StageSetup) -> Result<(), RootError> {
         binds.extend(["/usr", "/etc/ld.so.cache"].iter().filter(readable).map(|path| read_only(path)));
     }
     // Every source is opened before the new root hides a part of the host.
-    let opened: Vec<(OwnedFd, &Bind)> =
-        binds.iter().map(|bind| Ok((open_path(&bind.source)?, bind))).collect::<Result<_, RootError>>()?;
+    let given = setup.binds.iter().map(|bind| Ok((open_checked(&bind.source)?, bind)));
+    let of_host = binds.iter().map(|bind| Ok((open_path(&bind.source)?, bind)));
+    let opened: Vec<(OwnedFd, &Bind)> = given.chain(of_host).collect::<Result<_, RootError>>()?;
     // By its path in this mount namespace: what `/proc/self/exe` stands for lies in the namespace it was started in,
     // and cannot be bound from there.
     let path = fs::read_link("/proc/self/exe").map_err(failed("read", "/proc/self/exe"))?;
@@ -118,6 +119,18 @@ fn read_only(path: &str) -> Bind {
 
 fn open_path(path: &Path) -> Result<OwnedFd, RootError> {
     open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(failed("open", path))
+}
+
+/// Opens what was checked by its name: programs of another build may write there, and put a link in its place meanwhile.
+fn open_checked(path: &Path) -> Result<OwnedFd, RootError> {
+    let how =
+        OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    openat2(AT_FDCWD, path, how).map_err(|errno| match errno {
+        Errno::ELOOP => failed("open", path)(io::Error::other(
+            "it is or lies below a symbolic link, which it did not when it was checked; see who else writes there, and try again",
+        )),
+        errno => failed("open", path)(errno),
+    })
 }
 
 /// `/bin -> usr/bin` and its kind, as the host has them.

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     if name == "/probe" {
         return guest::probe();
     }
-    let tests: [Test; 24] = [
+    let tests: [Test; 25] = [
         ("an_id_that_is_not_mapped_is_refused", unmapped_id),
         ("the_outputs_can_be_opened_by_name", open_outputs),
         ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
         ("abstract_sockets_of_the_host_are_out_of_reach", closed::abstract_socket),
         ("a_bind_brings_neither_devices_nor_setuid_programs", closed::bind_flags),
         ("a_mount_below_another_is_refused", closed::nested_mount),
+        ("a_link_in_the_place_of_what_was_checked_is_not_followed", closed::linked_source),
         ("no_memory_is_dumped", closed::no_dumps),
         ("a_guest_has_a_keyring_of_its_own", closed::own_keyring),
         ("a_call_under_another_abi_ends_the_process", bounds::other_abi),

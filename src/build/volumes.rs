@@ -140,7 +140,7 @@ const OWN: [&str; 15] = [
 /// What of the host is sensitive whoever the user is, and what below a home.
 const SENSITIVE: [&str; 10] =
     ["/etc", "/proc", "/sys", "/dev", "/run", "/var/run", "/var/lib", "/boot", "/root", "/var/spool"];
-const BELOW_HOME: [&str; 13] = [
+const BELOW_HOME: [&str; 26] = [
     ".ssh",
     ".gnupg",
     ".docker",
@@ -152,8 +152,21 @@ const BELOW_HOME: [&str; 13] = [
     ".netrc",
     ".git-credentials",
     ".password-store",
+    ".vault-token",
+    ".terraform.d",
+    ".pgpass",
+    ".npmrc",
+    ".pypirc",
+    ".gem/credentials",
+    ".cargo/credentials",
+    ".cargo/credentials.toml",
+    ".m2/settings.xml",
+    ".m2/settings-security.xml",
     ".local/share",
     ".bash_history",
+    ".zsh_history",
+    ".python_history",
+    ".psql_history",
 ];
 
 /// The volumes, as they can be mounted; each source must exist.

@@ -102,6 +102,26 @@ pub(crate) fn nested_mount(runtime: Runtime) -> TestResult {
     Ok(())
 }
 
+pub(crate) fn linked_source(runtime: Runtime) -> TestResult {
+    let folder = tempfile::tempdir()?;
+    fs::create_dir_all(folder.path().join("real/inner"))?;
+    std::os::unix::fs::symlink("real", folder.path().join("link"))?;
+    for name in ["link", "link/inner"] {
+        let source = folder.path().join(name);
+        let bind = Bind { source: source.clone(), target: "/source".into(), access: Access::ReadOnly };
+        let Err(error) = run(spec(runtime, &["ids"]), vec![bind]) else {
+            return Err(format!("{name} was followed").into());
+        };
+        let expected = format!(
+            "could not open {}: it is or lies below a symbolic link, which it did not when it was checked; see who else writes there, and try again",
+            source.display()
+        );
+        let said = error.message().unwrap_or_default();
+        assert!(said.contains(&expected), "{said}");
+    }
+    Ok(())
+}
+
 pub(crate) fn no_dumps(runtime: Runtime) -> TestResult {
     let run = run(spec(runtime, &["limit:core"]), Vec::new())?;
     same(run.facts()["limit:core"], "1 1", &run);

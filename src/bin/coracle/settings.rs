@@ -209,6 +209,12 @@ pub(crate) fn variables(files: &[PathBuf], typed: &[String]) -> Result<Vec<(Stri
     Ok(found.into_iter().collect())
 }
 
+/// What of the host is the user's, whether or not a variable says so (passwd(5)).
+fn user_home() -> Option<PathBuf> {
+    let account = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    absolute("HOME").or_else(|| Some(account()?.dir))
+}
+
 /// Bindings, secrets and volumes, their files read.
 pub(crate) fn brought(typed: &args::Brought) -> Result<Brought, Failure> {
     let failed = |source: BindingError| Failure::Library(source.into());
@@ -223,7 +229,7 @@ pub(crate) fn brought(typed: &args::Brought) -> Result<Brought, Failure> {
             .map_err(|source| Failure::Library(source.into()))?,
         volume_force: typed.volume_force,
         env_files: typed.env_file.clone(),
-        user_home: absolute("HOME"),
+        user_home: user_home(),
     })
 }
 
