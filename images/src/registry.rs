@@ -276,7 +276,7 @@ impl Registry {
         self.again(act, reference, || {
             let (client, auth) = self.connect_to_write(act, reference)?;
             Ok(self.runtime.block_on(async {
-                client.store_auth_if_needed(name.resolve_registry(), &auth).await;
+                client::show(&client, &name, &auth).await;
                 request(client, name.clone()).await
             }))
         })

@@ -72,7 +72,12 @@ pub(super) const ELSEWHERE: &[(&str, &str, &[&str])] = &[
     (
         "A43",
         "token servers and redirections of strangers",
-        &["token_servers_of_strangers_get_nothing", "the_token_is_not_sent_on"],
+        &[
+            "token_servers_of_strangers_get_nothing",
+            "the_token_is_not_sent_on",
+            "who_has_no_password_is_not_sent_to_a_stranger_either",
+            "a_registry_that_changes_its_mind_sends_nobody_to_a_stranger",
+        ],
     ),
     (
         "A45",

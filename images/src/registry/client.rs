@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use oci_client::Client;
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::secrets::RegistryAuth;
+use oci_client::token_cache::{RegistryOperation, RegistryTokenType};
 
 use super::owner::redirections;
 use super::read::Reading;
@@ -26,6 +27,8 @@ pub(super) enum Leave {
 pub(super) struct Clients {
     /// One that reads shows what each request gives it.
     reading: HashMap<String, reqwest::Client>,
+    /// One that asks for access follows no redirection.
+    asking: HashMap<String, reqwest::Client>,
     admissions: HashMap<Purpose, Admission>,
     /// Identity tokens that token servers gave in place of the user's, by registry.
     renewed: HashMap<String, Secret>,
@@ -66,7 +69,7 @@ impl Registry {
         Ok(Reading { client, url, auth })
     }
 
-    /// The client that asks a registry for what it has, and as nobody, made when it is first needed.
+    /// The client that asks a registry for what it has, made when it is first needed.
     fn reading(
         &self,
         clients: &mut Clients,
@@ -77,6 +80,20 @@ impl Registry {
         }
         let client = self.client(reference, redirections(&reference.registry))?;
         clients.reading.insert(reference.registry.clone(), client.clone());
+        Ok(client)
+    }
+
+    /// The client that asks for access, made when it is first needed.
+    fn asking(
+        &self,
+        clients: &mut Clients,
+        reference: &Reference,
+    ) -> Result<reqwest::Client, identity::IdentityError> {
+        if let Some(client) = clients.asking.get(&reference.registry) {
+            return Ok(client.clone());
+        }
+        let client = self.client_for_secrets(reference)?;
+        clients.asking.insert(reference.registry.clone(), client.clone());
         Ok(client)
     }
 
@@ -138,12 +155,11 @@ impl Registry {
         let exchange = |client: reqwest::Client, secret: identity::Secret<'_>| {
             self.runtime.block_on(identity::exchange(&client, registry, plain, Some(&scope), secret))
         };
+        let asking = |clients: &mut Clients| self.asking(clients, reference);
         let access = match credentials {
             Some(Credentials::Bearer(token)) => return Ok((RegistryAuth::Bearer(token.to_string()), None)),
             None | Some(Credentials::Anonymous) => {
-                let client = self.reading(clients, reference);
-                let client = client.map_err(|source| identity::IdentityError::Client { source })?;
-                match exchange(client, identity::Secret::Nothing) {
+                match exchange(asking(clients)?, identity::Secret::Nothing) {
                     Err(error) if error.is_of_a_stranger() => return Err(error),
                     // Without access the registry itself says what is wrong; the next time it is asked for again.
                     Err(_) => return Ok((RegistryAuth::Anonymous, Some(Instant::now()))),
@@ -152,16 +168,15 @@ impl Registry {
             }
             // A client of registries would show the password to whatever token server the registry names.
             Some(Credentials::Basic { user, password }) => {
-                let client = self.client_for_secrets(reference)?;
-                match exchange(client, identity::Secret::Password { user, password })? {
+                match exchange(asking(clients)?, identity::Secret::Password { user, password })? {
                     None => return Ok((RegistryAuth::Basic(user.clone(), password.to_string()), None)),
                     access => access,
                 }
             }
             Some(Credentials::Identity(token)) => {
+                let client = asking(clients)?;
                 let token = clients.renewed.get(&reference.registry).unwrap_or(token);
-                let mut access =
-                    exchange(self.client_for_secrets(reference)?, identity::Secret::Identity(token))?;
+                let mut access = exchange(client, identity::Secret::Identity(token))?;
                 if let Some(token) = access.as_mut().and_then(|access| access.renewed.take()) {
                     clients.renewed.insert(reference.registry.clone(), token);
                 }
@@ -247,6 +262,23 @@ pub(super) fn named(reference: &Reference) -> String {
         (None, Some(tag)) => tag.clone(),
         (None, None) => "latest".to_owned(),
     }
+}
+
+/// Has a client that writes show this and ask for nothing itself: it would take the registry's word on where to, with the password.
+pub(super) async fn show(client: &Client, name: &oci_client::Reference, auth: &RegistryAuth) {
+    match auth {
+        // Told nothing, it shows nothing.
+        RegistryAuth::Anonymous => return,
+        // As if a token server had said so.
+        RegistryAuth::Basic(user, password) => {
+            for operation in [RegistryOperation::Pull, RegistryOperation::Push] {
+                let shown = RegistryTokenType::Basic(user.clone(), password.clone());
+                client.tokens.insert(name, operation, shown).await;
+            }
+        }
+        RegistryAuth::Bearer(_) => {}
+    }
+    client.store_auth_if_needed(name.resolve_registry(), auth).await;
 }
 
 /// The name as the client has it.

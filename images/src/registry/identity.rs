@@ -14,7 +14,7 @@ use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
-use super::owner::{belongs, is_apart};
+use super::owner::{belongs, may_be_asked};
 use super::{PAUSES, error};
 
 /// As long as an access token lasts that does not say so, by the specification.
@@ -41,7 +41,7 @@ pub(super) enum Secret<'a> {
 impl Secret<'_> {
     fn name(self) -> &'static str {
         match self {
-            Self::Nothing => "question",
+            Self::Nothing => "request for access",
             Self::Identity(_) => "identity token",
             Self::Password { .. } => "password",
         }
@@ -232,7 +232,7 @@ pub(super) async fn exchange(
     let realm = realm.ok_or_else(|| IdentityError::NoServer { registry: registry.to_owned() })?;
     let server = shown(&realm);
     let is_asked = match secret {
-        Secret::Nothing => is_apart(&realm, registry),
+        Secret::Nothing => may_be_asked(&realm, registry, plain),
         Secret::Identity(_) | Secret::Password { .. } => belongs(&realm, registry, plain),
     };
     if let Err(why) = is_asked {

@@ -38,9 +38,22 @@ pub(super) fn belongs(realm: &Url, registry: &str, plain: bool) -> Result<(), &'
     if below(own) || domain.is_some_and(below) { Ok(()) } else { Err("that is another's domain") }
 }
 
-/// Whether a place that a registry names may be asked with nothing to show: not where this machine or its cloud answers questions that are
-/// nobody else's, unless the registry is there itself. What they answer would be shown to the registry as access.
-pub(super) fn is_apart(realm: &Url, registry: &str) -> Result<(), &'static str> {
+/// Token servers for everybody, of registries that others lead to under names of their own.
+const PUBLIC: [&str; 4] = ["auth.docker.io", "ghcr.io", "gitlab.com", "quay.io"];
+
+/// Whether a token server may be asked with nothing to show. One of another owner is as unwelcome as with a secret: it may be a
+/// service of this network that takes whoever reaches it for a friend, and what it answers would be shown to the registry.
+pub(super) fn may_be_asked(realm: &Url, registry: &str, plain: bool) -> Result<(), &'static str> {
+    let is_public = || {
+        let host = realm.host_str().unwrap_or_default();
+        realm.scheme() == "https" && realm.port().is_none() && PUBLIC.contains(&host)
+    };
+    belongs(realm, registry, plain).or_else(|why| if is_public() { Ok(()) } else { Err(why) })
+}
+
+/// Whether a place that a registry redirects to may be asked: not where this machine or its cloud answers questions that are nobody
+/// else's, unless the registry is there itself.
+fn is_apart(realm: &Url, registry: &str) -> Result<(), &'static str> {
     let own = Url::parse(&format!("https://{registry}")).map_err(|_| "the registry has no name")?;
     if is_near(realm) && !is_near(&own) { Err("that is this machine or its neighbour") } else { Ok(()) }
 }
@@ -123,6 +136,26 @@ mod tests {
             ("registry.internal", "https://metadata.internal/token", false, false),
         ] {
             let found = belongs(&Url::parse(realm).unwrap(), registry, plain);
+            assert_eq!(found.is_ok(), expected, "{registry} {realm}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_asked_with_nothing_to_show() {
+        for (registry, realm, plain, expected) in [
+            ("index.docker.io", "https://auth.docker.io/token", false, true),
+            ("names.example", "https://ghcr.io/token", false, true),
+            ("names.example", "https://ghcr.io:8443/token", false, false),
+            ("names.example", "http://ghcr.io/token", true, false),
+            ("names.example", "https://ghcr.io.example/token", false, false),
+            ("registry.example", "https://intranet.example.org/token", false, false),
+            ("registry.example", "https://127.0.0.1/token", false, false),
+            ("registry.example", "http://169.254.169.254/latest", true, false),
+            ("registry.example", "http://10.0.0.7/token", true, false),
+            ("registry.example", "https://auth/token", false, false),
+            ("localhost:5000", "http://127.0.0.1:5001/token", true, true),
+        ] {
+            let found = may_be_asked(&Url::parse(realm).unwrap(), registry, plain);
             assert_eq!(found.is_ok(), expected, "{registry} {realm}: {found:?}");
         }
     }

@@ -43,10 +43,26 @@ struct State {
     nowhere: bool,
     /// It is no registry.
     gone: bool,
+    /// Questions to `/v2/` after which that names a token server; other requests are answered as before.
+    honest: Option<usize>,
     /// Answers without end: how their path ends, and their status.
     endless: Option<(&'static str, u16)>,
     /// Bytes of them that went out.
     flood: u64,
+}
+
+impl State {
+    /// Whether `/v2/` is asked more often than it is honest.
+    fn is_other_from_now_on(&mut self) -> bool {
+        match &mut self.honest {
+            None => false,
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+        }
+    }
 }
 
 struct Request {
@@ -146,6 +162,12 @@ impl Server {
             let mut token = answer(if good { 200 } else { 401 });
             token.body = br#"{"token":"opaque"}"#.to_vec();
             return token;
+        }
+        if request.path == "/v2/" && state.is_other_from_now_on() {
+            let mut other = answer(401);
+            let realm = state.realm.clone().unwrap_or_default();
+            other.headers.push(format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"x\""));
+            return other;
         }
         let (allowed, challenge) = if state.bearer {
             (

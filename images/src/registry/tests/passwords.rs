@@ -29,6 +29,62 @@ fn token_servers_of_strangers_get_nothing() {
     assert_eq!(stranger.log(), Vec::<String>::new());
 }
 
+/// What a registry says first is what counts, whatever it says when it is asked again.
+#[test]
+fn a_registry_that_changes_its_mind_sends_nobody_to_a_stranger() {
+    for basic in [Some(BASIC.to_owned()), None] {
+        let stranger = Server::start(State::default());
+        let realm = Some(format!("{}/token", elsewhere(&stranger)));
+        // Once for reading, once for writing.
+        let honest = Some(2);
+        let server = Server::start(State { basic: basic.clone(), realm, honest, ..State::default() });
+        let auth = if basic.is_some() { with_basic(&server.host) } else { AuthFile::default() };
+        round(&server, &registry(auth)).unwrap();
+        assert_eq!(stranger.log(), Vec::<String>::new(), "{basic:?}");
+        assert_eq!(server.log().iter().filter(|line| *line == "GET /v2/").count(), 2, "{basic:?}");
+    }
+}
+
+#[test]
+fn who_has_no_password_is_not_sent_to_a_stranger_either() {
+    let stranger = Server::start(State::default());
+    let realm = Some(format!("{}/token", elsewhere(&stranger)));
+    let server = Server::start(State { bearer: true, realm, ..State::default() });
+    let (registry, name) = (registry(AuthFile::default()), server.name("team/app:1"));
+    let said = |error: RegistryError| {
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    };
+    let expected = format!(
+        "{} names the token server {}, and that is another machine: the request for access was not sent; an access token (`registrytoken`) is shown to the registry alone",
+        server.host,
+        elsewhere(&stranger)
+    );
+    for error in [
+        registry.image(&name, &platform()).unwrap_err(),
+        registry.push_image(&name, &image()).unwrap_err(),
+        registry.check_write(&name).unwrap_err(),
+    ] {
+        let text = said(error);
+        assert!(text.ends_with(&expected), "{text}");
+    }
+    assert_eq!(stranger.log(), Vec::<String>::new());
+}
+
+/// A token server of the registry's own that leads elsewhere.
+#[test]
+fn who_has_no_password_is_not_sent_on() {
+    let stranger = Server::start(State::default());
+    let realm = Some(format!("http://{}/token", stranger.host));
+    let door = Server::start(State { token_status: Some(307), realm, ..State::default() });
+    let realm = Some(format!("http://{}/token", door.host));
+    let server = Server::start(State { bearer: true, realm, ..State::default() });
+    let error = registry(AuthFile::default()).image(&server.name("team/app:1"), &platform()).unwrap_err();
+    assert!(error.is_denied(), "{error:?}");
+    assert_eq!(door.log(), ["GET /token?scope=repository%3Ateam%2Fapp%3Apull&service=x"]);
+    assert_eq!(stranger.log(), Vec::<String>::new());
+}
+
 #[test]
 fn a_password_is_not_sent_on() {
     let stranger = Server::start(State::default());
