@@ -10,6 +10,7 @@ mod bounds;
 mod brought;
 mod build;
 mod builder;
+mod builder_lifecycle;
 mod cache_image;
 mod canary;
 mod compression;
