@@ -59,7 +59,8 @@ pub fn prune(
 ) -> Result<Pruned, Error> {
     let caches = home.caches();
     let binds = if caches.is_dir() {
-        vec![Bind { source: caches, target: CACHES.into(), access: Access::ReadOnly }]
+        let source = caches.canonicalize().map_err(Error::folder("use", &caches))?;
+        vec![Bind { source, target: CACHES.into(), access: Access::ReadOnly }]
     } else {
         Vec::new()
     };
