@@ -86,7 +86,7 @@ fn wait_for_line(child: &mut Child, wanted: &str) {
 }
 
 /// Kills a build `wait` after it has said `line`; then no process and no mount of it is left.
-fn killed_at(mut command: Command, line: &str, wait: Duration, home: &TestHome, what: &str) {
+pub(crate) fn killed_at(mut command: Command, line: &str, wait: Duration, home: &TestHome, what: &str) {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
     wait_for_line(&mut child, line);
     std::thread::sleep(wait);

@@ -2,15 +2,12 @@
 //! the same files for buildpacks as where it is copied each time, and nothing read where nothing changed.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
 use std::time::Duration;
 
 use coracle_fixtures::Buildpack;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::harness::Ran;
+use crate::kill::killed_at;
 use crate::site::Site;
 
 const FILES: usize = 500;
@@ -166,12 +163,8 @@ fn a_build_that_fails_or_is_killed_leaves_nothing_of_what_it_did_to_the_applicat
 
     let stalled = format!("{deed} echo stalled; sleep 60");
     let args = site.args("app", &["--env", &stalled]);
-    let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
-    let mut lines = BufReader::new(child.stdout.as_mut().expect("a pipe")).lines();
-    assert!(lines.any(|line| line.is_ok_and(|line| line == "[builder] stalled")));
-    kill(Pid::from_raw(child.id().try_into().expect("an id")), Signal::SIGKILL).expect("send SIGKILL");
-    child.wait().expect("wait");
+    let command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    killed_at(command, "[builder] stalled", Duration::ZERO, &site.home, "a buildpack");
     let again = site.built("app", &["--verbose"]);
     assert!(said(&again, "0 had stayed; of an earlier copy: it was changed"), "{}", again.stderr);
     assert_eq!((digest(&again), found(&again)), (digest(&first), found(&first)));

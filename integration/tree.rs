@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use coracle_fixtures::Buildpack;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::harness::ran;
+use crate::kill::killed_at;
 use crate::site::Site;
 
 /// Makes a layer where there is none, tells what it finds of it, and does what the file `do` of the application says.
@@ -169,12 +168,8 @@ fn a_build_that_fails_or_is_killed_leaves_the_layer_as_the_last_image_has_it() {
 
     todo(&site, &format!("{change} echo stalled; sleep 60"));
     let args = site.args("app", &[]);
-    let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("start coracle");
-    let mut lines = BufReader::new(child.stdout.as_mut().expect("a pipe")).lines();
-    assert!(lines.any(|line| line.is_ok_and(|line| line == "[builder] stalled")));
-    kill(Pid::from_raw(child.id().try_into().expect("an id")), Signal::SIGKILL).expect("send SIGKILL");
-    child.wait().expect("wait");
+    let command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    killed_at(command, "[builder] stalled", Duration::ZERO, &site.home, "a buildpack");
     todo(&site, "true");
     let again = site.built("app", &[]);
     assert_eq!(content(&again.stdout).as_deref(), Some("one"));
