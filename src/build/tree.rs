@@ -106,8 +106,10 @@ impl Build<'_> {
 /// Whoever decides what is in the cache: the builder, the buildpacks brought along, and the ids that own its files.
 pub(super) fn makers_of_cache(request: &BuildRequest) -> Result<String, Error> {
     let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
-    let [builder, others @ ..] = &makers(request)[..] else { return Ok(ids.key()) };
-    Ok([builder, &ids.key()].into_iter().chain(others).cloned().collect::<Vec<_>>().join("\n"))
+    let mut makers = makers(request);
+    // Behind the builder, which is always there.
+    makers.insert(1, ids.key());
+    Ok(makers.join("\n"))
 }
 
 /// The builder, the lifecycle and the buildpacks brought along.
