@@ -1,14 +1,13 @@
 //! Caches in images: written as the reference writes them (docs/decisions/0012), and what becomes of bad ones.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::os::fd::AsFd as _;
+use std::fs;
 use std::os::unix::fs::symlink;
 
 use coracle_cnb::CACHE_METADATA_LABEL;
 use coracle_fixtures::{DockerRegistry, Entry, Image as Fixture, Layer, RegistryAccess};
 use coracle_images::{Digest, Platform, Reference, Registry};
-use coracle_lifecycle::cache::{Cache, CacheStep, Nearby, SaveInput, Saving};
+use coracle_lifecycle::cache::{Cache, CacheStep, Nearby, Saving};
 use coracle_lifecycle::export::Outbox;
 use coracle_lifecycle::with_causes;
 use serde_json::Value;
@@ -38,21 +37,10 @@ impl Remote {
 
     /// Saves what the build left at `layers_path`.
     fn save(&self, folders: &Folders, layers_path: &str, verified: &[Digest]) -> Vec<String> {
-        let group =
-            toml::from_str(&fs::read_to_string(folders.dir.path().join("group.toml")).unwrap()).unwrap();
-        let layers = File::open(folders.layers()).unwrap();
-        let input = SaveInput {
-            group: &group,
-            layers_dir: layers.as_fd(),
-            layers_path,
-            above_layers: &[],
-            owner: (1001, 1002),
-            owner_above: Some((1001, 1002)),
-        };
         let previous = Cache::of_image(&self.client, &self.name).unwrap_or_default();
         let outbox = Outbox::new(&folders.dir.path().join("outbox")).unwrap();
         let saving = Saving::to_image(&outbox, &previous, verified, None);
-        let saved = saving.pack(&input).unwrap();
+        let saved = folders.packed(layers_path, &saving).unwrap();
         let nearby = Nearby { outbox: &outbox, previous: None, made: None };
         saving.send(&saved, &self.client, &self.name, &nearby).unwrap();
         saved.steps().iter().map(CacheStep::to_string).collect()

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use coracle_cnb::Group;
 use coracle_fixtures::DockerRegistry;
 use coracle_images::Digest;
-use coracle_lifecycle::cache::{Cache, CacheError, CacheStep, SaveInput, Saving};
+use coracle_lifecycle::cache::{Cache, CacheError, CacheStep, SaveInput, Saved, Saving};
 
 const METADATA: &str = "committed/io.buildpacks.lifecycle.cache.metadata";
 
@@ -57,13 +57,8 @@ impl Folders {
         fs::write(path, text).unwrap();
     }
 
-    /// Saves the cached layers, which are at `layers_path` for the build.
-    fn save_as(
-        &self,
-        layers_path: &str,
-        previous: &Cache,
-        verified: &[Digest],
-    ) -> Result<Vec<CacheStep>, CacheError> {
+    /// Packs the cached layers, which are at `layers_path` for the build.
+    fn packed(&self, layers_path: &str, saving: &Saving<'_>) -> Result<Saved, CacheError> {
         let group = fs::read_to_string(self.dir.path().join("group.toml")).unwrap();
         let group: Group = toml::from_str(&group).unwrap();
         let layers = File::open(self.layers()).unwrap();
@@ -75,8 +70,18 @@ impl Folders {
             owner: (1001, 1002),
             owner_above: Some((1001, 1002)),
         };
+        saving.pack(&input)
+    }
+
+    /// Saves the cached layers, which are at `layers_path` for the build.
+    fn save_as(
+        &self,
+        layers_path: &str,
+        previous: &Cache,
+        verified: &[Digest],
+    ) -> Result<Vec<CacheStep>, CacheError> {
         let saving = Saving::to_folder(&self.cache(), previous, verified)?;
-        let saved = saving.pack(&input)?;
+        let saved = self.packed(layers_path, &saving)?;
         saving.commit(&saved)?;
         Ok(saved.steps())
     }
