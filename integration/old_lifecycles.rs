@@ -239,19 +239,98 @@ fn the_run_image_is_the_one_that_was_resolved_whatever_another_lifecycle_says() 
     let digest = format!("{}@sha256:{}", run.trim_end_matches(":latest"), "1".repeat(64));
     for phase in ["analyzer", "restorer"] {
         let tag = run.replace(":latest", ":other");
-        for (reference, extend) in
-            [(&evil, false), (&tag, false), (&"/layout/evil".to_owned(), false), (&digest, true)]
-        {
-            let analyzed = format!("[run-image]\\nreference = \"{reference}\"\\nextend = {extend}\\n");
+        // On another registry, under a name that a rebase would ask for.
+        let elsewhere = "registry.example/evil:latest".to_owned();
+        for (reference, image, extend) in [
+            (&evil, &run, false),
+            (&tag, &run, false),
+            (&elsewhere, &run, false),
+            (&"/layout/evil".to_owned(), &run, false),
+            (&digest, &run, true),
+            (&digest, &elsewhere, false),
+            (&digest, &tag, false),
+        ] {
+            let analyzed = format!(
+                "[run-image]\\nreference = \"{reference}\"\\nimage = \"{image}\"\\nextend = {extend}\\n"
+            );
+            let (field, found) = match (extend, image == &run) {
+                (true, _) => ("run-image.extend", reference),
+                (_, true) => ("run-image.reference", reference),
+                (_, false) => ("run-image.image", image),
+            };
             let expected = format!(
-                "the {phase} of the lifecycle PATH says that the image is to run on `{reference}`, and it is to run on `{run}`\n"
+                "the {phase} of the lifecycle PATH says in analyzed.toml ({field}) that the image is to run on `{found}`, and it is to run on `{run}`; nothing of it is used: take --lifecycle native, or another lifecycle\n"
             );
             assert_eq!(refused(phase, &analyzed), expected);
         }
     }
     let analyzed = format!("[run-image]\\nreference = \"{run}\"\\n[image]\\nreference = \"{evil}\"\\n");
     let expected = format!(
-        "the analyzer of the lifecycle PATH says that the image was `{evil}` before, and it is to be `{name}`\n"
+        "the analyzer of the lifecycle PATH says in analyzed.toml (image.reference) that the image was `{evil}` before, and it is to be `{name}`; nothing of it is used: take --lifecycle native, or another lifecycle\n"
     );
     assert_eq!(refused("analyzer", &analyzed), expected);
+
+    // What a detector writes there is not read.
+    let folder = imitation(&site, "0.11", &choosing(GROUP)).join("lifecycle");
+    let add = |phase: &str, shell: &str| {
+        let own = fs::read_to_string(folder.join(phase)).expect("read a phase");
+        fs::write(folder.join(phase), own + shell).expect("write a phase");
+    };
+    add("analyzer", &format!("printf '[run-image]\\nreference = \"{run}\"\\n' >/out/analyzed.toml\n"));
+    add("detector", &format!("printf '[run-image]\\nreference = \"{evil}\"\\n' >/out/analyzed.toml\n"));
+    add("exporter", "echo $(</control/analyzed.toml)\n");
+    let folder = folder.parent().expect("a folder").display().to_string();
+    let said = site.built(&name, &["--publish", "--lifecycle", &folder]).stdout;
+    assert!(said.contains(&format!("[exporter] [run-image] reference = \"{run}\"\n")), "{said}");
+}
+
+#[test]
+fn what_buildpacks_leave_is_looked_at_before_another_lifecycle_exports_it() {
+    let site = Site::with_password(&[old_buildpack()]);
+    let name = site.registry.reference("team/app:1");
+    let ran = |left: &str| {
+        let folder = imitation(&site, "0.11", &choosing(GROUP));
+        let builder = folder.join("lifecycle/builder");
+        let own = fs::read_to_string(&builder).expect("read a phase");
+        let left = format!("mkdir -p /layers/fixture_one/x; cd /layers/fixture_one; {left}\n");
+        fs::write(builder, own + &left).expect("write a phase");
+        let exporter = folder.join("lifecycle/exporter");
+        let own = fs::read_to_string(&exporter).expect("read a phase");
+        // As exporters do: follow what is there.
+        let reading = "for file in /layers/fixture_one/*.toml /layers/sbom/*/*; do if [ -e $file ]; then echo $(<$file); fi; done\n";
+        fs::write(exporter, own + reading).expect("write a phase");
+        let folder = folder.display().to_string();
+        let args = site.args(&name, &["--publish", "--lifecycle", &folder]);
+        site.home.run(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    for (left, path, what, belongs) in [
+        ("ln -s /run/coracle/config.json x.toml", "fixture_one/x.toml", "a symbolic link", "a document"),
+        ("mkfifo x.toml", "fixture_one/x.toml", "a FIFO", "a document"),
+        (
+            "mkdir -p ../sbom/launch; ln -s /run/coracle ../sbom/launch/fixture_one",
+            "sbom/launch/fixture_one",
+            "a symbolic link",
+            "a bill of materials or a folder of them",
+        ),
+        ("echo >x.toml; rmdir x; ln -s / x", "fixture_one/x", "a symbolic link", "a layer"),
+        (
+            "cd ..; rm -r fixture_one; ln -s / fixture_one",
+            "fixture_one",
+            "a symbolic link",
+            "the buildpack's folder",
+        ),
+    ] {
+        let ran = ran(left);
+        assert_eq!(ran.code, Some(1), "{}\n{}", ran.stdout, ran.stderr);
+        assert!(!ran.stdout.contains("===> EXPORTER"), "{}", ran.stdout);
+        let expected = format!(
+            "error: `/layers/{path}`, left by buildpack fixture/one@1.0.0, is {what} where {belongs} belongs; the exporter of another lifecycle is not started on that: have the buildpack put what is meant there itself, or choose other buildpacks with --buildpack\n"
+        );
+        assert!(ran.stderr.ends_with(&expected), "{}", ran.stderr);
+    }
+    // What goes into the image as it is harms nobody.
+    let ran =
+        ran("echo '[types]' >x.toml; ln -s / x/link; mkfifo x/fifo /workspace/fifo; ln -s / /workspace/link");
+    assert_eq!(ran.code, Some(0), "{}\n{}", ran.stdout, ran.stderr);
+    assert!(ran.stdout.contains("[exporter] [types]\n"), "{}", ran.stdout);
 }

@@ -11,6 +11,7 @@
 //! | `decide.rs`, `generate.rs` | what is made of what phases with foreign programs left |
 //! | `lifecycle.rs` | the programs of another lifecycle, and ours for others |
 //! | `foreign.rs` | documents to and from phases that another lifecycle plays |
+//! | `left.rs` | what buildpacks left, before an exporter of another lifecycle reads it |
 //! | `layers.rs`, `tree.rs` | layers that stay unpacked between builds |
 //! | `receive.rs` | a finished image from a phase's outbox into the store |
 //! | `delete.rs` | folders that guests have filled |
@@ -27,6 +28,7 @@ mod generate;
 mod keep;
 mod known;
 mod layers;
+mod left;
 mod lifecycle;
 mod pack;
 mod prepare;

@@ -11,12 +11,18 @@ const FILE_SIZE: u64 = 64 << 30;
 /// Where the programs of a builder's root may write: temporary files and what their environment names for it.
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 
-/// Foreign code gets the network, and the time, that the user gave it; ours a network only to speak to registries, and all
-/// the time that they take.
+/// Seconds for a phase that runs none of the builder's programs: registries are slow at times, and one that sends a byte a minute
+/// never ends. Who has more time for buildpacks has it for these as well.
+const OWN_TIME: u64 = 3600;
+
+/// Foreign code gets the network, and the time, that the user gave it; other phases a network only to speak to registries, and
+/// an hour.
 pub(super) fn bounds(phase: Phase, plan: &Plan) -> Bounds {
+    let time = plan.time.as_secs().max(1);
     if !phase.runs_foreign_code() {
         let network = if phase.speaks_to_registries(plan) { Network::Host } else { Network::None };
-        return Bounds { network, writes_below: Some(Vec::new()), ..Bounds::default() };
+        let seconds = Some(time.max(OWN_TIME));
+        return Bounds { network, seconds, writes_below: Some(Vec::new()), ..Bounds::default() };
     }
     let mut folders: Vec<_> = TEMPORARY.map(std::path::PathBuf::from).into();
     let named = ["HOME", "TMPDIR"].map(|name| plan.env.iter().find(|(known, _)| known == name));
@@ -25,7 +31,7 @@ pub(super) fn bounds(phase: Phase, plan: &Plan) -> Bounds {
     folders.dedup();
     Bounds {
         network: plan.network,
-        seconds: Some(plan.time.as_secs().max(1)),
+        seconds: Some(time),
         file_size: Some(FILE_SIZE),
         writes_below: Some(folders),
     }

@@ -8,12 +8,14 @@
 //! | `sandbox.rs` | the container of each phase |
 //! | `obtain.rs` | where the programs come from |
 //! | `group.rs` | whether what a detector chose can be |
+//! | `left.rs` | what buildpacks may leave where an exporter is about to read |
 //! | `stacks.rs` | whether images and buildpacks are of one stack |
 
 mod choice;
 mod described;
 pub(crate) mod group;
 mod interface;
+pub(crate) mod left;
 mod obtain;
 mod sandbox;
 pub(crate) mod stacks;
@@ -151,7 +153,9 @@ pub enum LifecycleError {
     )]
     NothingForeign,
     /// An analysis of what the image never was.
-    #[error("the {phase} of {name} says that the image was `{found}` before, and it is to be `{expected}`")]
+    #[error(
+        "the {phase} of {name} says in analyzed.toml (image.reference) that the image was `{found}` before, and it is to be `{expected}`; nothing of it is used: take --lifecycle native, or another lifecycle"
+    )]
     OtherPreviousImage {
         /// Who wrote it.
         phase: &'static str,
@@ -164,13 +168,15 @@ pub enum LifecycleError {
     },
     /// An analysis that speaks of another image.
     #[error(
-        "the {phase} of {name} says that the image is to run on `{found}`, and it is to run on `{expected}`"
+        "the {phase} of {name} says in analyzed.toml ({field}) that the image is to run on `{found}`, and it is to run on `{expected}`; nothing of it is used: take --lifecycle native, or another lifecycle"
     )]
     OtherRunImage {
         /// Who wrote it.
         phase: &'static str,
         /// The lifecycle.
         name: String,
+        /// Of analyzed.toml.
+        field: &'static str,
         /// As written.
         found: String,
         /// As resolved.

@@ -137,7 +137,9 @@ impl Build<'_> {
         let among_layers = plan.foreign_for(Phase::Export).is_some();
         let built_elsewhere = plan.foreign_for(Phase::Build).is_some();
         let (folders, api) = (plan.folders.clone(), plan.api);
-        self.stage.work(worker::Compose { folders, api, among_layers, built_elsewhere })
+        let left_out = self.stage.work(worker::Compose { folders, api, among_layers, built_elsewhere })?;
+        left_out.into_iter().for_each(|text| self.line(Phase::Export, text));
+        Ok(())
     }
 
     /// The digest of what was published.
@@ -178,10 +180,11 @@ impl Build<'_> {
         let analyzed: Analyzed = coracle_cnb::read_toml("analyzed.toml", text).map_err(Error::Document)?;
         let (phase, name) = (phase.title(), self.lifecycle_name());
         let in_layout = !plan.publish;
-        let other = |run: &&RunImage| run.extend || !is_run_image(&run.reference, &plan.run_image, in_layout);
-        if let Some(run) = analyzed.run_image.as_ref().filter(other) {
-            let (found, expected) = (run.reference.clone(), plan.run_image.to_string());
-            return Err(LifecycleError::OtherRunImage { phase, name, found, expected }.into());
+        let other =
+            analyzed.run_image.as_ref().and_then(|run| other_run_image(run, &plan.run_image, in_layout));
+        if let Some((field, found)) = other {
+            let (found, expected) = (found.to_owned(), plan.run_image.to_string());
+            return Err(LifecycleError::OtherRunImage { phase, name, field, found, expected }.into());
         }
         let previous = analyzed.image.map(|image| image.reference);
         match previous.filter(|previous| !is_previous_image(previous, &plan.image, in_layout)) {
@@ -197,6 +200,22 @@ impl Build<'_> {
         let phase = Some(phase.title().to_owned());
         self.observer.event(Event::Line { stream: Stream::Out, phase, text });
     }
+}
+
+/// The field of analyzed.toml by which the image would stand on another one, now or, by its name, once it is rebased.
+fn other_run_image<'a>(
+    run: &'a RunImage,
+    run_image: &Reference,
+    in_layout: bool,
+) -> Option<(&'static str, &'a str)> {
+    if run.extend {
+        return Some(("run-image.extend", &run.reference));
+    }
+    if !is_run_image(&run.reference, run_image, in_layout) {
+        return Some(("run-image.reference", &run.reference));
+    }
+    let is_named = run.image.is_empty() || is_run_image(&run.image, run_image, false);
+    (!is_named).then_some(("run-image.image", &run.image))
 }
 
 /// Whether a reference of analyzed.toml is to the run image that was resolved: by its tag, or by a digest of its repository; in a layout,

@@ -2,7 +2,7 @@
 //! followed, and everything in them is a stranger's word.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use coracle_cnb::{Analyzed, ApiVersion, Group, GroupElement};
@@ -14,9 +14,10 @@ use coracle_lifecycle::{build, folder};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{AnyError, Job};
+use super::{AnyError, Job, left};
 use crate::build::folders::Folders;
 use crate::build::foreign::ANALYZES_FIRST;
+use crate::build::foreign::left::Tree;
 
 /// Bring documents that a phase wrote to those that later phases read.
 #[derive(Debug, Serialize, Deserialize)]
@@ -135,15 +136,17 @@ pub(crate) struct Compose {
 }
 
 impl Job for Compose {
-    type Answer = ();
+    /// What buildpacks left that another lifecycle's exporter is not given, for people.
+    type Answer = Vec<String>;
 
-    fn carry_out(self) -> Result<(), AnyError> {
+    fn carry_out(self) -> Result<Vec<String>, AnyError> {
         let group: Group = read_toml(&self.folders.control(), "group.toml")?;
         let layers = File::open(self.folders.layers())?;
         let is_known = |element: &GroupElement| element.api.is_some_and(runs_buildpack_api);
         let ours = self.api >= ANALYZES_FIRST && group.group.iter().all(is_known);
         if self.built_elsewhere && !ours {
-            return super::foreign::check_metadata(layers.as_fd(), &group);
+            super::foreign::check_metadata(layers.as_fd(), &group)?;
+            return self.left(layers.as_fd(), &group);
         }
         let built = build::read_launch(layers.as_fd(), &group)?;
         let mut metadata = build::compose(&built, &group)?;
@@ -152,7 +155,21 @@ impl Job for Compose {
         if self.among_layers {
             super::foreign::put_among_layers(layers.as_fd(), &text)?;
         }
-        Ok(fs::write(self.folders.control().join("metadata.toml"), text)?)
+        fs::write(self.folders.control().join("metadata.toml"), text)?;
+        self.left(layers.as_fd(), &group)
+    }
+}
+
+impl Compose {
+    /// Our own exporter needs nobody to look before it.
+    fn left(&self, layers: BorrowedFd<'_>, group: &Group) -> Result<Vec<String>, AnyError> {
+        if !self.among_layers {
+            return Ok(Vec::new());
+        }
+        let workspace = File::open(self.folders.workspace())?;
+        let mut removed = left::check(Tree::Layers, layers, group)?;
+        removed.extend(left::check(Tree::Workspace, workspace.as_fd(), group)?);
+        Ok(removed)
     }
 }
 

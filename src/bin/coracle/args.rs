@@ -154,7 +154,7 @@ pub(crate) struct Build {
     /// The network of the buildpacks
     #[arg(long, value_enum, default_value_t = NetworkName::Host)]
     pub(crate) network: NetworkName,
-    /// How long buildpacks may run, in detection and in the build: a number with s, m or h
+    /// How long buildpacks may run, in detection and in the build: a number with s, m or h; other phases have an hour, or this where it is longer
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub(crate) timeout: Duration,
     /// What later buildpacks may do with `build` layers of earlier ones
