@@ -6,6 +6,7 @@ mod applications;
 mod architecture;
 mod attack;
 mod attacks;
+mod begin;
 mod bounds;
 mod brought;
 mod build;

@@ -2,6 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `begin.rs` | everything before a program of a buildpack runs, as much of it at once as can be |
 //! | `bounds.rs` | what the container of each phase may use and change |
 //! | `bindings.rs`, `volumes.rs`, `brought.rs` | what the user brings for programs of buildpacks |
 //! | `builder.rs` | what a builder image says of itself |
@@ -19,6 +20,7 @@
 //! | `steps.rs` | a container for each buildpack |
 //! | `tree.rs` | whose cache it is, and layers that stay unpacked between builds |
 
+mod begin;
 mod bindings;
 mod bounds;
 mod brought;
@@ -42,7 +44,6 @@ mod withheld;
 
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{ApiVersion, BUILDER_METADATA_LABEL, BuilderMetadata, StackToml};
 use coracle_images::{AuthFile, Digest, Image, Reference, Store};
 use coracle_runtime::{Access, Bind, Network, Terminator};
 
@@ -58,26 +59,17 @@ pub use steps::BuildLayers;
 pub use tree::Restore;
 pub use volumes::{Volume, VolumeError};
 
-use self::builder::Builder;
-use self::buildpacks::Chosen;
+use self::begin::Begun;
 use self::flow::Flow;
-use self::folders::Folders;
-use self::foreign::{Foreign, LAYOUTS};
 use self::makers::Makers;
 pub(crate) use self::phase::PLATFORM_API;
-use self::phase::{Plan, sandbox};
-use self::run_image::Namer;
 use crate::credentials::Keys;
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::home::Home;
 use crate::pull::fetched;
-use crate::run::{environment, host_files, unpacked_layers};
 use crate::stage::Stage;
-use crate::worker::{FindUser, Prepare, Receive};
-
-/// Said once in each build whose buildpacks are in the host's network.
-const HOST_NETWORK: &str = "buildpacks reach what this machine reaches: services on its loopback, its neighbours, the metadata service of a cloud (169.254.169.254); --network isolated keeps them from this machine and that service, --network none from everything";
+use crate::worker::Receive;
 
 /// What was built.
 #[derive(Debug, PartialEq, Eq)]
@@ -198,31 +190,7 @@ struct Build<'a> {
 impl Build<'_> {
     fn run(&self) -> Result<Built, Error> {
         let request = self.request;
-        let image = self.image(&request.builder)?;
-        let builder = Builder::of(&request.builder, &image.config)?;
-        let run_image = builder.run_image(&request.builder, request.run_image.as_ref(), &request.image)?;
-        self.have_run_image(&run_image, &Namer(format!("the builder {}", request.builder)))?;
-        let chosen = buildpacks::choose(&request.buildpacks, &metadata_of(&image))?;
-        let players = self.players(&image)?;
-        let mut plan = self.plan(&image, &builder, run_image, chosen.is_some(), players)?;
-        let (flow, line) = flow::choose(&request.builder, &self.circumstances(&builder, &plan)?);
-        self.note(line);
-        // Whether layers are as they were is looked at between phases.
-        if plan.folders.tree && flow == Flow::Creator {
-            plan.folders.tree = false;
-            let why = tree::do_not_stay("all phases share one container, and nobody looks in between");
-            Some(why).filter(|_| request.verbose).into_iter().for_each(|text| self.note(text));
-        }
-        self.prepare(&plan, &builder, chosen.as_ref())?;
-
-        if plan.network == Network::Host {
-            self.note(HOST_NETWORK.to_owned());
-        }
-        if plan.network != Network::None && proxies::for_foreign_code(&plan.proxies).1 {
-            self.note(proxies::WITHHELD.to_owned());
-        }
-        proxies::out_of_reach(&plan.proxies, plan.network).into_iter().for_each(|text| self.note(text));
-        self.brought.notices(self.stage.ids, plan.user.uid).into_iter().for_each(|text| self.note(text));
+        let Begun { builder, mut plan, flow } = self.begin()?;
         let report = match flow {
             Flow::Creator => {
                 self.makers.begin()?;
@@ -262,56 +230,6 @@ impl Build<'_> {
         fetched(self.stage, &self.store, name, request.pull_policy, &request.insecure, keys)
     }
 
-    fn plan(
-        &self,
-        image: &Image,
-        builder: &Builder,
-        run_image: Reference,
-        own_order: bool,
-        (api, foreign): (ApiVersion, Option<Foreign>),
-    ) -> Result<Plan, Error> {
-        let request = self.request;
-        let folders = Folders { root: self.stage.folder(), tree: self.tree };
-        let mut layers = unpacked_layers(&self.store, image, self.stage)?;
-        let user = format!("{}:{}", builder.uid, builder.gid);
-        let user = self.stage.work(FindUser { layers: layers.clone(), user })?;
-        layers.push(folders.buildpacks());
-        let run = Some(&run_image).filter(|run_image| self.is_known(run_image));
-        let auth = self.auth(run)?;
-        Ok(Plan {
-            folders,
-            runtime: request.runtime,
-            api,
-            foreign,
-            user,
-            builder: layers,
-            env: environment(&image.config, &[]),
-            platform_env: request.env.iter().cloned().chain(self.brought.variables(&request.env)).collect(),
-            brought: self.brought.clone(),
-            proxies: self.home.proxies().to_vec(),
-            image: request.image.clone(),
-            tags: request.tags.clone(),
-            process_type: request.process_type.clone(),
-            publish: request.publish,
-            insecure: request.insecure.clone(),
-            cache_image: request.cache_image.clone(),
-            clear_cache: request.clear_cache || self.makers.of_cache_are_others()?,
-            compression: request.compression,
-            auth,
-            run_image: run_image.clone(),
-            switched: false,
-            own_order,
-            system_buildpacks: request.system_buildpacks,
-            exec_env: request.exec_env.as_str().to_owned(),
-            build_layers: request.build_layers,
-            shared_layers: request.shared_layers.clone(),
-            network: request.network,
-            time: request.time,
-            verbose: request.verbose,
-            host_files: host_files(self.home),
-        })
-    }
-
     /// What phases need that speak to registries: for the image under its names, the cache, and a run image.
     fn auth(&self, run_image: Option<&Reference>) -> Result<AuthFile, Error> {
         let BuildRequest { image, tags, cache_image, publish, .. } = self.request;
@@ -320,55 +238,9 @@ impl Build<'_> {
         self.keys.of(&reached)
     }
 
-    fn prepare(&self, plan: &Plan, builder: &Builder, chosen: Option<&Chosen>) -> Result<(), Error> {
-        let mut control = vec![("run.toml".to_owned(), document(&builder.run)?)];
-        if plan.api < LAYOUTS {
-            let run_image = builder.run.images.first().cloned().unwrap_or_default();
-            control.push(("stack.toml".to_owned(), document(&StackToml { run_image })?));
-        }
-        let mut buildpacks = Vec::new();
-        if let Some(chosen) = chosen {
-            control.push(("order.toml".to_owned(), document(&chosen.order)?));
-            for (number, wanted) in self.request.buildpacks.iter().enumerate() {
-                let element =
-                    chosen.folders.iter().find(|(path, _)| *wanted == Buildpack::Folder(path.clone()));
-                if let Some((_, element)) = element {
-                    let place = folders::place_of_buildpack(&element.id, &element.version);
-                    buildpacks.push((PathBuf::from(format!("{}/{number}", folders::BUILDPACKS)), place));
-                }
-            }
-        }
-        let images = if plan.publish { Vec::new() } else { vec![plan.run_image.clone(), plan.image.clone()] };
-        let (skipped, notes) = self.stage.work(Prepare {
-            folders: plan.folders.clone(),
-            ids: self.stage.ids,
-            user: plan.user.clone(),
-            excluded: self.excluded.clone(),
-            control,
-            images,
-            buildpacks,
-            clear_cache: self.request.clear_cache,
-        })?;
-        self.explain(notes);
-        if skipped > 0 {
-            self.note(format!("{skipped} sockets, FIFOs or devices of the source were left out"));
-        }
-        Ok(())
-    }
-
     fn note(&self, text: String) {
         self.observer.event(Event::Notice { text });
     }
-}
-
-/// The label has been read before; what it lacks is what nobody asked for.
-fn metadata_of(image: &Image) -> BuilderMetadata {
-    let label = image.config.label(BUILDER_METADATA_LABEL).unwrap_or("{}");
-    coracle_cnb::read_json(BUILDER_METADATA_LABEL, label).unwrap_or_default()
-}
-
-fn document<T: serde::Serialize>(value: &T) -> Result<String, Error> {
-    coracle_cnb::write_toml(value).map_err(Error::Document)
 }
 
 /// The digest in report.toml (Platform API, "report.toml").

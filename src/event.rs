@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use coracle_images::Digest;
 use serde::{Deserialize, Serialize};
 
 /// Which of a program's two outputs a line came from.
@@ -40,6 +41,8 @@ pub enum Event {
     PullStarted {
         /// The image's name.
         image: String,
+        /// Its manifest's, by which the store has the documents.
+        digest: Digest,
         /// Layers to fetch.
         layers: usize,
         /// Their compressed size, bytes.

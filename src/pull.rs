@@ -5,7 +5,7 @@ use coracle_runtime::{Runtime, Terminator};
 
 use crate::credentials::{Keychain, Keys};
 use crate::error::Error;
-use crate::event::Observer;
+use crate::event::{Event, Observer};
 use crate::home::Home;
 use crate::run::unpacked_layers;
 use crate::stage::Stage;
@@ -70,6 +70,20 @@ pub(crate) fn fetched(
     insecure: &[String],
     keys: Option<&Keys<'_>>,
 ) -> Result<Image, Error> {
+    fetched_and_told(stage, store, name, policy, insecure, keys, &|_| ())
+}
+
+/// As [`fetched`]. `known` hears of the image as soon as its documents are here; its layers may still be on their way then, or never
+/// come.
+pub(crate) fn fetched_and_told(
+    stage: &Stage<'_>,
+    store: &Store,
+    name: &Reference,
+    policy: PullPolicy,
+    insecure: &[String],
+    keys: Option<&Keys<'_>>,
+    known: &(dyn Fn(Image) + Sync),
+) -> Result<Image, Error> {
     let here = || -> Result<Option<Image>, Error> {
         let image = store.image(name)?;
         Ok(image.filter(|image| unpacked_layers(store, image, stage).is_ok()))
@@ -77,12 +91,21 @@ pub(crate) fn fetched(
     if policy != PullPolicy::Always
         && let Some(image) = here()?
     {
+        known(image.clone());
         return Ok(image);
     }
     if policy == PullPolicy::Never {
         return Err(Error::NoImage(name.to_string()));
     }
     let (image, largest_layer) = (Remote::new(name, insecure, keys)?, stage.largest_layer());
-    stage.work(worker::Pull { image, ids: stage.ids, largest_layer })?;
+    let heard = |event: &Event| {
+        if let Event::PullStarted { digest, .. } = event
+            // What is wrong with it is told by the worker, or in the end.
+            && let Ok(Some(image)) = store.image(&name.with_digest(digest.clone()))
+        {
+            known(Image { reference: Some(name.clone()), ..image });
+        }
+    };
+    stage.work_and_hear(worker::Pull { image, ids: stage.ids, largest_layer }, &heard)?;
     here()?.ok_or_else(|| Error::NoImage(name.to_string()))
 }

@@ -69,6 +69,16 @@ pub fn run(
     stage.finish_with(outcome)
 }
 
+/// Where the unpacked layers of `image` are as the stage sees them, or will be; the lowest first.
+pub(crate) fn layer_paths(store: &Store, image: &Image, stage: &Stage<'_>) -> Vec<PathBuf> {
+    let key = stage.ids.key();
+    let path = |diff_id| {
+        let path = store.layer_path(&key, diff_id)?;
+        Some(Path::new(STORE).join(path.strip_prefix(store.root()).ok()?))
+    };
+    image.layers().iter().filter_map(|layer| path(&layer.diff_id)).collect()
+}
+
 /// The unpacked layers of `image` as the stage sees them, the lowest first.
 pub(crate) fn unpacked_layers(
     store: &Store,
@@ -77,12 +87,11 @@ pub(crate) fn unpacked_layers(
 ) -> Result<Vec<PathBuf>, Error> {
     let name = || image.reference.as_ref().map(ToString::to_string).unwrap_or_default();
     let key = stage.ids.key();
-    let folder = |diff_id| {
-        let path = store.layer_dir(&key, diff_id)?;
-        Some(Path::new(STORE).join(path.strip_prefix(store.root()).ok()?))
-    };
-    let layers = image.layers();
-    layers.iter().map(|layer| folder(&layer.diff_id).ok_or_else(|| Error::NotUnpacked(name()))).collect()
+    let is_here = |diff_id| store.layer_dir(&key, diff_id).is_some();
+    if !image.layers().iter().all(|layer| is_here(&layer.diff_id)) {
+        return Err(Error::NotUnpacked(name()));
+    }
+    Ok(layer_paths(store, image, stage))
 }
 
 /// The host's files for name resolution and TLS, where the stage has them.

@@ -1,11 +1,11 @@
 //! A session with our folders bound: `/store`, `/work`, and what the operation adds.
 
-use std::cell::Cell;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use coracle_lifecycle::phases::{Took, took};
@@ -37,7 +37,7 @@ pub(crate) struct Stage<'a> {
     finished: bool,
     pub(crate) ids: IdMap,
     observer: &'a dyn Observer,
-    started: Cell<Started>,
+    started: Mutex<Started>,
 }
 
 /// How many processes and mounts an operation took: what isolation costs.
@@ -102,7 +102,7 @@ impl<'a> Stage<'a> {
             }
         })?;
         hold(session.terminator().map_err(Error::Pipe)?);
-        let started = Cell::default();
+        let started = Mutex::default();
         let stage = Self { session, home, folder, finished: false, ids, observer, started };
         stage.took(Work::Stage, "start", began);
         Ok(stage)
@@ -125,19 +125,37 @@ impl<'a> Stage<'a> {
 
     /// What has been started so far.
     pub(crate) fn started(&self) -> Started {
-        self.started.get()
+        *self.started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Have the worker do something. Its standard output is a stream of events.
+    fn count(&self, more: Started) {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.containers += more.containers;
+        started.mounts += more.mounts;
+        started.workers += more.workers;
+    }
+
+    /// Have a worker do something. Its standard output is a stream of events. Several may be at work at once.
     pub(crate) fn work<J: Job>(&self, job: J) -> Result<J::Answer, Error> {
-        let started = self.started.get();
-        self.started.set(Started { workers: started.workers + 1, ..started });
+        self.work_and_hear(job, &|_| ())
+    }
+
+    /// As [`Stage::work`], and let `heard` know of each event too.
+    pub(crate) fn work_and_hear<J: Job>(
+        &self,
+        job: J,
+        heard: &(dyn Fn(&Event) + Sync),
+    ) -> Result<J::Answer, Error> {
+        self.count(Started { workers: 1, ..Started::default() });
         let (request, began): (Request, Instant) = (job.into(), Instant::now());
-        let event =
-            |line: String| serde_json::from_str(&line).unwrap_or_else(|_| line_of(Stream::Out, None, line));
+        let told = |line: String| {
+            let event = serde_json::from_str(&line).unwrap_or_else(|_| line_of(Stream::Out, None, line));
+            heard(&event);
+            self.observer.event(event);
+        };
         let answer: Result<J::Answer, String> = with_output(
             |output| Ok(self.session.work(&request, output)?),
-            |out| lines(out, |line| self.observer.event(event(line))),
+            |out| lines(out, told),
             |err| lines(err, |line| self.observer.event(line_of(Stream::Err, None, line))),
         )?;
         self.took(Work::Job, request.name(), began);
@@ -146,12 +164,8 @@ impl<'a> Stage<'a> {
 
     /// Run a phase's container. Its output becomes [`Event::Line`]s.
     pub(crate) fn launch_phase(&self, spec: SandboxSpec, phase: &str) -> Result<Outcome, Error> {
-        let started = self.started.get();
-        self.started.set(Started {
-            containers: started.containers + 1,
-            mounts: started.mounts + spec.mounts.len() + spec.files.len(),
-            ..started
-        });
+        let mounts = spec.mounts.len() + spec.files.len();
+        self.count(Started { containers: 1, mounts, workers: 0 });
         let event = |stream, line: String| match took(&line) {
             Some(Took { detect, buildpack, took }) => {
                 let work = if detect { Work::Detect } else { Work::Buildpack };

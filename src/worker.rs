@@ -58,7 +58,7 @@ pub(crate) use known::{KnownRunImage, RunImageOfLabel};
 pub(crate) use layers::{CheckLayers, KeepLayers, LeaveLayers, ReuseLayers};
 pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle, WriteLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
-pub(crate) use prepare::{MakeFolders, Prepare};
+pub(crate) use prepare::{LayOut, MakeFolders, Prepare};
 pub(crate) use prune::{Measure, PruneStore};
 pub(crate) use pull::Pull;
 pub(crate) use receive::Receive;
@@ -111,6 +111,7 @@ jobs!(
     WriteLifecycle,
     Disbelieve,
     Prepare,
+    LayOut,
     MakeFolders,
     PrepareStep,
     ReuseLayers,

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::registry::DockerRegistry;
 
@@ -26,33 +27,53 @@ struct State {
     own: String,
     tokens: bool,
     cuts: AtomicUsize,
+    holds: Option<Hold>,
     log: Mutex<Vec<String>>,
     introduced: Mutex<Vec<String>>,
+}
+
+/// What waits for something else to be asked for, both as parts of `METHOD PATH`.
+#[derive(Debug)]
+struct Hold {
+    held: String,
+    until: String,
 }
 
 impl Gate {
     /// A token server in front of `registry` (distribution specification, "Token Authentication"): only for the user
     /// of [`crate::RegistryAccess::Password`], and only for the scope that was asked for.
     pub fn with_tokens(registry: &DockerRegistry) -> Self {
-        Self::start(registry, Ipv4Addr::LOCALHOST, true, 0)
+        Self::start(registry, Ipv4Addr::LOCALHOST, true, 0, None)
     }
 
     /// The first `cuts` answers to requests for content break off after some bytes.
     pub fn breaking(registry: &DockerRegistry, cuts: usize) -> Self {
-        Self::start(registry, Ipv4Addr::LOCALHOST, false, cuts)
+        Self::start(registry, Ipv4Addr::LOCALHOST, false, cuts, None)
     }
 
     /// A proxy: whatever host is asked for, the registry answers. Its address is that of [`Gate::proxy`].
     pub fn for_any_host(registry: &DockerRegistry) -> Self {
-        Self::start(registry, Ipv4Addr::LOCALHOST, false, 0)
+        Self::start(registry, Ipv4Addr::LOCALHOST, false, 0, None)
     }
 
     /// Reached as `0.0.0.0`: on this machine, and no loopback by its name.
     pub fn unspecified(registry: &DockerRegistry) -> Self {
-        Self::start(registry, Ipv4Addr::UNSPECIFIED, false, 0)
+        Self::start(registry, Ipv4Addr::UNSPECIFIED, false, 0, None)
     }
 
-    fn start(registry: &DockerRegistry, host: Ipv4Addr, tokens: bool, cuts: usize) -> Self {
+    /// Requests with `held` in `METHOD PATH` are answered after one with `until` has come, and refused where none comes in 20 seconds.
+    pub fn holding(registry: &DockerRegistry, held: &str, until: &str) -> Self {
+        let hold = Hold { held: held.to_owned(), until: until.to_owned() };
+        Self::start(registry, Ipv4Addr::LOCALHOST, false, 0, Some(hold))
+    }
+
+    fn start(
+        registry: &DockerRegistry,
+        host: Ipv4Addr,
+        tokens: bool,
+        cuts: usize,
+        holds: Option<Hold>,
+    ) -> Self {
         let listener = TcpListener::bind((host, 0)).expect("take a port");
         let port = listener.local_addr().expect("the address of a listener").port();
         let state = Arc::new(State {
@@ -60,6 +81,7 @@ impl Gate {
             own: format!("{host}:{port}"),
             tokens,
             cuts: cuts.into(),
+            holds,
             log: Mutex::default(),
             introduced: Mutex::default(),
         });
@@ -148,6 +170,9 @@ impl State {
                 r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required","detail":null}]}"#;
             return answer(&mut stream, "401 Unauthorized", &challenge, body);
         }
+        if !self.holds.as_ref().is_none_or(|hold| self.let_go(hold, &format!("{method} {path}"))) {
+            return answer(&mut stream, "403 Forbidden", "", "{}");
+        }
         let mut upstream = TcpStream::connect(&self.upstream).ok()?;
         upstream.write_all(format!("{sent}\r\n").as_bytes()).ok()?;
         let mut to = upstream.try_clone().ok()?;
@@ -160,6 +185,21 @@ impl State {
         };
         std::io::copy(&mut upstream.take(limit), &mut stream).ok()?;
         stream.shutdown(std::net::Shutdown::Both).ok()
+    }
+}
+
+impl State {
+    /// Whether a request may be answered, after a while perhaps.
+    fn let_go(&self, hold: &Hold, asked: &str) -> bool {
+        let has_come = || self.log.lock().is_ok_and(|log| log.iter().any(|line| line.contains(&hold.until)));
+        let began = Instant::now();
+        while asked.contains(&hold.held) && !has_come() {
+            if began.elapsed() > Duration::from_secs(20) {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        true
     }
 }
 

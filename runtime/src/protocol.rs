@@ -46,8 +46,8 @@ pub(crate) fn send<T: Serialize>(to: BorrowedFd<'_>, message: &T, fds: &[Borrowe
     Ok(())
 }
 
-/// Receive one [`Spawn`] and its descriptors; `None` at the end of the stream. The stage's requests are short and
-/// sent one at a time by one writer, so one read holds one line.
+/// Receive one [`Spawn`] and its descriptors; `None` at the end of the stream. Requests are short, and each brings descriptors,
+/// which a read never goes beyond (unix(7), `SCM_RIGHTS`): so one read holds one line, also where threads send at once.
 pub(crate) fn receive_spawn(from: BorrowedFd<'_>) -> io::Result<Option<(Spawn, Vec<OwnedFd>)>> {
     let mut buffer = [0u8; 4096];
     let mut space = cmsg_space!([std::os::fd::RawFd; 3]);
@@ -136,6 +136,22 @@ mod tests {
     struct Layered {
         text: &'static str,
         source: Option<Box<Layered>>,
+    }
+
+    #[test]
+    fn requests_that_came_together_are_received_one_by_one() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        let fds = [null.as_fd(); 3];
+        for role in ["worker", "launcher"] {
+            send(ours.as_fd(), &Spawn { role: role.to_owned() }, &fds).unwrap();
+        }
+        drop(ours);
+        for role in ["worker", "launcher"] {
+            let (spawn, fds) = receive_spawn(theirs.as_fd()).unwrap().unwrap();
+            assert_eq!((spawn.role.as_str(), fds.len()), (role, 3));
+        }
+        assert!(receive_spawn(theirs.as_fd()).unwrap().is_none());
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub struct JobOutput {
     pub stderr: OwnedFd,
 }
 
-/// A running stage. Dropping it ends every process of the build.
+/// A running stage. Dropping it ends every process of the build. Threads may give it jobs at once.
 #[derive(Debug)]
 pub struct Session {
     control: UnixStream,

@@ -7,7 +7,7 @@ use coracle_runtime::Outcome;
 
 use super::Build;
 use super::builder::Builder;
-use super::phase::{Phase, Plan};
+use super::phase::{Phase, Plan, sandbox};
 use super::run_image::Namer;
 use crate::error::Error;
 use crate::event::{Event, Stream};
@@ -19,7 +19,7 @@ const EXTEND: i32 = 102;
 impl Build<'_> {
     /// Have extensions say what they ask for, and go on with the run image that they choose.
     pub(super) fn extensions(&self, builder: &Builder, plan: &mut Plan) -> Result<(), Error> {
-        self.launched(Phase::Generate.title(), super::sandbox(Phase::Generate, plan))?;
+        self.launched(Phase::Generate.title(), sandbox(Phase::Generate, plan))?;
         let line = |text: String| {
             let phase = Some(Phase::Generate.title().to_owned());
             self.observer.event(Event::Line { stream: Stream::Out, phase, text });

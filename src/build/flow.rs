@@ -116,11 +116,11 @@ impl Build<'_> {
 
     /// Run the phases, each in a container of its own. Where the image was published, the answer is the report.
     pub(super) fn phases(&self, builder: &Builder, plan: &mut Plan) -> Result<Option<String>, Error> {
-        self.phase(Phase::Describe, plan)?;
         if plan.api < LAYOUTS {
             self.check_stacks(builder, plan)?;
         }
-        if plan.api >= ANALYZES_FIRST {
+        // Ours was in time for the beginning.
+        if plan.foreign.is_some() && plan.api >= ANALYZES_FIRST {
             self.analyze(plan)?;
         }
         let (buildpacks, extended) = self.detect(plan)?;

@@ -20,9 +20,7 @@ use crate::worker::{self, AskDigest, CheckStacks, Detected, Lend, Remote, TakeDe
 impl Build<'_> {
     /// Run one phase to its end.
     pub(super) fn phase(&self, phase: Phase, plan: &Plan) -> Result<(), Error> {
-        if phase != Phase::Describe {
-            self.started(phase.title());
-        }
+        self.started(phase.title());
         self.launched(phase.title(), sandbox(phase, plan))
     }
 

@@ -28,8 +28,6 @@ pub(crate) struct Prepare {
     pub(crate) excluded: Vec<PathBuf>,
     /// Documents for the phases, by file name.
     pub(crate) control: Vec<(String, String)>,
-    /// Images of the store that the phases may ask for.
-    pub(crate) images: Vec<Reference>,
     /// Folders of buildpacks that the builder does not have, and where they belong in it.
     pub(crate) buildpacks: Vec<(PathBuf, PathBuf)>,
     /// Whether what earlier builds left in the cache is deleted.
@@ -59,10 +57,6 @@ impl Job for Prepare {
         for (name, text) in &self.control {
             fs::write(folders.control().join(name), text)?;
         }
-        let store = Store::open(STORE)?;
-        for reference in &self.images {
-            lay_out(&store, reference, &folders.layout(), user)?;
-        }
         for (source, place) in &self.buildpacks {
             let target = folders.buildpacks().join(place.strip_prefix("/").unwrap_or(place));
             if let Some(parent) = target.parent() {
@@ -84,6 +78,26 @@ impl Prepare {
     /// The cache outlives the build: its inner folder belongs to the guest.
     fn make_cache(&self, user: (u32, u32)) -> io::Result<()> {
         make_cache_data(&Path::new(folders::CACHE).join(folders::CACHE_DATA), self.clear_cache, user)
+    }
+}
+
+/// Show the phases images of the store, those that they may ask for. Ones that it does not have are not there for them either.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LayOut {
+    pub(crate) folders: Folders,
+    pub(crate) ids: IdMap,
+    /// The user of the phases.
+    pub(crate) user: User,
+    pub(crate) images: Vec<Reference>,
+}
+
+impl Job for LayOut {
+    type Answer = ();
+
+    fn carry_out(self) -> Result<(), AnyError> {
+        let user = (self.ids.outer(u64::from(self.user.uid))?, self.ids.outer(u64::from(self.user.gid))?);
+        let store = Store::open(STORE)?;
+        self.images.iter().try_for_each(|image| lay_out(&store, image, &self.folders.layout(), user))
     }
 }
 

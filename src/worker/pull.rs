@@ -69,7 +69,10 @@ impl Job for Pull {
         };
         let missing: Vec<Layer> = image.layers().into_iter().filter(is_missing).collect();
         let bytes = missing.iter().map(|layer| layer.descriptor.size).sum();
-        tell(&Event::PullStarted { image: reference.to_string(), layers: missing.len(), bytes });
+        // By its digest alone: it gets its name when it is complete.
+        store.put_image(&image)?;
+        let (name, digest) = (reference.to_string(), image.digest.clone());
+        tell(&Event::PullStarted { image: name, digest, layers: missing.len(), bytes });
         let limits = Limits::with_largest_layer(largest_layer);
         fetch_layers(&store, &registry, reference, &missing, ids, &limits)?;
         publish(&store, reference, &image)?;
@@ -77,7 +80,7 @@ impl Job for Pull {
     }
 }
 
-/// The documents come last: an image that the store knows by name is complete.
+/// The name comes last: an image that the store knows by name is complete.
 pub(super) fn publish(store: &Store, reference: &Reference, image: &Image) -> Result<(), AnyError> {
     store.put_image(image)?;
     Ok(store.tag(reference, &image.descriptor())?)

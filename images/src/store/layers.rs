@@ -30,9 +30,14 @@ impl Store {
     /// The unpacked layer of this content, with owners as this map of ids made them.
     #[must_use]
     pub fn layer_dir(&self, idmap_key: &str, diff_id: &Digest) -> Option<PathBuf> {
+        self.layer_path(idmap_key, diff_id).filter(|path| path.is_dir())
+    }
+
+    /// Where [`Store::layer_dir`] is, or would be.
+    #[must_use]
+    pub fn layer_path(&self, idmap_key: &str, diff_id: &Digest) -> Option<PathBuf> {
         check_name(idmap_key).ok()?;
-        let path = self.root.join("layers").join(idmap_key).join(diff_id.hex());
-        path.is_dir().then_some(path)
+        Some(self.root.join("layers").join(idmap_key).join(diff_id.hex()))
     }
 
     /// Takes the place of a layer, waiting for whoever is unpacking the same one.

@@ -133,17 +133,17 @@ impl Terminal {
 impl Observer for Terminal {
     fn event(&self, event: Event) {
         let Ok(mut slot) = self.bar.lock() else { return };
-        // The bar makes room for whatever comes after it.
-        let of_layers = matches!(
-            event,
-            Event::LayerProgress { .. } | Event::LayerReady { .. } | Event::Took { work: Work::Layer, .. }
-        );
-        if let Some(done) = slot.take_if(|_| !of_layers) {
+        // The bar makes room for what is said meanwhile, and goes when its pull has ended or another begins.
+        let has_ended = match &event {
+            Event::PullStarted { .. } => true,
+            Event::Took { work: Work::Job, name, .. } => name == "Pull",
+            _ => false,
+        };
+        if let Some(done) = slot.take_if(|_| has_ended) {
             done.bar.finish_and_clear();
         }
         match event {
-            Event::PullStarted { image, layers: 0, .. } => err(&format!("{image}: all layers are here")),
-            Event::PullStarted { image, layers, bytes } if self.is_terminal => {
+            Event::PullStarted { image, layers, bytes, .. } if self.is_terminal && layers > 0 => {
                 let style = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}");
                 let bar = ProgressBar::new(bytes).with_message(format!("{image} ({layers} layers)"));
                 *slot = Some(Bar {
@@ -151,24 +151,34 @@ impl Observer for Terminal {
                     layers: BTreeMap::new(),
                 });
             }
-            Event::PullStarted { image, layers, bytes } => {
-                err(&format!("{image}: fetching {layers} layers, {:.1} MB", megabytes(bytes)));
-            }
             Event::LayerProgress { layer, bytes } => {
                 if let Some(bar) = slot.as_mut() {
                     bar.layers.insert(layer, bytes);
                     bar.bar.set_position(bar.layers.values().sum());
                 }
             }
-            Event::LayerReady { layer, skipped } => {
-                if skipped > 0 {
-                    let text = format!(
-                        "layer {layer}: {skipped} device files were left out; containers get their own"
-                    );
-                    slot.as_ref().map_or_else(|| err(&text), |bar| bar.bar.suspend(|| err(&text)));
-                }
+            said => match slot.as_ref() {
+                Some(bar) => bar.bar.suspend(|| self.show(said)),
+                None => self.show(said),
+            },
+        }
+    }
+}
+
+impl Terminal {
+    /// What is one line, or more.
+    fn show(&self, event: Event) {
+        match event {
+            Event::Took { .. } | Event::LayerProgress { .. } | Event::LayerReady { skipped: 0, .. } => {}
+            Event::PullStarted { image, layers: 0, .. } => err(&format!("{image}: all layers are here")),
+            Event::PullStarted { image, layers, bytes, .. } => {
+                err(&format!("{image}: fetching {layers} layers, {:.1} MB", megabytes(bytes)));
             }
-            Event::Took { .. } => {}
+            Event::LayerReady { layer, skipped } => {
+                err(&format!(
+                    "layer {layer}: {skipped} device files were left out; containers get their own"
+                ));
+            }
             Event::PhaseStarted { phase } => out(&format!("===> {}", phase.to_uppercase())),
             Event::Output { stream: Stream::Out, bytes } => raw(&mut std::io::stdout().lock(), &bytes),
             Event::Output { stream: Stream::Err, bytes } => raw(&mut std::io::stderr().lock(), &bytes),
