@@ -46,6 +46,7 @@ mod rebase;
 mod registries;
 mod release;
 mod run;
+mod save;
 mod site;
 mod source;
 mod strict;

@@ -35,6 +35,9 @@ pub enum Error {
     /// An archive was not imported.
     #[error(transparent)]
     Import(#[from] crate::import::ImportError),
+    /// An image was not handed to others.
+    #[error(transparent)]
+    Save(#[from] crate::save::SaveError),
     /// A builder was not created.
     #[error(transparent)]
     Builder(#[from] crate::builder::BuilderError),

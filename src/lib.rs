@@ -6,7 +6,7 @@
 //! | `home.rs` | the folders on disk that outlive a process, and those that must not |
 //! | `stage.rs` | a [`coracle_runtime::Session`] with our folders bound, its output turned into events |
 //! | `worker.rs` | what runs inside the stage as the owner of all ids: pull, unpack, look up, delete |
-//! | `pull.rs`, `run.rs`, `build.rs`, `import.rs`, `rebase.rs`, `prune.rs` | one operation each |
+//! | `pull.rs`, `run.rs`, `build.rs`, `import.rs`, `rebase.rs`, `save.rs`, `prune.rs` | one operation each |
 //! | `credentials.rs` | who gets which of the user's credentials |
 //! | `builder.rs` | another: builder.toml and folders of buildpacks become a builder's image |
 //! | `launcher.rs` | the program that built images start with |
@@ -30,6 +30,7 @@ mod prune;
 mod pull;
 mod rebase;
 mod run;
+mod save;
 mod sbom;
 mod stage;
 mod timings;
@@ -58,6 +59,7 @@ pub use prune::{PruneRequest, Pruned, prune};
 pub use pull::{PullPolicy, PullRequest, Pulled, pull};
 pub use rebase::{RebaseRequest, rebase};
 pub use run::{RunRequest, run};
+pub use save::{Loader, SaveError, load, save};
 pub use stage::sweep;
 pub use timings::{Mark, Span, Timings, Trace};
 pub use trust::{BuilderName, Policy, Suggested, Trust, TrustError, TrustedBuilders, suggested};

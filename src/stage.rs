@@ -256,7 +256,7 @@ pub fn sweep(home: &Home) -> Result<(), Error> {
 }
 
 /// Run `job` with two pipes, reading both until everybody who could write is gone.
-fn with_output<T>(
+pub(crate) fn with_output<T>(
     job: impl FnOnce(JobOutput) -> Result<T, Error>,
     on_stdout: impl FnOnce(File) + Send,
     on_stderr: impl FnOnce(File) + Send,
@@ -272,7 +272,7 @@ fn with_output<T>(
 
 /// Each line without its line feed. One over the limit is handed on in pieces, so that a program cannot make us hold
 /// it all.
-fn lines(from: File, each: impl Fn(String)) {
+pub(crate) fn lines(from: File, each: impl Fn(String)) {
     let mut reader = BufReader::new(from);
     let mut line = Vec::new();
     while reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
@@ -282,6 +282,6 @@ fn lines(from: File, each: impl Fn(String)) {
     }
 }
 
-fn line_of(stream: Stream, phase: Option<&str>, text: String) -> Event {
+pub(crate) fn line_of(stream: Stream, phase: Option<&str>, text: String) -> Event {
     Event::Line { stream, phase: phase.map(str::to_owned), text }
 }

@@ -9,6 +9,7 @@
 //!
 //! Nothing is visible under its final name before it is verified and complete: everything arrives by rename.
 
+mod archive;
 mod blob;
 mod file;
 mod ingest;
@@ -31,6 +32,7 @@ use crate::document::{Descriptor, Index};
 use crate::image::{Image, ImageError};
 use crate::reference::Reference;
 
+pub use archive::ArchiveError;
 pub use blob::{Blob, BlobWriter};
 pub use file::FileError;
 use file::failed;

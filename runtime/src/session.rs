@@ -82,12 +82,20 @@ pub struct Session {
     ids: IdMap,
 }
 
-/// A handle with which another thread (a signal handler's) can end a session at once.
+/// A handle with which another thread (a signal handler's) can end at once what lives as long as a socket is open: a session.
 #[derive(Debug)]
 pub struct Terminator(UnixStream);
 
 impl Terminator {
-    /// Close the control socket: the stage ends, and everything in its PID namespace with it.
+    /// For something else that ends with this socket.
+    ///
+    /// # Errors
+    /// Where no more descriptors can be had.
+    pub fn of(socket: &UnixStream) -> io::Result<Self> {
+        Ok(Self(socket.try_clone()?))
+    }
+
+    /// Close the socket. Of a session it is the control socket: the stage ends, and everything in its PID namespace with it.
     pub fn end(&self) {
         let _ = self.0.shutdown(std::net::Shutdown::Both);
     }
@@ -138,7 +146,7 @@ impl Session {
     /// # Errors
     /// Where no more descriptors can be had.
     pub fn terminator(&self) -> io::Result<Terminator> {
-        Ok(Terminator(self.control.try_clone()?))
+        Terminator::of(&self.control)
     }
 
     /// Run one container to its end.

@@ -14,6 +14,7 @@ use crate::image::Layer;
 use crate::pack::TarWriter;
 use crate::unpack::{Limits, SingleOwner};
 
+mod archive;
 mod hostile;
 mod prune;
 

@@ -10,7 +10,7 @@ use crate::env::Env;
 pub enum DemandError {
     /// Images would go to and come from a container engine.
     #[error(
-        "images are not exchanged with a daemon (-daemon, CNB_USE_DAEMON): leave the flag out for a registry, give -layout and -layout-dir for a folder, or let `coracle build` keep the image in its store (with --publish, in a registry)"
+        "images are not exchanged with a daemon (-daemon, CNB_USE_DAEMON): leave the flag out for a registry, give -layout and -layout-dir for a folder, or let `coracle build` keep the image in its store (with --load, hand it to docker or podman; with --publish, to a registry)"
     )]
     Daemon,
     /// The platform wants nothing that might change.

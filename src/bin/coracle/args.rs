@@ -7,6 +7,7 @@ pub(crate) mod config;
 mod import;
 mod prune;
 mod rebase;
+mod save;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) use config::Config;
 pub(crate) use import::Import;
 pub(crate) use prune::Prune;
 pub(crate) use rebase::Rebase;
+pub(crate) use save::{LoaderName, Save};
 
 /// Build and run Cloud Native Buildpacks images: no daemon, no root.
 #[derive(Debug, Parser)]
@@ -68,6 +70,8 @@ pub(crate) enum Command {
     UntrustBuilder(config::Name),
     /// List the images of the local store
     Images,
+    /// Write an image of the local store as an archive for docker, podman, skopeo and others
+    Save(Save),
     /// Delete layers that no image names, and caches of applications that are not built any more
     Prune(Prune),
     /// Run one phase of a build on this machine's own folders, as other platforms do
@@ -82,6 +86,7 @@ impl Command {
             Self::Pull(pull) => format!("pull {}", pull.image),
             Self::Run(run) => format!("run {}", run.image),
             Self::Rebase(rebase) => format!("rebase {}", rebase.image),
+            Self::Save(save) => format!("save {}", save.image),
             _ => "coracle".to_owned(),
         }
     }
@@ -107,6 +112,9 @@ pub(crate) struct Build {
     /// Push to the registry instead of keeping the image in the local store
     #[arg(long)]
     pub(crate) publish: bool,
+    /// Hand the image, once it is built, to another engine of this machine
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "docker", value_name = "ENGINE", conflicts_with = "publish")]
+    pub(crate) load: Option<LoaderName>,
     /// One more name for the image, on the same registry (repeatable)
     #[arg(short, long, value_name = "IMAGE")]
     pub(crate) tag: Vec<Reference>,

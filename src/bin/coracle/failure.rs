@@ -11,6 +11,8 @@ use crate::report;
 pub(crate) enum Failure {
     Library(coracle::Error),
     Signals(std::io::Error),
+    ArchiveOnTerminal,
+    Archive { path: PathBuf, source: std::io::Error },
     NoHome,
     AuthFile(PathBuf),
     Environment(std::io::Error),
@@ -52,6 +54,12 @@ impl Failure {
         let (message, source): (String, Option<&dyn StdError>) = match self {
             Self::Library(error) => (error.to_string(), error.source()),
             Self::Signals(error) => ("could not listen for signals".to_owned(), Some(error)),
+            Self::ArchiveOnTerminal => {
+                ("an archive is nothing for a terminal; name a file with --output, or pipe it on".to_owned(), None)
+            }
+            Self::Archive { path, source } => {
+                (format!("could not write the archive {} (--output)", path.display()), Some(source))
+            }
             Self::NoHome => (
                 "there is no folder to keep images in: neither --home, CORACLE_HOME, XDG_DATA_HOME nor HOME is set"
                     .to_owned(),

@@ -5,6 +5,7 @@ mod auth;
 mod config;
 mod failure;
 mod report;
+mod save;
 mod settings;
 mod timings;
 
@@ -130,8 +131,12 @@ fn operate(
     };
     match &args.command {
         Command::Build(build) => {
-            let request = build_request(build, given)?;
-            let built = coracle::build(&home()?, &request, observer, &hold).inspect_err(why)?;
+            let (request, loader) = (build_request(build, given)?, save::loader(build)?);
+            let home = home()?;
+            let built = coracle::build(&home, &request, observer, &hold).inspect_err(why)?;
+            if let Some(loader) = loader {
+                coracle::load(&home, &built.names, &loader, observer, &hold)?;
+            }
             for name in &built.names {
                 report::result(&format!("{}@{}", name, built.digest));
             }
@@ -242,6 +247,10 @@ fn operate(
         Command::Prune(typed) => {
             let pruned = coracle::prune(&home()?, &prune_request(typed), observer, &hold)?;
             report::pruned(&pruned, typed.dry_run);
+            Ok(0)
+        }
+        Command::Save(typed) => {
+            save::save(&home()?, typed, &|| held.signal.load(Ordering::SeqCst) != 0)?;
             Ok(0)
         }
         Command::Images => {
