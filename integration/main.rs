@@ -13,6 +13,7 @@ mod build;
 mod builder;
 mod builder_lifecycle;
 mod cache_image;
+mod caches;
 mod canary;
 mod compression;
 mod counts;

@@ -4,6 +4,7 @@
 //! `io.buildpacks.lifecycle.cache.metadata`. An image has the list as a label, and each archive as a layer. Nothing in either is
 //! trusted: [`crate::restore`] verifies each archive.
 
+mod launch;
 pub(crate) mod saving;
 
 use std::fs::File;
@@ -21,6 +22,7 @@ use nix::fcntl::OFlag;
 use crate::export::{ExportError, OutboxError, PublishError};
 use crate::file::MAX_DOCUMENT;
 
+pub use launch::LaunchCache;
 pub(crate) use saving::archive_name;
 pub use saving::{CacheStep, Nearby, SaveInput, Saved, Saving};
 
@@ -54,6 +56,12 @@ pub enum CacheError {
     /// The image is not a cache's.
     #[error("`{name}` is no cache image: it has no label `{CACHE_METADATA_LABEL}`")]
     Foreign { name: String },
+    /// An archive is another than the one that it is called by.
+    #[error("`{path}` holds {found}")]
+    OtherContent { path: PathBuf, found: Digest },
+    /// An archive is longer than it can be.
+    #[error("`{path}` has {length} bytes, where its layer has {longest} at most")]
+    TooLong { path: PathBuf, length: u64, longest: u64 },
     /// A file of the cache could not be written.
     #[error("write cache: `{path}`")]
     Write {

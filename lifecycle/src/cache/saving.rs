@@ -344,7 +344,7 @@ fn image(saved: &Saved, outbox: &Outbox) -> Result<Image, CacheError> {
 }
 
 /// Puts the staging folder into the place of the committed one, and removes what that was.
-fn put_in_place(dir: &Path) -> Result<(), CacheError> {
+pub(super) fn put_in_place(dir: &Path) -> Result<(), CacheError> {
     let [staging, committed, backup] = ["staging", COMMITTED, "committed-backup"].map(|name| dir.join(name));
     let exchange = RenameFlags::RENAME_EXCHANGE;
     if renameat2(AT_FDCWD, &staging, AT_FDCWD, &committed, exchange).is_err() {
@@ -360,7 +360,7 @@ fn put_in_place(dir: &Path) -> Result<(), CacheError> {
     remove(&backup)
 }
 
-fn remove(path: &Path) -> Result<(), CacheError> {
+pub(super) fn remove(path: &Path) -> Result<(), CacheError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(|source| CacheError::Write { path: path.to_owned(), source }),

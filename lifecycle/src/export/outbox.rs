@@ -96,6 +96,25 @@ impl Outbox {
         Ok(layer)
     }
 
+    /// Takes a finished layer over if it is this one, and says where it is then.
+    pub(crate) fn keep_if(&self, staged: Staged, layer: &Layer) -> io::Result<Option<PathBuf>> {
+        if staged.digest != layer.descriptor.digest {
+            return Ok(None);
+        }
+        let path = self.blob(&staged.digest);
+        self.keep(staged, layer.diff_id.clone()).map(|_| Some(path))
+    }
+
+    /// The media type of new layers.
+    pub(crate) fn media_type(&self) -> &'static str {
+        self.compression.media_type()
+    }
+
+    /// Whether the folder has a blob, whoever wrote it.
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
+        self.blob(digest).is_file()
+    }
+
     /// A layer with nothing in it.
     pub(crate) fn empty(&self) -> Result<Layer, OutboxError> {
         let nothing = [0; 1024];

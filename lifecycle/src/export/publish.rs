@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, ScopedJoinHandle};
@@ -11,6 +12,7 @@ use std::thread::{self, ScopedJoinHandle};
 use coracle_images::{Descriptor, Digest, Image, Reference, Registry, RegistryError};
 
 use super::Outbox;
+use crate::cache::LaunchCache;
 
 /// How many layers are sent to a registry at once.
 const AT_ONCE: usize = 4;
@@ -47,6 +49,8 @@ pub struct Publisher<'a> {
     sources: &'a [Source<'a>],
     /// Images that were sent just now, with layers of the outboxes.
     made: &'a [Source<'a>],
+    /// What is asked before a layer is copied.
+    launch_cache: Option<&'a LaunchCache>,
     /// What the first repository has.
     delivered: Mutex<BTreeSet<Digest>>,
 }
@@ -59,7 +63,13 @@ impl<'a> Publisher<'a> {
         sources: &'a [Source<'a>],
         made: &'a [Source<'a>],
     ) -> Self {
-        Self { registry, outboxes, sources, made, delivered: Mutex::default() }
+        Self { registry, outboxes, sources, made, launch_cache: None, delivered: Mutex::default() }
+    }
+
+    /// Layers are made again of what is in this cache, into the first outbox, before they are copied from elsewhere.
+    #[must_use]
+    pub(crate) fn with_launch_cache(self, launch_cache: Option<&'a LaunchCache>) -> Self {
+        Self { launch_cache, ..self }
     }
 
     /// Makes an image for this name. Meanwhile the layers of `base` go to its repository, and each new one as soon as the outbox
@@ -209,10 +219,19 @@ impl Delivery<'_> {
         }
         let nowhere = || PublishError::Nowhere { name: self.name.to_string(), digest: digest.clone() };
         let source = self.of.sources.iter().find(has).ok_or_else(nowhere)?;
+        if let Some(path) = self.in_launch_cache(source.image, layer) {
+            return self.send(layer, &|| Ok(Box::new(File::open(&path)?)));
+        }
         self.send(layer, &|| {
             let (registry, name) = (registry.clone(), source.name.clone());
             Ok(Box::new(Copied { registry, name, layer: layer.clone(), content: None }))
         })
+    }
+
+    fn in_launch_cache(&self, image: &Image, layer: &Descriptor) -> Option<PathBuf> {
+        let (cache, outbox) = (self.of.launch_cache?, self.of.outboxes.first()?);
+        let layer = image.layers().into_iter().find(|known| known.descriptor.digest == layer.digest)?;
+        cache.blob(&layer, outbox)
     }
 
     fn send(

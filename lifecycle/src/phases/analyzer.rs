@@ -6,6 +6,7 @@ use coracle_cnb::Analyzed;
 use coracle_images::{Digest, Image, LayoutError, Reference, RegistryError, uncompressed};
 
 use super::caching::CachePlace;
+use super::exporter::not_used;
 use super::images::{Images, ImagesError};
 use super::outputs::{Outputs, reference};
 use super::restorer::Layers;
@@ -13,6 +14,7 @@ use super::stacks::{self, RunStack};
 use super::{Call, PhaseError, run_toml};
 use crate::analyze::{Access, AnalyzeInput, Found, analyze, choose_run_image};
 use crate::api::{SBOM_FILES, TARGETS};
+use crate::cache::LaunchCache;
 use crate::file::{self, FileError};
 use crate::known::KnownImages;
 use crate::restore::restore_launch_bills;
@@ -106,6 +108,17 @@ fn launch_bills(
     let layer = layers.iter().find(|layer| Some(&layer.diff_id) == diff_id.as_ref());
     // Where the layers' folder is no concern of the analyzer's, neither are they.
     let (Some(layer), Ok(to)) = (layer, Layers::open(call)) else { return Ok(()) };
+    let near = call.arguments.path("launch-cache");
+    if !near.as_os_str().is_empty() {
+        match LaunchCache::new(&near).archive(&layer.diff_id) {
+            Ok(None) => {}
+            Ok(Some(archive)) => match restore_launch_bills(to.destination(call), &layer.diff_id, archive) {
+                Ok(()) => return Ok(()),
+                Err(error) => not_used(call, &layer.diff_id, &error),
+            },
+            Err(error) => not_used(call, &layer.diff_id, &error),
+        }
+    }
     let archive = images.layer(name, layer).map_err(PhaseError::AnalyzeImages)?;
     let Some(archive) = archive else { return Ok(()) };
     let archive = uncompressed(archive).map_err(|source| {

@@ -1,97 +1,40 @@
 //! `exporter`: the image from what the build left (Platform API, "exporter").
 
+mod below;
+mod error;
+mod launch;
+
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use coracle_cnb::{Analyzed, Group, Metadata, ProjectMetadata, Report, ReportBuild, ReportImage, RunToml};
+use coracle_images::Digest;
 use coracle_images::pack::Parent;
-use coracle_images::{Digest, Image, Reference};
+
+use below::Below;
+pub use error::ExporterError;
+pub(super) use launch::not_used;
 
 use super::bills;
 use super::caching::CachePlace;
 use super::created::created;
 use super::extended::extended;
-use super::images::{Images, ImagesError, layout_path};
+use super::images::{Images, layout_path};
 use super::outputs::Outputs;
 use super::restorer::{Verified, unchanged};
 use super::scratch::Scratch;
 use super::{Call, PhaseError, analyzed, group, left, run_toml};
 use crate::api;
 use crate::bom;
-use crate::cache::{Nearby, Saving};
+use crate::cache::{LaunchCache, Nearby, Saving};
 use crate::export::{
-    ExportError, ExportInput, Exported, Extended, ExtendedError, Launcher, Outbox, OutboxError, PublishError,
-    Publisher, Source, Step, export,
+    ExportError, ExportInput, Exported, Extended, Launcher, Outbox, Publisher, Source, Step, export,
 };
 use crate::file::{self, FileError};
 use crate::known::{KnownImages, KnownLayers};
-
-/// Why there is no image, or not under all of its names.
-#[derive(Debug, thiserror::Error)]
-pub enum ExporterError {
-    /// analyzed.toml names no run image, or it names one that was not there.
-    #[error("analyzed.toml names no run image: analyze again with one that can be read")]
-    NoRunImage,
-    /// The run image or the previous image could not be had (exit 1, as with the reference).
-    #[error("export")]
-    Images(#[from] ImagesError),
-    /// A folder could not be opened.
-    #[error("export")]
-    Folder(#[from] FileError),
-    /// The launcher that was given could not be read.
-    #[error("read the launcher that -launcher (CNB_LAUNCHER_PATH) names: `{path}`")]
-    Launcher {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// The folder of the launcher's bills of materials could not be read.
-    #[error("list the SBOMs of the launcher, where -launcher-sbom says that they are: `{path}`")]
-    LauncherBills {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    /// The run image is to be extended, and was not.
-    #[error(
-        "analyzed.toml has `extend = true` for the run image, but there is no extended run image in `{path}`: run an extender before, or name its folder with -extended"
-    )]
-    NotExtended { path: PathBuf },
-    /// What an extender left cannot be used, or cannot be used as a run image (exit 1, as with the reference).
-    #[error("export")]
-    Extended {
-        #[source]
-        source: ExtendedError,
-        is_wanted: bool,
-    },
-    /// The image could not be made.
-    #[error("export")]
-    Export(#[from] ExportError),
-    /// The outbox could not be written.
-    #[error("export")]
-    Outbox(#[from] OutboxError),
-    /// The image could not be published.
-    #[error("export")]
-    Publish(#[from] PublishError),
-    /// The image is there, but nothing says so.
-    #[error("report the image")]
-    Report(#[source] FileError),
-}
-
-impl ExporterError {
-    /// The exit code of the exporter (Platform API, "exporter").
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::NoRunImage => 3,
-            Self::Images(_) | Self::NotExtended { .. } | Self::Extended { is_wanted: true, .. } => 1,
-            _ => 62,
-        }
-    }
-}
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
@@ -131,9 +74,6 @@ pub(super) fn export_image(
     verified: &[Digest],
     scratch: &Scratch,
 ) -> Result<(), PhaseError> {
-    if call.arguments.text("launch-cache").is_some() {
-        call.warn("-launch-cache is for images of a daemon: nothing of it is read or written");
-    }
     let below = Below::find(images, &mut documents.analyzed, extended)?;
     let place = CachePlace::of(call, Some(images))?;
     // Image and cache are made together in any case: each layer is read once for both.
@@ -153,7 +93,9 @@ pub(super) fn export_image(
     let near = near.map(|(_, image)| image);
     let saving = place.begin(call, &cache, verified, &cache_outbox, near);
 
-    let exported = make(call, images, &documents, outputs, &below, &outbox, saving.as_ref())?;
+    let launch_cache = launch::cache(call);
+    let kept = Kept { outbox: &outbox, cache: saving.as_ref(), launch_cache: launch_cache.as_ref() };
+    let exported = make(call, images, &documents, outputs, &below, &kept)?;
     let image = &exported.image;
     let report = Report {
         build: report_build(call, &documents.group)?,
@@ -172,6 +114,9 @@ pub(super) fn export_image(
         let previous = previous.map(|(name, image)| Source { name, image });
         packed.layers = saved.as_ref().map(|saved| saved.known().to_vec()).unwrap_or_default();
         place.commit(call, saving, saved, &Nearby { outbox: &outbox, previous, made });
+    }
+    if let Some(cache) = &launch_cache {
+        launch::keep(call, cache, image, &below, &outbox);
     }
     let list = call.arguments.path("packed");
     if !list.as_os_str().is_empty() {
@@ -220,39 +165,11 @@ impl PlatformDocuments {
     }
 }
 
-/// The images that the new one has layers of.
-struct Below<'a> {
-    run_name: Reference,
-    /// With the configuration of the extended one, where it was to be extended.
-    run: Image,
-    extended: Option<&'a Extended>,
-    previous: Option<(Reference, Image)>,
-}
-
-impl<'a> Below<'a> {
-    fn find(
-        images: &Images,
-        analyzed: &mut Analyzed,
-        extended: Option<&'a Extended>,
-    ) -> Result<Self, ExporterError> {
-        let run = analyzed.run_image.as_mut().filter(|run| !run.reference.is_empty());
-        let run = run.ok_or(ExporterError::NoRunImage)?;
-        let run_name = images.named(&run.reference)?;
-        if let Images::Layout(_) = images {
-            // A folder of this build means nothing to whoever reads the label: the image's name does.
-            run.reference = Reference { tag: None, ..run_name.clone() }.to_string();
-        }
-        let extend = run.extend;
-        let mut run = images.image(&run_name)?;
-        if let Some(extended) = extended.filter(|_| extend) {
-            run.config.config = extended.image.config.config.clone();
-        }
-        let previous = analyzed.image.as_ref().map(|image| image.reference.as_str());
-        let name = previous.filter(|reference| !reference.is_empty()).map(|name| images.named(name));
-        let name = name.transpose()?;
-        let previous = name.as_ref().map(|name| images.find(name)).transpose()?.flatten();
-        Ok(Self { run_name, run, extended, previous: name.zip(previous) })
-    }
+/// Where layers are kept.
+struct Kept<'a> {
+    outbox: &'a Outbox,
+    cache: Option<&'a Saving<'a>>,
+    launch_cache: Option<&'a LaunchCache>,
 }
 
 /// Makes the image, and leaves it where its names say.
@@ -262,8 +179,7 @@ fn make(
     documents: &Documents,
     Outputs { names, texts }: &Outputs,
     below: &Below<'_>,
-    outbox: &Outbox,
-    cache: Option<&Saving<'_>>,
+    &Kept { outbox, cache, launch_cache }: &Kept<'_>,
 ) -> Result<Exported, PhaseError> {
     let arguments = &call.arguments;
     let (layers_path, app_path) = (arguments.path("layers"), arguments.path("app"));
@@ -305,7 +221,8 @@ fn make(
             let mut sources = vec![Source { name: &below.run_name, image: &below.run }];
             sources.extend(below.previous.as_ref().map(|(name, image)| Source { name, image }));
             let outboxes = [outbox];
-            let publisher = Publisher::new(registry, &outboxes, &sources, &[]);
+            let publisher =
+                Publisher::new(registry, &outboxes, &sources, &[]).with_launch_cache(launch_cache);
             let exported = publisher.while_made(&names[0], &below.run, outbox, make)?;
             for name in texts {
                 call.say(&format!("Saving {name}..."));
@@ -315,6 +232,9 @@ fn make(
         }
         Images::Layout(dir) => {
             let exported = make()?;
+            if let Some(cache) = launch_cache {
+                launch::complete(cache, &exported.image, below, outbox);
+            }
             let image = &exported.image;
             outbox.finish(image, &texts[0]).map_err(ExporterError::from)?;
             for (name, text) in names.iter().zip(texts).skip(1) {

@@ -1,0 +1,107 @@
+//! Images in layout folders: what is in them.
+
+use super::*;
+
+#[test]
+fn a_layout_holds_what_is_new() {
+    let build = Build::new("example.org/run:latest");
+    let (dir, flags) = layout(&build);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let name = "example.org/app:1";
+    build.analyze(&[&flags[..], &[name]].concat());
+    build.export(&[&flags[..], &[name, "example.org/app:also"]].concat()).unwrap();
+    let folder = layout_path(&dir, &name.parse().unwrap());
+    let image = read_layout(&folder, Some(name)).unwrap();
+    // Run image, buildpack's layer, bill of materials, application, launcher, its configuration, process types.
+    assert_eq!(image.manifest.layers.len(), 7);
+    let has = |image: &Image, at: usize| {
+        let digest = &image.manifest.layers[at].digest;
+        folder.join("blobs/sha256").join(digest.hex()).exists()
+    };
+    assert!(!has(&image, 0) && (1..7).all(|at| has(&image, at)));
+    let also = layout_path(&dir, &"example.org/app:also".parse().unwrap());
+    assert_eq!(read_layout(&also, None).unwrap().digest, image.digest);
+    assert_eq!(blobs(&also).len(), blobs(&folder).len());
+    let metadata: Value = serde_json::from_str(image.config.label(LABEL).unwrap()).unwrap();
+    let reference = metadata["runImage"]["reference"].as_str().unwrap();
+    assert!(reference.starts_with("example.org/run@sha256:"), "{reference}");
+    assert_eq!(build.report()["image"]["digest"].as_str().unwrap(), image.digest.as_str());
+
+    // The previous image without its layers is enough to leave out all that did not change.
+    fs::remove_dir_all(&folder).unwrap();
+    write_sparse_layout(&image, None, &folder).unwrap();
+    build.write("app/main", "changed");
+    build.analyze(&[&flags[..], &[name]].concat());
+    build.export(&[&flags[..], &[name]].concat()).unwrap();
+    let second = read_layout(&folder, Some(name)).unwrap();
+    let new: Vec<usize> = (0..7).filter(|at| has(&second, *at)).collect();
+    assert_eq!(new, [3]);
+    assert_eq!(second.manifest.layers[1], image.manifest.layers[1]);
+}
+
+/// The folders of an archive: path, mode, owner and group (POSIX.1, "ustar Interchange Format").
+fn folders(archive: &Path) -> Vec<(PathBuf, u32, u32, u32)> {
+    let bytes = fs::read(archive).unwrap();
+    let (mut at, mut folders) = (0, Vec::new());
+    while bytes.len() > at + 512 && bytes[at] != 0 {
+        let text = |from: usize, length: usize| {
+            let field = &bytes[at + from..at + from + length];
+            std::str::from_utf8(field).unwrap().trim_end_matches('\0').to_owned()
+        };
+        let number = |from, length| u32::from_str_radix(text(from, length).trim(), 8).unwrap();
+        if bytes[at + 156] == b'5' {
+            let path = PathBuf::from(text(345, 155)).join(text(0, 100));
+            folders.push((path, number(100, 8), number(108, 8), number(116, 8)));
+        }
+        at += 512 + (number(124, 12) as usize).next_multiple_of(512);
+    }
+    folders
+}
+
+/// Platforms mount what they have, such as folders of another group: whoever unpacks a layer finds those above it as they were. Only
+/// the layer is the build's user's.
+#[test]
+fn folders_above_layers_stay_as_they_are() {
+    let build = Build::new("example.org/run:latest");
+    let (dir, flags) = layout(&build);
+    build.write("workspace/source/main", "m");
+    build.write("layers/a_one/kept.toml", "[types]\nlaunch = true\ncache = true\n");
+    for (path, mode) in
+        [("layers", 0o2775), ("layers/a_one", 0o2750), ("layers/sbom", 0o711), ("workspace", 0o1777)]
+    {
+        fs::set_permissions(build.at(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let (app, cache) = (build.at("workspace/source"), build.at("cache"));
+    let own = ["-app", app.to_str().unwrap(), "-cache-dir", cache.to_str().unwrap()];
+    let name = "example.org/app:1";
+    let more = ["-uid", "54321", "-gid", "54322", "-compression", "none", name];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    build.analyze(&[&flags[..], &[name]].concat());
+    build.export(&[&flags[..], &own, &more].concat()).unwrap();
+
+    let folder = layout_path(&dir, &name.parse().unwrap());
+    let image = read_layout(&folder, Some(name)).unwrap();
+    let layers = &image.manifest.layers;
+    let blob = |at: usize| folder.join("blobs/sha256").join(layers[at].digest.hex());
+    let kept = image.config.rootfs.diff_ids[1].to_string();
+    let cached = cache.join("committed").join(format!("{kept}.tar"));
+    for (archive, layer) in [
+        (blob(1), build.at("layers/a_one/kept")),
+        (cached, build.at("layers/a_one/kept")),
+        (blob(2), build.at("layers/sbom/launch")),
+        (blob(3), app),
+        (blob(5), build.at("layers/config")),
+    ] {
+        let wanted = |path: &Path| {
+            let about = fs::metadata(path).unwrap();
+            let own = if path == layer { (54321, 54322) } else { (about.uid(), about.gid()) };
+            // What says which process starts is written for the image, in a folder as it would be made there.
+            let mode = if path.ends_with("layers/config") { 0o2755 } else { about.mode() & 0o7777 };
+            (path.to_owned(), mode, own.0, own.1)
+        };
+        let mut above: Vec<&Path> = layer.ancestors().filter(|path| path.parent().is_some()).collect();
+        above.reverse();
+        let wanted: Vec<_> = above.into_iter().map(wanted).collect();
+        assert_eq!(folders(&archive)[..wanted.len()], wanted, "{}", layer.display());
+    }
+}
