@@ -23,7 +23,10 @@ fn what_is_typed_wrong_is_told_before_anything_is_done() {
     for (args, text) in [
         (&["frobnicate"][..], "unrecognized subcommand 'frobnicate'"),
         (&["pull", "Upper/case"], "`Upper/case` is not an image name: a repository is lower-case letters"),
-        (&["build", "app"], "--builder <IMAGE>"),
+        (
+            &["build", "app"],
+            "error: the build has no builder: name one with --builder or CORACLE_BUILDER, or one for all builds with coracle config default-builder; coracle builder suggest lists some\n",
+        ),
         (&["build", "app", "--builder", "b", "--network", "some"], "invalid value 'some' for '--network"),
         (
             &["build", "app", "--builder", "b", "--timeout", "5"],

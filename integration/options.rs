@@ -85,6 +85,28 @@ fn the_run_image_the_cache_and_variables_of_the_environment_are_the_users_choice
 }
 
 #[test]
+fn a_build_that_names_no_builder_takes_the_users() {
+    let site = Site::new(&[Buildpack::passing("fixture/greeter").process(&["cat", "hello"])]);
+    let app = site.app().display().to_string();
+    let build = ["build", "app", "--path", &app];
+    assert_eq!(site.home.ok(&["config", "default-builder"]).stdout, "none; builds name theirs\n");
+    assert_eq!(site.home.run(&build).code, Some(2));
+    let chosen = site.home.ok(&["config", "default-builder", &site.builder]).stdout;
+    assert_eq!(chosen, format!("{}\n", site.builder));
+    site.home.ok(&build);
+    assert_eq!(site.home.ok(&["run", "app"]).stdout, "hello from the application\n");
+    // What is named goes before it.
+    let other = site.registry.reference("other:1");
+    let error = site.home.run(&[&build[..], &["--builder", &other]].concat()).stderr;
+    assert!(error.contains(&other), "{error}");
+    let mut variable = site.home.command(&build);
+    let error = ran(variable.env("CORACLE_BUILDER", &other).output().expect("start coracle")).stderr;
+    assert!(error.contains(&other), "{error}");
+    assert_eq!(site.home.ok(&["config", "default-builder", "--unset"]).stdout, "none; builds name theirs\n");
+    assert_eq!(site.home.run(&build).code, Some(2));
+}
+
+#[test]
 fn quiet_says_the_result_alone_until_something_fails() {
     let noisy = Buildpack::passing("fixture/noisy")
         .detect("echo detecting")

@@ -10,6 +10,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use coracle_images::Reference;
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use toml_edit::{DocumentMut, Item, Table};
@@ -23,6 +24,9 @@ use crate::trust::TrustedBuilders;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Config {
+    /// The builder of builds that name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_builder: Option<Reference>,
     /// Where lifecycles are published, where it is not where other platforms look.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle_image: Option<LifecycleImage>,

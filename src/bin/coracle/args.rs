@@ -99,9 +99,9 @@ pub(crate) struct Build {
     /// The application's folder
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) path: PathBuf,
-    /// The builder image
+    /// The builder image [default: as `coracle config default-builder` says]
     #[arg(short = 'B', long, value_name = "IMAGE", env = "CORACLE_BUILDER")]
-    pub(crate) builder: Reference,
+    pub(crate) builder: Option<Reference>,
     /// Trust the builder in this build, or do not: its phases then share one container, or each has one of its own [default: as
     /// `coracle config trusted-builders` says]
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]

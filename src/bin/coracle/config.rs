@@ -2,7 +2,7 @@
 
 use coracle::{BuilderName, Config, Policy};
 
-use crate::args::config::{LifecycleArchives, LifecycleImage, TrustCommand};
+use crate::args::config::{DefaultBuilder, LifecycleArchives, LifecycleImage, TrustCommand};
 use crate::failure::Failure;
 use crate::{report, settings};
 
@@ -23,6 +23,19 @@ pub(crate) fn trusted_builders(command: &TrustCommand) -> Result<(), Failure> {
             report::result(&format!("{} is not trusted", name.builder));
         }
     }
+    Ok(())
+}
+
+pub(crate) fn default_builder(typed: &DefaultBuilder) -> Result<(), Failure> {
+    if typed.builder.is_some() || typed.unset {
+        let path = settings::config_path().ok_or(Failure::NoConfig)?;
+        Config::change(&path, |config| {
+            config.default_builder.clone_from(&typed.builder);
+            Ok::<_, Failure>(())
+        })?;
+    }
+    let chosen = settings::config()?.default_builder;
+    report::result(&chosen.map_or_else(|| "none; builds name theirs".to_owned(), |name| name.to_string()));
     Ok(())
 }
 

@@ -20,6 +20,7 @@ pub(crate) enum Failure {
     Variable(String),
     Timings { path: PathBuf, source: std::io::Error },
     EnvFile { path: PathBuf, source: Option<std::io::Error>, line: usize },
+    NoBuilder,
     NoConfig,
     NoAuthFile,
     NoTerminal,
@@ -85,6 +86,11 @@ impl Failure {
             Self::Timings { path, source } => {
                 (format!("could not write the timings to {}", path.display()), Some(source))
             }
+            Self::NoBuilder => (
+                "the build has no builder: name one with --builder or CORACLE_BUILDER, or one for all builds with coracle config default-builder; coracle builder suggest lists some"
+                    .to_owned(),
+                None,
+            ),
             Self::NoConfig => (
                 "there is no file to keep this in: neither CORACLE_CONFIG, XDG_CONFIG_HOME nor HOME is set".to_owned(),
                 None,
@@ -127,7 +133,7 @@ fn with_causes(message: String, source: Option<&dyn StdError>) -> String {
 pub(crate) fn print(failure: &Failure) -> ExitCode {
     report::error(&failure.text());
     ExitCode::from(match failure {
-        Failure::Variable(_) | Failure::EnvFile { .. } | Failure::AuthFile(_) => 2,
+        Failure::Variable(_) | Failure::EnvFile { .. } | Failure::AuthFile(_) | Failure::NoBuilder => 2,
         Failure::Library(coracle::Error::Phase { outcome, .. }) => u8::try_from(outcome.code()).unwrap_or(1),
         _ => 1,
     })

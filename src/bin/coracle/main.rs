@@ -219,6 +219,10 @@ fn operate(
             auth::list(place, given, observer)?;
             Ok(0)
         }
+        Command::Config(args::Config { command: args::config::Command::DefaultBuilder(typed) }) => {
+            config::default_builder(typed)?;
+            Ok(0)
+        }
         Command::Config(args::Config { command: args::config::Command::LifecycleArchives(typed) }) => {
             config::lifecycle_archives(typed)?;
             Ok(0)
@@ -271,12 +275,13 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
     let config = settings::config()?;
     let trusted = &config.trusted_builders;
     std::iter::once(&build.image).chain(&build.tag).try_for_each(|name| trusted.refuse_as_output(name))?;
-    let trust = Trust::decide(&build.builder, build.trust_builder, trusted, &settings::policies()?)?;
+    let builder = build.builder.as_ref().or(config.default_builder.as_ref()).ok_or(Failure::NoBuilder)?;
+    let trust = Trust::decide(builder, build.trust_builder, trusted, &settings::policies()?)?;
     Ok(BuildRequest {
         image: build.image.clone(),
         tags: build.tag.clone(),
         path: build.path.clone(),
-        builder: build.builder.clone(),
+        builder: builder.clone(),
         trust,
         run_image: build.run_image.clone(),
         buildpacks: build.buildpack.clone(),

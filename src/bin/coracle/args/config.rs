@@ -1,7 +1,7 @@
 //! `coracle config`, and the older spellings of what is now below it.
 
 use clap::Subcommand;
-use coracle::BuilderName;
+use coracle::{BuilderName, Reference};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Config {
@@ -11,12 +11,24 @@ pub(crate) struct Config {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// The builder of builds that name none
+    DefaultBuilder(DefaultBuilder),
     /// Builders whose buildpacks may share a container with the program that has the credentials
     TrustedBuilders(TrustedBuilders),
     /// Where images of lifecycles are, for --lifecycle builder with a builder that is not trusted
     LifecycleImage(LifecycleImage),
     /// Where release archives of lifecycles are, for versions of which there is no image
     LifecycleArchives(LifecycleArchives),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DefaultBuilder {
+    /// The builder; without it, say which is in use
+    #[arg(value_name = "IMAGE", conflicts_with = "unset")]
+    pub(crate) builder: Option<Reference>,
+    /// Have builds name theirs again
+    #[arg(long)]
+    pub(crate) unset: bool,
 }
 
 #[derive(Debug, clap::Args)]
