@@ -50,6 +50,36 @@ fn a_buildpack_that_does_not_end_is_ended_and_named_with_what_to_do() {
 }
 
 #[test]
+fn a_buildpack_that_says_nothing_any_more_is_ended_and_told_apart_from_one_that_takes_its_time() {
+    // In pieces without an end of a line, for longer than the limit altogether.
+    let talking = "for i in 1 2 3 4 5 6; do printf .; sleep 1; done; echo";
+    let site = Site::new(&[Buildpack::passing("fixture/idle").build(talking).process(&["cat", "hello"])]);
+    for runtime in ["youki", "crun", "runc"] {
+        site.built("app", &["--idle-timeout", "4s", "--runtime", runtime]);
+    }
+    let silent = "echo the last word; sleep 60";
+    let site = Site::new(&[Buildpack::passing("fixture/idle").build(silent).process(&["cat", "hello"])]);
+    for runtime in ["youki", "crun", "runc"] {
+        let said = site.refused(124, "app", &["--idle-timeout", "2s", "--runtime", runtime]);
+        let expected = "error: the builder was ended because it had printed nothing for 2 seconds; what it said last is above; if it needs longer, say so with --idle-timeout\n";
+        assert!(said.ends_with(expected), "{said}");
+    }
+}
+
+#[test]
+fn a_buildpack_that_fills_the_disk_is_ended_and_told_by_how_much() {
+    let filling = "dd if=/dev/zero of=FOLDER/large bs=1M count=40 2>/dev/null; sleep 300";
+    for folder in ["\"$1\"", "/tmp", "."] {
+        let filling = filling.replace("FOLDER", folder);
+        let site =
+            Site::new(&[Buildpack::passing("fixture/large").build(&filling).process(&["cat", "hello"])]);
+        let said = site.refused(153, "app", &["--max-disk", "32M"]);
+        let expected = "error: the builder was ended because layers, application and temporary files took more than 32 MiB; if it needs more, say so with --max-disk\n";
+        assert!(said.ends_with(expected), "{folder}: {said}");
+    }
+}
+
+#[test]
 fn buildpacks_write_where_they_are_meant_to() {
     let site = Site::new(&[]);
     let writing = "for folder in \"$1\" \"$HOME\" /tmp /var/tmp . /open; do touch $folder/x 2>/dev/null && echo $folder yes || echo $folder no; done";

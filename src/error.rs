@@ -173,6 +173,8 @@ fn describe(outcome: Outcome) -> String {
         }
         Outcome::Killed(_) => "",
         Outcome::TimedOut(_) => "; if it needs longer, say so with --timeout",
+        Outcome::Silent(_) => "; what it said last is above; if it needs longer, say so with --idle-timeout",
+        Outcome::Overfull(_) => "; if it needs more, say so with --max-disk",
         Outcome::Exited(12) => ": a buildpack was made for an API that is not supported; its name is above",
         Outcome::Exited(20) => {
             ": no group of buildpacks fits the application; see above what each said, or choose with --buildpack"
@@ -189,6 +191,13 @@ fn describe(outcome: Outcome) -> String {
         Outcome::TimedOut(seconds) => {
             format!("was ended because it had not finished after {seconds} seconds{advice}")
         }
+        Outcome::Silent(seconds) => {
+            format!("was ended because it had printed nothing for {seconds} seconds{advice}")
+        }
+        Outcome::Overfull(bytes) => format!(
+            "was ended because layers, application and temporary files took more than {} MiB{advice}",
+            bytes >> 20
+        ),
         Outcome::Killed(signal) => format!("was ended by signal {signal}{advice}"),
     }
 }
@@ -227,6 +236,14 @@ mod tests {
         assert_eq!(
             text(Outcome::TimedOut(90)),
             "the builder was ended because it had not finished after 90 seconds; if it needs longer, say so with --timeout"
+        );
+        assert_eq!(
+            text(Outcome::Silent(90)),
+            "the builder was ended because it had printed nothing for 90 seconds; what it said last is above; if it needs longer, say so with --idle-timeout"
+        );
+        assert_eq!(
+            text(Outcome::Overfull(64 << 20)),
+            "the builder was ended because layers, application and temporary files took more than 64 MiB; if it needs more, say so with --max-disk"
         );
         assert!(text(Outcome::Exited(20)).contains("--buildpack"));
     }

@@ -35,6 +35,7 @@ mod sbom;
 mod stage;
 mod timings;
 mod trust;
+mod watch;
 mod worker;
 
 pub use build::{

@@ -19,6 +19,7 @@ use crate::home::Home;
 use crate::pull::{PullPolicy, fetched};
 use crate::run::host_files;
 use crate::stage::Stage;
+use crate::watch::Watched;
 use crate::worker::{Keep, KeepImage, KnownRunImage, MakeFolders, Remote, RunImageOfLabel, User};
 
 /// The phase, and its container.
@@ -198,7 +199,7 @@ fn in_the_registry(
     let user = User { uid: USER, gid: USER, home: "/".to_owned() };
     stage.work(MakeFolders { folders: folders.clone(), phase: PHASE.to_owned(), ids: stage.ids, user })?;
     observer.event(Event::PhaseStarted { phase: PHASE.to_owned() });
-    match stage.launch_phase(sandbox(home, request, &folders, &auth), PHASE)? {
+    match stage.launch_phase(sandbox(home, request, &folders, &auth), PHASE, &Watched::default())? {
         Outcome::Exited(0) => {}
         outcome @ Outcome::Exited(UNREADABLE) => {
             return withheld.explain(stage, Error::Phase { phase: PHASE, outcome });

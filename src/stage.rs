@@ -4,8 +4,9 @@ use std::fmt;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use coracle_lifecycle::phases::{Took, took};
@@ -13,9 +14,11 @@ use coracle_runtime::{
     Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, TUN, Terminator,
 };
 
+use crate::build::folders::CACHE;
 use crate::error::Error;
 use crate::event::{Event, Observer, Stream, Work};
 use crate::home::{Home, WorkFolder};
+use crate::watch::{self, Watched};
 use crate::worker::{Delete, Job, Request};
 
 /// Where the store is in the stage's root.
@@ -38,6 +41,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) ids: IdMap,
     observer: &'a dyn Observer,
     started: Mutex<Started>,
+    /// Where what guests write lies, on the host.
+    disks: Vec<PathBuf>,
 }
 
 /// How many processes and mounts an operation took: what isolation costs.
@@ -103,7 +108,11 @@ impl<'a> Stage<'a> {
         })?;
         hold(session.terminator().map_err(Error::Pipe)?);
         let started = Mutex::default();
-        let stage = Self { session, home, folder, finished: false, ids, observer, started };
+        let on_disk = |bind: &&Bind| [WORK, CACHE].map(Path::new).contains(&bind.target.as_path());
+        let mut disks: Vec<PathBuf> =
+            setup.binds.iter().filter(on_disk).map(|bind| bind.source.clone()).collect();
+        disks.dedup_by_key(|path| std::fs::metadata(path).map_or(0, |about| about.dev()));
+        let stage = Self { session, home, folder, finished: false, ids, observer, started, disks };
         stage.took(Work::Stage, "start", began);
         Ok(stage)
     }
@@ -163,7 +172,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Run a phase's container. Its output becomes [`Event::Line`]s.
-    pub(crate) fn launch_phase(&self, spec: SandboxSpec, phase: &str) -> Result<Outcome, Error> {
+    pub(crate) fn launch_phase(
+        &self,
+        spec: SandboxSpec,
+        phase: &str,
+        watched: &Watched,
+    ) -> Result<Outcome, Error> {
         let mounts = spec.mounts.len() + spec.files.len();
         self.count(Started { containers: 1, mounts, workers: 0 });
         let event = |stream, line: String| match took(&line) {
@@ -173,13 +187,26 @@ impl<'a> Stage<'a> {
             }
             None => line_of(stream, Some(phase), line),
         };
-        let forward = |from, stream| lines(from, |line| self.observer.event(event(stream, line)));
+        let (word, words) = mpsc::channel();
+        let forward = |from, stream, word| {
+            lines(Heard { from, word }, |line| self.observer.event(event(stream, line)));
+        };
         let began = Instant::now();
-        let outcome = with_output(
-            |output| Ok(self.session.launch(spec, output)?),
-            |out| forward(out, Stream::Out),
-            |err| forward(err, Stream::Err),
-        )?;
+        let (session, disks) = (&self.session, self.disks.as_slice());
+        let outcome = std::thread::scope(|scope| {
+            // Until neither output is open any more.
+            let watch = |ender| {
+                if !watched.is_nothing() {
+                    scope.spawn(move || watch::watch(watched, session, disks, &words, &ender));
+                }
+            };
+            let (for_out, for_err) = (word.clone(), word);
+            with_output(
+                |output| Ok(session.launch(spec, output, watch)?),
+                |out| forward(out, Stream::Out, for_out),
+                |err| forward(err, Stream::Err, for_err),
+            )
+        })?;
         self.took(Work::Container, phase, began);
         Ok(outcome)
     }
@@ -198,7 +225,7 @@ impl<'a> Stage<'a> {
             }
         };
         with_output(
-            |output| Ok(self.session.launch(spec, output)?),
+            |output| Ok(self.session.launch(spec, output, drop)?),
             |out| forward(out, Stream::Out),
             |err| forward(err, Stream::Err),
         )
@@ -270,9 +297,24 @@ pub(crate) fn with_output<T>(
     })
 }
 
+/// An output that tells of every piece that comes, lines or not.
+struct Heard {
+    from: File,
+    word: mpsc::Sender<()>,
+}
+
+impl Read for Heard {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        // Whoever watches may have had enough.
+        let _ = self.word.send(());
+        Ok(count)
+    }
+}
+
 /// Each line without its line feed. One over the limit is handed on in pieces, so that a program cannot make us hold
 /// it all.
-pub(crate) fn lines(from: File, each: impl Fn(String)) {
+pub(crate) fn lines(from: impl Read, each: impl Fn(String)) {
     let mut reader = BufReader::new(from);
     let mut line = Vec::new();
     while reader.by_ref().take(LINE_LIMIT).read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {

@@ -17,6 +17,7 @@
 //! | `delete.rs` | folders that guests have filled |
 //! | `prune.rs` | what the store holds to no use |
 //! | `pack.rs` | layers of what lies on the host |
+//! | `weigh.rs` | what folders take that a phase fills |
 //! | `remote.rs` | whether a registry takes a password, or shows an image to everybody |
 //! | `known.rs` | what a published image says it runs on |
 //! | `keep.rs` | images that were put together here: into the store, to a registry |
@@ -40,6 +41,7 @@ mod source;
 mod step;
 mod tree;
 mod user;
+mod weigh;
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
@@ -66,6 +68,7 @@ pub(crate) use remote::{AskOpenly, LogIn, Remote, Shown};
 pub(crate) use step::{Place, PrepareStep};
 pub(crate) use tree::Clocks;
 pub(crate) use user::{FindUser, User};
+pub(crate) use weigh::Weigh;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -139,6 +142,7 @@ jobs!(
     LogIn,
     PruneStore,
     Measure,
+    Weigh,
     Delete,
 );
 

@@ -60,7 +60,7 @@ fn supervise(status: &OwnedFd) -> Result<Outcome, String> {
             // What is on it is for the phase alone, and gone when that has closed it.
             nix::unistd::dup2_stdin(nothing)
                 .map_err(|e| format!("could not close the standard input: {e}"))?;
-            reaper.reap_until(child, request.bounds.seconds)
+            reaper.reap_until(child, request.bounds.seconds, status)
         }
     }
 }

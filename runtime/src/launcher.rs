@@ -59,13 +59,13 @@ const PHASE: &str = "/run/phase";
 /// Run as a launcher: read a request, run it, answer.
 pub(crate) fn run() -> i32 {
     let Ok(socket) = sys::reserve_status().and_then(|()| protocol::job_socket()) else { return 125 };
-    let report: LaunchReport = match protocol::receive_last::<LaunchRequest>(&socket) {
+    let report: LaunchReport = match protocol::receive_sized::<LaunchRequest>(&socket) {
         Ok(Some(request)) => {
             prepare(&request).map_err(|error| protocol::with_causes(&error)).and_then(|(bundle, _way_out)| {
                 let spec = &request.spec;
                 let input = input(spec.input.as_ref())
                     .map_err(|error| format!("could not make the standard input: {error}"))?;
-                launch::run(spec.runtime, &spec.id, &bundle, input)
+                launch::run(spec.runtime, &spec.id, &bundle, input, &socket)
             })
         }
         Ok(None) => return 0,

@@ -43,7 +43,7 @@ pub use root::{Bind, PROGRAM, StageSetup};
 pub use sandbox::{
     Access, Bounds, EphemeralFile, Input, Mount, Network, Outcome, Rootfs, Runtime, SandboxSpec,
 };
-pub use session::{JobOutput, Session, SessionError, Terminator};
+pub use session::{Ender, JobOutput, Session, SessionError, Terminator};
 pub use sys::{drop_capabilities, has_no_writer, keep_inherited_descriptors, set_variable, take_variable};
 pub use userns::{UsernsError, id_map_of_user};
 pub use way_out::{TUN, WayOutError, way_out};

@@ -80,6 +80,30 @@ pub(crate) fn send_last<T: Serialize>(stream: &UnixStream, message: &T) -> io::R
     stream.shutdown(std::net::Shutdown::Write)
 }
 
+/// Write `message`, of which more come: its length, eight bytes, the lowest first, and then it.
+pub(crate) fn send_sized<T: Serialize>(mut stream: &UnixStream, message: &T) -> io::Result<()> {
+    let mut bytes = Wiped::default();
+    serde_json::to_writer(&mut bytes, message)?;
+    stream.write_all(&(bytes.0.len() as u64).to_le_bytes())?;
+    stream.write_all(&bytes.0)
+}
+
+/// Read a message of [`send_sized`] and nothing of the next. `None` where the other side ended without a word.
+pub(crate) fn receive_sized<T: DeserializeOwned>(mut stream: impl Read) -> io::Result<Option<T>> {
+    let mut length = [0; 8];
+    match stream.read_exact(&mut length) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    let length = u64::from_le_bytes(length);
+    if length > MESSAGE_LIMIT {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    let mut bytes = Zeroizing::new(vec![0; usize::try_from(length).unwrap_or(usize::MAX)]);
+    stream.read_exact(&mut bytes)?;
+    Ok(Some(serde_json::from_slice(&bytes)?))
+}
+
 /// Bytes that are overwritten when they go, wherever they have been.
 #[derive(Default)]
 struct Wiped(Zeroizing<Vec<u8>>);
@@ -152,6 +176,20 @@ mod tests {
             assert_eq!((spawn.role.as_str(), fds.len()), (role, 3));
         }
         assert!(receive_spawn(theirs.as_fd()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_message_ends_where_it_says_and_none_is_larger_than_any_may_be() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        send_sized(&ours, &"first").unwrap();
+        send_sized(&ours, &"second").unwrap();
+        let receive = || receive_sized::<String>(&theirs);
+        assert_eq!(receive().unwrap().as_deref(), Some("first"));
+        assert_eq!(receive().unwrap().as_deref(), Some("second"));
+        (&ours).write_all(&(MESSAGE_LIMIT + 1).to_le_bytes()).unwrap();
+        assert_eq!(receive().unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        drop(ours);
+        assert_eq!(receive().unwrap(), None);
     }
 
     #[test]

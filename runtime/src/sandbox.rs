@@ -166,13 +166,19 @@ pub enum Outcome {
     Killed(i32),
     /// It ran for longer than these seconds, all that it had, and was ended.
     TimedOut(u64),
+    /// It printed nothing for these seconds, and was ended.
+    Silent(u64),
+    /// It wrote more than these bytes, and was ended.
+    Overfull(u64),
 }
 
 impl Outcome {
-    /// The status as a shell would give it: 128 + n for signal n, and as timeout(1) gives it: 124.
+    /// The status as a shell would give it: 128 + n for signal n, which for what is too large is SIGXFSZ, and as timeout(1) gives
+    /// it: 124.
     pub fn code(self) -> i32 {
         match self {
-            Outcome::TimedOut(_) => 124,
+            Outcome::TimedOut(_) | Outcome::Silent(_) => 124,
+            Outcome::Overfull(_) => 128 + nix::libc::SIGXFSZ,
             Outcome::Exited(code) => code,
             Outcome::Killed(signal) => 128 + signal,
         }

@@ -101,6 +101,19 @@ impl Terminator {
     }
 }
 
+/// A handle with which another thread ends one container.
+#[derive(Debug)]
+pub struct Ender(UnixStream);
+
+impl Ender {
+    /// Have every process of the container asked to end, and ended if they do not; `why` becomes the outcome. A container that has
+    /// ended meanwhile stays with its own.
+    pub fn end(&self, why: Outcome) {
+        // One call: what the launcher reads at once it hands on at once.
+        let _ = serde_json::to_vec(&why).map(|order| (&self.0).write_all(&order));
+    }
+}
+
 impl Session {
     /// Start a stage whose ids are mapped by `ids` and whose root holds what `setup` lists.
     ///
@@ -149,14 +162,23 @@ impl Session {
         Terminator::of(&self.control)
     }
 
-    /// Run one container to its end.
+    /// Run one container to its end. `hold` gets the handle that ends it before.
     ///
     /// # Errors
     /// [`SessionError::Launch`] where it could not be started, with the runtime's reason.
-    pub fn launch(&self, spec: SandboxSpec, output: JobOutput) -> Result<Outcome, SessionError> {
+    pub fn launch(
+        &self,
+        spec: SandboxSpec,
+        output: JobOutput,
+        hold: impl FnOnce(Ender),
+    ) -> Result<Outcome, SessionError> {
+        let lost = |source| SessionError::Lost { doing: "running a job", source };
         let id = spec.id.clone();
         let request = LaunchRequest { ids: self.ids, spec };
-        let report: LaunchReport = self.job("launcher", &request, output)?;
+        let socket = self.start_job("launcher", output)?;
+        sent(protocol::send_sized(&socket, &request)).map_err(lost)?;
+        hold(Ender(socket.try_clone().map_err(lost)?));
+        let report: LaunchReport = answer("launcher", &socket)?;
         report.map_err(|message| SessionError::Launch { id, message })
     }
 
@@ -179,22 +201,37 @@ impl Session {
         request: &Q,
         output: JobOutput,
     ) -> Result<A, SessionError> {
+        let socket = self.start_job(role, output)?;
+        sent(protocol::send_last(&socket, request))
+            .map_err(|source| SessionError::Lost { doing: "running a job", source })?;
+        answer(role, &socket)
+    }
+
+    fn start_job(&self, role: &'static str, output: JobOutput) -> Result<UnixStream, SessionError> {
         let lost = |source| SessionError::Lost { doing: "running a job", source };
         let (ours, theirs) = UnixStream::pair().map_err(lost)?;
         let fds = [theirs.as_fd(), output.stdout.as_fd(), output.stderr.as_fd()];
         protocol::send(self.control.as_fd(), &Spawn { role: role.to_owned() }, &fds).map_err(lost)?;
         // Our copies must go, or the readers of the other ends would wait for us.
         drop((theirs, output));
-        // A job that could not be started has closed its end already, and its reply says why.
-        match protocol::send_last(&ours, request) {
-            Err(source) if source.kind() != io::ErrorKind::BrokenPipe => return Err(lost(source)),
-            _ => {}
-        }
-        match protocol::receive_last(&ours).map_err(lost)? {
-            Some(Reply::Answer(answer)) => Ok(answer),
-            Some(Reply::NotStarted(message)) => Err(SessionError::NotStarted { role, message }),
-            None => Err(SessionError::NoAnswer { role }),
-        }
+        Ok(ours)
+    }
+}
+
+/// A job that could not be started has closed its end already, and its reply says why.
+fn sent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(source) if source.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+fn answer<A: DeserializeOwned>(role: &'static str, socket: &UnixStream) -> Result<A, SessionError> {
+    let lost = |source| SessionError::Lost { doing: "running a job", source };
+    match protocol::receive_last(socket).map_err(lost)? {
+        Some(Reply::Answer(answer)) => Ok(answer),
+        Some(Reply::NotStarted(message)) => Err(SessionError::NotStarted { role, message }),
+        None => Err(SessionError::NoAnswer { role }),
     }
 }
 

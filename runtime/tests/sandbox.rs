@@ -11,7 +11,7 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use coracle_runtime::{
-    Access, Bind, Bounds, JobOutput, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Session,
+    Access, Bind, Bounds, Ender, JobOutput, Mount, Outcome, PROGRAM, Rootfs, Runtime, SandboxSpec, Session,
     StageSetup, id_map_of_user,
 };
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     if name == "/probe" {
         return guest::probe();
     }
-    let tests: [Test; 25] = [
+    let tests: [Test; 26] = [
         ("an_id_that_is_not_mapped_is_refused", unmapped_id),
         ("the_outputs_can_be_opened_by_name", open_outputs),
         ("an_exit_status_and_both_outputs_come_back", exit_status_and_outputs),
@@ -50,6 +50,7 @@ fn main() -> ExitCode {
         ("a_guest_without_network_has_loopback_and_nothing_else", bounds::no_network),
         ("time_that_is_over_ends_everything", bounds::time_is_over),
         ("who_does_not_heed_the_end_is_ended", bounds::deaf),
+        ("who_is_outside_ends_it_and_says_why", bounds::ended_from_outside),
         ("what_is_not_to_be_written_is_not", bounds::writes),
         ("a_file_does_not_grow_without_end", bounds::large_file),
         ("a_working_folder_of_the_kernel_is_refused", bounds::working_folder),
@@ -103,6 +104,10 @@ fn spec(runtime: Runtime, acts: &[&str]) -> SandboxSpec {
 }
 
 fn run(spec: SandboxSpec, binds: Vec<Bind>) -> Result<Run, Failed> {
+    run_and_hold(spec, binds, drop)
+}
+
+fn run_and_hold(spec: SandboxSpec, binds: Vec<Bind>, hold: fn(Ender)) -> Result<Run, Failed> {
     let setup = StageSetup { binds, host_programs: spec.runtime != Runtime::Youki, worker_env: Vec::new() };
     let session = Session::start(id_map_of_user()?, &setup)?;
     let (out_reader, stdout) = std::io::pipe()?;
@@ -115,7 +120,7 @@ fn run(spec: SandboxSpec, binds: Vec<Bind>) -> Result<Run, Failed> {
     };
     let (out, err) = (read(out_reader), read(err_reader));
     let outcome = session
-        .launch(spec, JobOutput { stdout: stdout.into(), stderr: stderr.into() })
+        .launch(spec, JobOutput { stdout: stdout.into(), stderr: stderr.into() }, hold)
         .map_err(|error| error.to_string());
     drop(session);
     let text = |thread: std::thread::JoinHandle<std::io::Result<String>>| -> Result<String, Failed> {

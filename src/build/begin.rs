@@ -30,6 +30,7 @@ use super::{Build, Buildpack, LifecycleChoice, proxies, tree};
 use crate::error::Error;
 use crate::pull::fetched_and_told;
 use crate::run::{environment, host_files, layer_paths, unpacked_layers};
+use crate::watch::Watched;
 use crate::worker::{FindUser, LayOut, Prepare, User};
 
 /// Said once in each build whose buildpacks are in the host's network.
@@ -80,7 +81,7 @@ impl Build<'_> {
         let user = self.stage.work(FindUser { layers, user: format!("{uid}:{gid}") })?;
         // Where the phases share a container none comes.
         if let Ok(container) = description.recv() {
-            self.launched(Phase::Describe.title(), container)?;
+            self.launched(Phase::Describe.title(), container, &Watched::default())?;
         }
         Ok(user)
     }
@@ -181,6 +182,8 @@ impl Build<'_> {
             shared_layers: request.shared_layers.clone(),
             network: request.network,
             time: request.time,
+            idle: request.idle,
+            disk: request.disk,
             verbose: request.verbose,
             host_files: host_files(self.home),
         })

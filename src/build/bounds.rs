@@ -1,8 +1,9 @@
 //! What the container of a phase may use and change. Pure; the snapshots of `phase.rs` show it.
 
-use coracle_runtime::{Bounds, Network};
+use coracle_runtime::{Bounds, Network, Rootfs, SandboxSpec};
 
 use super::phase::{Phase, Plan};
+use crate::watch::Watched;
 
 /// No file of a build needs more, and an export reads what it finds to its end: a hole of a petabyte costs a buildpack
 /// nothing to make.
@@ -14,6 +15,20 @@ const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 /// Seconds for a phase that runs none of the builder's programs: registries are slow at times, and one that sends a byte a minute
 /// never ends. Who has more time for buildpacks has it for these as well.
 const OWN_TIME: u64 = 3600;
+
+/// What is watched while a phase's container runs: how long programs of the build say nothing, and how much what runs writes. What
+/// programs of detection print goes into files, so their silence says nothing.
+pub(super) fn watched(phase: Phase, plan: &Plan, spec: &SandboxSpec) -> Watched {
+    if !phase.runs_foreign_code() {
+        return Watched::default();
+    }
+    let mut folders = vec![plan.folders.layers(), plan.folders.workspace()];
+    if let Rootfs::Overlay { scratch, .. } = &spec.rootfs {
+        folders.push(scratch.clone());
+    }
+    let idle = (phase == Phase::Build).then_some(plan.idle.as_secs().max(1));
+    Watched { idle, disk: Some((plan.disk, folders)) }
+}
 
 /// Foreign code gets the network, and the time, that the user gave it; other phases a network only to speak to registries, and
 /// an hour.

@@ -11,6 +11,7 @@ use coracle_lifecycle::env::BUILD_VARIABLES;
 use coracle_runtime::{Access, Bounds, EphemeralFile, Input, PROGRAM, Rootfs, SandboxSpec};
 
 use super::Build;
+use super::bounds::watched;
 use super::folders::{self, guest};
 use super::phase::{Phase, Plan, mount, sandbox, where_images_are};
 use crate::error::Error;
@@ -29,7 +30,9 @@ impl Build<'_> {
     /// Run it to its end. Where the image was published, the answer is the report.
     pub(super) fn create(&self, plan: &Plan) -> Result<Option<String>, Error> {
         self.started(CREATOR);
-        self.launched(CREATOR, container(plan))?;
+        let spec = container(plan);
+        let watched = watched(Phase::Build, plan, &spec);
+        self.launched(CREATOR, spec, &watched)?;
         let report = || {
             let (folders, phase) = (plan.folders.clone(), CREATOR.to_owned());
             self.stage.work(worker::Keep { folders, phase, documents: vec!["report.toml".to_owned()] })

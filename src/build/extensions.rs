@@ -6,6 +6,7 @@ use coracle_lifecycle::phases::offers;
 use coracle_runtime::Outcome;
 
 use super::Build;
+use super::bounds::watched;
 use super::builder::Builder;
 use super::phase::{Phase, Plan, sandbox};
 use super::run_image::Namer;
@@ -19,7 +20,9 @@ const EXTEND: i32 = 102;
 impl Build<'_> {
     /// Have extensions say what they ask for, and go on with the run image that they choose.
     pub(super) fn extensions(&self, builder: &Builder, plan: &mut Plan) -> Result<(), Error> {
-        self.launched(Phase::Generate.title(), sandbox(Phase::Generate, plan))?;
+        let spec = sandbox(Phase::Generate, plan);
+        let watched = watched(Phase::Generate, plan, &spec);
+        self.launched(Phase::Generate.title(), spec, &watched)?;
         let line = |text: String| {
             let phase = Some(Phase::Generate.title().to_owned());
             self.observer.event(Event::Line { stream: Stream::Out, phase, text });

@@ -127,6 +127,10 @@ pub(crate) struct Plan {
     pub(crate) network: Network,
     /// How long foreign code may run in one container.
     pub(crate) time: Duration,
+    /// How long its programs may print nothing in the build.
+    pub(crate) idle: Duration,
+    /// Bytes that it may write.
+    pub(crate) disk: u64,
     pub(crate) verbose: bool,
     /// Files of the host for name resolution and TLS, where it has them.
     pub(crate) host_files: Vec<PathBuf>,

@@ -68,6 +68,10 @@ pub struct BuildRequest {
     pub network: Network,
     /// How long buildpacks may run in one container.
     pub time: Duration,
+    /// How long programs of the build may print nothing.
+    pub idle: Duration,
+    /// Bytes on disk that the layers, the application and what else programs write may take, in detection and in the build.
+    pub disk: u64,
     /// Whose programs play the phases.
     pub lifecycle: LifecycleChoice,
     /// Where lifecycles are published, for phases that an untrusted builder is kept away from.

@@ -7,6 +7,7 @@ use coracle_lifecycle::build::BuildLayers as InOneContainer;
 use coracle_runtime::{Access, SandboxSpec};
 
 use super::Build;
+use super::bounds::watched;
 use super::folders::guest;
 use super::phase::{Phase, Plan, mount, sandbox};
 use crate::error::Error;
@@ -47,7 +48,9 @@ impl Build<'_> {
                 shared: plan.shared_layers.iter().map(ToString::to_string).collect(),
                 number,
             })?;
-            self.launched(Phase::Build.title(), step(number, name, &places, plan))?;
+            let spec = step(number, name, &places, plan);
+            let watched = watched(Phase::Build, plan, &spec);
+            self.launched(Phase::Build.title(), spec, &watched)?;
         }
         Ok(())
     }

@@ -9,27 +9,37 @@ use coracle_lifecycle::phases::layout_path;
 use coracle_runtime::{Outcome, SandboxSpec};
 
 use super::Build;
+use super::bounds::watched;
 use super::builder::Builder;
 use super::folders::guest;
 use super::foreign::{ANALYZES_FIRST, LifecycleError, REPORTS};
 use super::phase::{Phase, Plan, VERIFIED, sandbox};
 use crate::error::Error;
 use crate::event::{Event, Stream};
+use crate::watch::Watched;
 use crate::worker::{self, AskDigest, CheckStacks, Detected, Lend, Remote, TakeDetected};
 
 impl Build<'_> {
     /// Run one phase to its end.
     pub(super) fn phase(&self, phase: Phase, plan: &Plan) -> Result<(), Error> {
         self.started(phase.title());
-        self.launched(phase.title(), sandbox(phase, plan))
+        let spec = sandbox(phase, plan);
+        let watched = watched(phase, plan, &spec);
+        self.launched(phase.title(), spec, &watched)
     }
 
     pub(super) fn started(&self, phase: &str) {
         self.observer.event(Event::PhaseStarted { phase: phase.to_owned() });
     }
 
-    pub(super) fn launched(&self, phase: &'static str, spec: SandboxSpec) -> Result<(), Error> {
-        match self.stage.launch_phase(spec, phase)? {
+    /// Run one container to its end.
+    pub(super) fn launched(
+        &self,
+        phase: &'static str,
+        spec: SandboxSpec,
+        watched: &Watched,
+    ) -> Result<(), Error> {
+        match self.stage.launch_phase(spec, phase, watched)? {
             Outcome::Exited(0) => Ok(()),
             outcome => Err(Error::Phase { phase, outcome }),
         }

@@ -5,9 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use coracle_runtime::{Access, Bind, Bounds, Mount, Network, Outcome, Rootfs, Runtime};
+use coracle_runtime::{Access, Bind, Bounds, Ender, Mount, Network, Outcome, Rootfs, Runtime};
 
-use crate::{Run, TestResult, run, same, spec};
+use crate::{Run, TestResult, run, run_and_hold, same, spec};
 
 pub(crate) fn other_abi(runtime: Runtime) -> TestResult {
     // getpid(2) under its number of x32.
@@ -66,6 +66,22 @@ pub(crate) fn deaf(runtime: Runtime) -> TestResult {
         same(run.outcome.clone(), Ok(Outcome::TimedOut(1)), &run);
         assert!(took < Duration::from_secs(40), "{took:?}");
     }
+    Ok(())
+}
+
+pub(crate) fn ended_from_outside(runtime: Runtime) -> TestResult {
+    let hold = |ender: Ender| ender.end(Outcome::Silent(7));
+    for acts in [&["spawn", "sleep"], &["deaf", "sleep"]] {
+        let mut spec = spec(runtime, acts);
+        spec.bounds.seconds = Some(3000);
+        // The grace of who does not heed it is shorter than its sleep.
+        let start = Instant::now();
+        let run = run_and_hold(spec, Vec::new(), hold)?;
+        same(run.outcome.clone(), Ok(Outcome::Silent(7)), &run);
+        assert!(start.elapsed() < Duration::from_secs(40), "{:?}", start.elapsed());
+    }
+    let run = run_and_hold(spec(runtime, &["exit:3"]), Vec::new(), |_| ())?;
+    same(run.outcome.clone(), Ok(Outcome::Exited(3)), &run);
     Ok(())
 }
 

@@ -165,6 +165,12 @@ pub(crate) struct Build {
     /// How long buildpacks may run, in detection and in the build: a number with s, m or h; other phases have an hour, or this where it is longer
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub(crate) timeout: Duration,
+    /// How long buildpacks may print nothing in the build: a number with s, m or h
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = duration)]
+    pub(crate) idle_timeout: Duration,
+    /// The most that layers, application and temporary files may take while buildpacks run: a number with M, G or T
+    #[arg(long, value_name = "SIZE", default_value = "64G", value_parser = size)]
+    pub(crate) max_disk: u64,
     /// What later buildpacks may do with `build` layers of earlier ones
     #[arg(long, value_enum, default_value_t = BuildLayersName::Snapshot)]
     pub(crate) build_layers: BuildLayersName,

@@ -304,6 +304,8 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         shared_layers: build.shared_layer.clone(),
         network: build.network.into(),
         time: build.timeout,
+        idle: build.idle_timeout,
+        disk: build.max_disk,
         lifecycle: build.lifecycle.clone(),
         lifecycle_image: config.lifecycle_image.unwrap_or_default(),
         lifecycle_archives: config.lifecycle_archives.unwrap_or_default(),

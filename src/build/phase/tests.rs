@@ -35,6 +35,8 @@ pub(in crate::build) fn plan(publish: bool) -> Plan {
         shared_layers: vec!["team/ws:all".parse().unwrap()],
         network: Network::Host,
         time: Duration::from_secs(3600),
+        idle: Duration::from_secs(1800),
+        disk: 64 << 30,
         verbose: false,
         host_files: vec!["/etc/resolv.conf".into(), CA_BUNDLE.into()],
     }
