@@ -22,8 +22,15 @@ struct BlobReader {
     response: Option<Response>,
     chunk: Bytes,
     read: u64,
+    /// How often the connection broke with less than [`PROGRESS`] after the time before.
     failures: usize,
+    /// What was read when it broke last.
+    broke_at: u64,
 }
+
+/// Bytes after which a connection that breaks is an accident of its own: a large layer may have many, but no registry
+/// keeps us for ever with a byte each time.
+const PROGRESS: u64 = 64 << 10;
 
 /// Ends with an error if the digest is wrong.
 struct Verified {
@@ -75,6 +82,7 @@ impl Registry {
             chunk: Bytes::new(),
             read: 0,
             failures: 0,
+            broke_at: 0,
         };
         if reader.size > 0 {
             reader.open()?;
@@ -121,6 +129,10 @@ impl BlobReader {
                 },
                 None => io::ErrorKind::NotConnected.into(),
             };
+            if self.read - self.broke_at >= PROGRESS {
+                self.failures = 0;
+            }
+            self.broke_at = self.read;
             let Some(pause) = PAUSES.get(self.failures) else { return Err(broken) };
             self.failures += 1;
             thread::sleep(Duration::from_millis(*pause));

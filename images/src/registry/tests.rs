@@ -24,6 +24,8 @@ struct State {
     /// Requests to answer with 503.
     troubles: usize,
     ranges: bool,
+    /// `Range` of the requests that had one.
+    ranges_asked: Vec<String>,
     basic: Option<String>,
     bearer: bool,
     read_only: bool,
@@ -225,6 +227,7 @@ impl Server {
             (_, (_, name)) => {
                 let Some(blob) = state.blobs.get(name).cloned() else { return answer(404) };
                 let mut found = answer(200);
+                state.ranges_asked.extend(request.headers.get("range").cloned());
                 let offset = request.headers.get("range").filter(|_| state.ranges).map(|range| {
                     range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap()
                 });
@@ -390,10 +393,27 @@ fn broken_connections_are_resumed() {
         let server = Server::start(State { blobs, cuts: 2, ranges, ..State::default() });
         assert_eq!(read_blob(&server, &descriptor).unwrap(), large(), "ranges: {ranges}");
         assert_eq!(server.log().iter().filter(|line| line.contains("/blobs/")).count(), 3);
+        // Each time from where it broke, half of what was left.
+        let asked = server.state.lock().unwrap().ranges_asked.clone();
+        assert_eq!(asked, ["bytes=1500000-", if ranges { "bytes=2250000-" } else { "bytes=1500000-" }]);
     }
     let blobs = BTreeMap::from([(digest.to_string(), large())]);
     let server = Server::start(State { blobs, troubles: 2, ..State::default() });
     assert_eq!(read_blob(&server, &descriptor).unwrap(), large());
+}
+
+/// Each answer is half of what is left. A connection that brings something each time may break often, one that does not may not.
+#[test]
+fn a_large_layer_may_break_often_and_one_that_does_not_come_only_a_few_times() {
+    for (size, cuts, comes) in [(16 << 20, 8, true), (1 << 10, 8, false)] {
+        let content = vec![7; size];
+        let descriptor = Descriptor::new("x", Digest::of(&content), size as u64);
+        let blobs = BTreeMap::from([(descriptor.digest.to_string(), content.clone())]);
+        let server = Server::start(State { blobs, cuts, ranges: true, ..State::default() });
+        assert_eq!(read_blob(&server, &descriptor).ok(), comes.then_some(content));
+        let asked = server.log().iter().filter(|line| line.contains("/blobs/")).count();
+        assert_eq!(asked, if comes { 1 + cuts } else { 1 + PAUSES.len() });
+    }
 }
 
 #[test]
