@@ -175,6 +175,17 @@ fn a_build_that_fails_or_is_killed_leaves_the_layer_as_the_last_image_has_it() {
     assert_eq!(content(&again.stdout).as_deref(), Some("one"));
     assert_eq!(digest(&again.stdout), digest(&first.stdout));
 
+    // Nor does one that puts something else where the layer was, or all layers of the buildpack.
+    for change in ["rm -rf \"$1/kept\"; ln -s / \"$1/kept\"", "rm -rf \"$1\"; : >\"$1\""] {
+        site.built("app", &[]);
+        todo(&site, &format!("{change}; exit 1"));
+        site.refused(51, "app", &[]);
+        todo(&site, "true");
+        let again = site.built("app", &[]);
+        assert_eq!(content(&again.stdout).as_deref(), Some("one"), "{change}");
+        assert_eq!(digest(&again.stdout), digest(&first.stdout), "{change}");
+    }
+
     // One that fails without touching the layer costs nothing.
     let known = found(&site.built("app", &[]).stdout);
     todo(&site, "exit 1");

@@ -8,6 +8,7 @@ use std::path::Path;
 use coracle_images::Digest;
 use coracle_lifecycle::cache::COMMITTED;
 use coracle_lifecycle::signature::tells_of_changes;
+use coracle_runtime::IdMap;
 
 use super::folders::CACHE_DATA;
 use super::phase::Plan;
@@ -106,10 +107,13 @@ impl Build<'_> {
 /// Whoever decides what is in the cache: the builder, the buildpacks brought along, and the ids that own its files.
 pub(super) fn makers_of_cache(request: &BuildRequest) -> Result<String, Error> {
     let ids = coracle_runtime::id_map_of_user().map_err(coracle_runtime::SessionError::from)?;
-    let mut makers = makers(request);
-    // Behind the builder, which is always there.
+    Ok(with_ids(makers(request), &ids))
+}
+
+/// Behind the builder, which is always there.
+fn with_ids(mut makers: Vec<String>, ids: &IdMap) -> String {
     makers.insert(1, ids.key());
-    Ok(makers.join("\n"))
+    makers.join("\n")
 }
 
 /// The builder, the lifecycle and the buildpacks brought along.
@@ -124,4 +128,26 @@ pub(super) fn makers(request: &BuildRequest) -> Vec<String> {
         other => Some(format!("{other:?}")),
     };
     std::iter::once(request.builder.to_string()).chain(lifecycle).chain(buildpacks).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use coracle_runtime::SubordinateRange;
+
+    use super::*;
+
+    /// Files keep the ids that a build gave them: in another range they are somebody else's.
+    #[test]
+    fn a_user_with_other_subordinate_ids_is_another_maker() {
+        let range = |start| SubordinateRange { start, count: 65536 };
+        let makers = |uids, gids| {
+            with_ids(
+                vec!["builder".to_owned(), "buildpack".to_owned()],
+                &IdMap { uids: range(uids), gids: range(gids) },
+            )
+        };
+        assert_eq!(makers(100_000, 200_000), "builder\nsub-100000-200000\nbuildpack");
+        assert_ne!(makers(100_000, 200_000), makers(165_536, 200_000));
+        assert_ne!(makers(100_000, 200_000), makers(100_000, 265_536));
+    }
 }

@@ -179,11 +179,13 @@ impl Tree {
         fs::rename(new, self.root.join("records.json"))
     }
 
-    /// Moves layers with a record from where the build had them to where they stay.
+    /// Moves layers with a record from where the build had them to where they stay. What a program of the build has put in the place of
+    /// one is none.
     fn take_back(&self, records: &Records) -> io::Result<()> {
         for Record { layer, .. } in &records.layers {
             let (from, to) = (self.layers().join(&layer.buildpack), self.kept().join(&layer.buildpack));
-            if is_folder(&self.layers())? && is_folder(&from)? && is_folder(&from.join(&layer.name))? {
+            let is_there = |path: &Path| fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+            if is_folder(&self.layers())? && is_there(&from) && is_there(&from.join(&layer.name)) {
                 if !is_folder(&to)? {
                     make(&to)?;
                 }

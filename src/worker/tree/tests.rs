@@ -194,6 +194,22 @@ fn what_ended_early_at_any_point_leaves_a_layer_or_none_but_never_another() {
     let built = Built::new();
     fs::write(built.dir.path().join("tree/records.json"), "{\"layers\":[{").unwrap();
     assert_eq!(built.reused().as_deref(), Some("no layer with its digest is here"));
+    // A program of the build had put something else in the layer's place, or in that of the folder above it.
+    for place in ["a_buildpack/layer", "a_buildpack"] {
+        for link in [true, false] {
+            let built = Built::new();
+            assert_eq!(built.reused(), None);
+            let path = built.tree().layers().join(place);
+            fs::remove_dir_all(&path).unwrap();
+            if link {
+                symlink("/", &path).unwrap()
+            } else {
+                fs::write(&path, "").unwrap()
+            }
+            assert_eq!(built.reused().as_deref(), CHANGED, "{place}");
+            assert!(fs::symlink_metadata(path).is_err() || place == "a_buildpack", "deleted");
+        }
+    }
     // Half deleted.
     let built = Built::new();
     fs::remove_dir_all(built.tree().kept().join("a_buildpack/layer/lib")).unwrap();
