@@ -10,7 +10,8 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{ApiVersion, Metadata};
+use coracle_cnb::{ApiVersion, BuildpackId, GroupElement, Metadata, Process};
+use serde::Deserialize;
 
 use crate::env::{Action, Env, EnvDelta, Purpose, add_layer_dirs};
 use crate::file::{self, FileError};
@@ -118,9 +119,9 @@ pub fn plan(words: &[OsString], outer_env: &Env) -> Result<Launch, LaunchError> 
     let layers_dir = setting("CNB_LAYERS_DIR", "/layers");
     let app_dir = setting("CNB_APP_DIR", "/workspace");
     let metadata_path = layers_dir.join("config/metadata.toml");
-    let metadata: Metadata = file::read_document("metadata.toml", &metadata_path)?
+    let said: Said = file::read_document("metadata.toml", &metadata_path)?
         .ok_or(LaunchError::NoMetadata(metadata_path))?;
-    check_apis(&metadata)?;
+    let metadata = said.of_spoken_apis()?;
     let selected = process::select(&metadata, platform_api, words, outer_env)?;
 
     // From here on the application's folder is where everything begins.
@@ -157,15 +158,36 @@ fn platform_api(env: &Env) -> Result<ApiVersion, LaunchError> {
     if spoken.contains(&api) { Ok(api) } else { Err(refuse(&text)) }
 }
 
-fn check_apis(metadata: &Metadata) -> Result<(), LaunchError> {
-    let spoken = |api: Option<ApiVersion>| api.is_some_and(crate::api::runs_buildpack_api);
-    match metadata.buildpacks.iter().find(|buildpack| !spoken(buildpack.api)) {
-        None => Ok(()),
-        Some(buildpack) => {
+/// What of metadata.toml matters here: the rest is not looked at, whatever it is.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    buildpacks: Vec<SaidBuildpack>,
+    #[serde(default)]
+    processes: Vec<Process>,
+}
+
+#[derive(Deserialize)]
+struct SaidBuildpack {
+    id: BuildpackId,
+    /// Any text.
+    #[serde(default)]
+    api: String,
+}
+
+impl Said {
+    /// Fails with the first Buildpack API that is not spoken, or is none.
+    fn of_spoken_apis(self) -> Result<Metadata, LaunchError> {
+        let spoken = |SaidBuildpack { id, api: text }| {
+            let api = text.parse().ok().filter(|api| crate::api::runs_buildpack_api(*api));
             let [first, .., last] = crate::api::BUILDPACK_APIS;
-            let api = buildpack.api.map(|api| api.to_string()).unwrap_or_default();
-            Err(LaunchError::BuildpackApi { buildpack: buildpack.id.to_string(), api, first, last })
-        }
+            let refused =
+                || LaunchError::BuildpackApi { buildpack: id.to_string(), api: text.clone(), first, last };
+            let api = Some(api.ok_or_else(refused)?);
+            Ok(GroupElement { id, version: String::new(), api, homepage: None, optional: false })
+        };
+        let buildpacks = self.buildpacks.into_iter().map(spoken).collect::<Result<_, LaunchError>>()?;
+        Ok(Metadata { buildpacks, processes: self.processes, ..Metadata::default() })
     }
 }
 
@@ -183,7 +205,7 @@ fn starting_env(outer: &Env) -> Env {
 
 /// The layers of each buildpack, in the order of the buildpacks.
 fn layers_of(layers_dir: &Path, metadata: &Metadata) -> Result<Vec<Vec<PathBuf>>, FileError> {
-    let of_one = |buildpack: &coracle_cnb::GroupElement| {
+    let of_one = |buildpack: &GroupElement| {
         let entries = file::entries(&layers_dir.join(buildpack.id.dir()))?;
         Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.path).collect())
     };

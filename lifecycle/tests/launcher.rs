@@ -154,3 +154,25 @@ fn errors_name_what_is_wrong_and_what_to_do() {
         "warning: CNB_PROCESS_TYPE chooses nothing: start the image with the entrypoint /cnb/process/TYPE\n"
     );
 }
+
+/// As the reference: an API that is no version is another one (12), and one that is no text is no metadata (1). What is not for the launcher
+/// may be anything.
+#[test]
+fn only_what_the_launcher_needs_must_be_what_it_should_be() {
+    for (from, to, code) in [
+        ("\"0.10\"", "\"x\"", 12),
+        ("\"0.10\"", "\"\"", 12),
+        ("\"0.10\"", "\"0.10.1\"", 12),
+        ("\"0.10\"", "\" 0.10\"", 12),
+        ("api = \"0.10\"\n", "", 12),
+        ("\"0.10\"", "10", 1),
+        ("\"0.10\"", "true", 1),
+        ("[[buildpacks]]", "labels = 3\nslices = \"x\"\nbom = 1\nextensions = 2\n[[buildpacks]]", 0),
+        ("version = \"1\"", "version = \"../1\"\nhomepage = 3", 0),
+    ] {
+        let metadata = METADATA.replace(from, to);
+        let (found, _, stderr) =
+            said(&["/cnb/process/web"], &[], &[("layers/config/metadata.toml", &metadata)]);
+        assert_eq!(found, Some(code), "{to}: {stderr}");
+    }
+}
