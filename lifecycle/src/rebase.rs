@@ -81,6 +81,13 @@ pub enum RebaseError {
     /// Before Platform API 0.12: the run image has less in it.
     #[error("the run image lacks mixins of the image: {0}")]
     Mixins(String),
+    /// Before Platform API 0.12: nobody knows what is in it.
+    #[error("read the mixins of {whose}: its label {STACK_MIXINS_LABEL} is no list of texts in JSON")]
+    MixinsLabel {
+        whose: &'static str,
+        #[source]
+        source: DocumentError,
+    },
     /// A label cannot be written.
     #[error("write label {LIFECYCLE_METADATA_LABEL}")]
     Label(#[source] DocumentError),
@@ -168,19 +175,27 @@ pub(crate) fn of_stack(image: &Config, run: &Config) -> Result<(), RebaseError> 
         return Err(RebaseError::OtherStack { found, wanted });
     }
     // Of whichever stage: an image that says it has those of a build image is held to them.
-    let mixins = |config| all_mixins(config).into_iter().map(|mixin| without_stage(&mixin).to_owned());
-    let offered: Vec<String> = mixins(run).collect();
-    let lacking: Vec<String> = mixins(image).filter(|mixin| !offered.contains(mixin)).collect();
+    let mixins = |config, whose| match all_mixins(config) {
+        Ok(mixins) => Ok(mixins.iter().map(|mixin| without_stage(mixin).to_owned()).collect::<Vec<_>>()),
+        Err(source) => Err(RebaseError::MixinsLabel { whose, source }),
+    };
+    let (wanted, offered) = (mixins(image, "the image")?, mixins(run, "the run image")?);
+    let lacking: Vec<String> = wanted.into_iter().filter(|mixin| !offered.contains(mixin)).collect();
     if lacking.is_empty() { Ok(()) } else { Err(RebaseError::Mixins(lacking.join(", "))) }
 }
 
-/// The mixins of a run image: those of build images are marked.
+/// The mixins of a run image: those of build images are marked. A label that cannot be read names none.
 pub(crate) fn mixins(config: &Config) -> Vec<String> {
-    all_mixins(config).iter().filter_map(|mixin| of_run_images(mixin)).map(str::to_owned).collect()
+    let all = all_mixins(config).unwrap_or_default();
+    all.iter().filter_map(|mixin| of_run_images(mixin)).map(str::to_owned).collect()
 }
 
-fn all_mixins(config: &Config) -> Vec<String> {
-    config.label(STACK_MIXINS_LABEL).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+fn all_mixins(config: &Config) -> Result<Vec<String>, DocumentError> {
+    let label = config.label(STACK_MIXINS_LABEL).filter(|text| !text.is_empty());
+    // Go reads `null` as an empty list, and as an empty text.
+    let read =
+        label.map(|text| read_json::<Option<Vec<Option<String>>>>(STACK_MIXINS_LABEL, text)).transpose()?;
+    Ok(read.flatten().unwrap_or_default().into_iter().map(Option::unwrap_or_default).collect())
 }
 
 fn without_stage(mixin: &str) -> &str {

@@ -184,6 +184,34 @@ fn what_speaks_against_it_is_named_and_can_be_overruled() {
     ));
 }
 
+/// The reference fails where the label is anything but a list of texts, and reads `null` as Go does.
+#[test]
+fn mixins_that_cannot_be_read_are_not_taken_for_none() {
+    let with = |below: &[&str], mixins: &str| {
+        app(below, &|config, _| {
+            config.config.env = vec!["CNB_PLATFORM_API=0.11".into()];
+            for (name, value) in [("id", "s"), ("mixins", mixins)] {
+                config.config.labels.insert(format!("io.buildpacks.stack.{name}"), value.into());
+            }
+        })
+    };
+    let rebased = |old: &str, new: &str| {
+        try_rebase(&with(&["old"], old), &with(&["new"], new), false).map_err(|error| error.to_string())
+    };
+    for (old, new) in [("", ""), ("null", "[]"), ("[\"a\"]", "[\"b\", \"run:a\"]"), ("[null]", "[\"\"]")] {
+        assert_eq!(rebased(old, new), Ok(Vec::new()), "{old} {new}");
+    }
+    for broken in ["\"a\"", "{}", "[1]", "a", "[\"a\"", "3"] {
+        let text = "its label io.buildpacks.stack.mixins is no list of texts in JSON";
+        assert_eq!(rebased(broken, "[]"), Err(format!("read the mixins of the image: {text}")), "{broken}");
+        assert_eq!(
+            rebased("[]", broken),
+            Err(format!("read the mixins of the run image: {text}")),
+            "{broken}"
+        );
+    }
+}
+
 /// What either side says of its target, against what the other says.
 #[test]
 fn a_run_image_is_held_to_what_it_names_of_its_target() {
