@@ -78,6 +78,9 @@ pub struct ExportInput<'input> {
     pub app_path: &'input str,
     /// The folders above that one.
     pub above_app: &'input [Parent],
+    /// Whether the folder `config` among the layers becomes a layer as it is, with its metadata.toml and whatever else is in it; if
+    /// not, a layer is made of [`ExportInput::metadata`] alone.
+    pub config_as_it_is: bool,
     pub launcher: &'input Launcher<'input>,
     /// Since Platform API 0.11: what the lifecycle's own programs are made of.
     pub bills: Option<&'input Bills>,

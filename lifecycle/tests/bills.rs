@@ -86,6 +86,7 @@ impl Build {
             app_dir: app.as_fd(),
             app_path: "/workspace",
             above_app: &[],
+            config_as_it_is: false,
             launcher: &Launcher { program: b"launcher", metadata: "L".into() },
             bills: Some(bills),
             unchanged: &KnownLayers::default(),

@@ -90,6 +90,7 @@ fn recorded_images() {
                     app_dir: app_dir.as_fd(),
                     app_path: "/workspace",
                     above_app: &[],
+                    config_as_it_is: false,
                     launcher: &Launcher { program: b"launcher", metadata: "L".into() },
                     bills: None,
                     unchanged: &KnownLayers::default(),

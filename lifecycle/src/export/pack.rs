@@ -35,6 +35,7 @@ pub(super) fn pack(
         },
         LayerSource::App(paths) => app(input, paths, tar),
         LayerSource::Launcher => launcher(input, tar),
+        LayerSource::Config if input.config_as_it_is => input.layers().pack(Path::new("config"), tar),
         LayerSource::Config => config(input, tar),
         LayerSource::ProcessTypes => process_types(input, tar),
     }
@@ -71,7 +72,7 @@ impl Layers<'_> {
     pub(crate) fn pack(&self, path: &Path, mut tar: TarWriter<'_>) -> Result<(), PackError> {
         let in_image = |path: &Path| format!("{}/{}", self.path, path.display());
         self.parents(&mut tar)?;
-        if let Some(folder_above) = path.parent() {
+        if let Some(folder_above) = path.parent().filter(|above| *above != Path::new("")) {
             let dir = open(self.dir, folder_above)?;
             tar.parents(&[self.parent(in_image(folder_above), dir.as_fd())?])?;
         }

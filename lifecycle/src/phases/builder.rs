@@ -1,12 +1,16 @@
 //! `builder`: the `bin/build` programs of the group, and the metadata composed of what they left.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
 use coracle_cnb::{Analyzed, Group, Metadata, Plan};
 
 use super::scratch::Scratch;
 use super::times::{self, Took};
 use super::{ArgumentError, Call, PhaseError, analyzed, group, left, target};
 use crate::build::{self, BuildError, BuildInput, BuildLayers, Note, SharedLayer};
-use crate::file;
+use crate::file::{self, FileError};
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
@@ -30,8 +34,23 @@ pub(super) fn build_group(
     let built = with_input(call, group, plan, analyzed, build::build)?;
     let mut metadata = build::compose(&built, group)?;
     build::in_form_of(call.api, &built, &mut metadata);
-    file::write_document(&call.arguments.path("layers").join("config/metadata.toml"), &metadata)?;
+    write_metadata(&call.arguments.path("layers").join("config"), &metadata)?;
     Ok(metadata)
+}
+
+/// Writes metadata.toml into a folder that becomes a layer: what is new in it has the permissions of an umask of 022, whatever it is.
+fn write_metadata(folder: &Path, metadata: &Metadata) -> Result<(), FileError> {
+    let path = folder.join("metadata.toml");
+    let is_new = |path: &Path| path.symlink_metadata().is_err();
+    let new = [(folder, 0o755, is_new(folder)), (&path, 0o644, is_new(&path))];
+    file::write_document(&path, metadata)?;
+    for (path, mode, _) in new.into_iter().filter(|(.., is_new)| *is_new) {
+        let failed = |source| FileError::Write { path: path.to_owned(), source };
+        // What a folder takes over of the one that it is made in (mkdir(2)).
+        let inherited = path.symlink_metadata().map_err(failed)?.mode() & 0o2000;
+        fs::set_permissions(path, Permissions::from_mode(mode | inherited)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn with_input<T>(

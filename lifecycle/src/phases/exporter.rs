@@ -205,6 +205,8 @@ fn make(
         app_dir: app_dir.as_fd(),
         app_path: &app_path.to_string_lossy(),
         above_app: &above(&app_path)?,
+        // Where metadata.toml is not brought along, the builder has left it there.
+        config_as_it_is: arguments.text("metadata").is_none(),
         launcher: given_launcher.as_ref().unwrap_or(call.launcher),
         bills: bills.as_ref(),
         unchanged: &unchanged(call).map_err(ExporterError::from)?,

@@ -25,15 +25,14 @@ impl<'a> Below<'a> {
         let run = analyzed.run_image.as_mut().filter(|run| !run.reference.is_empty());
         let run = run.ok_or(ExporterError::NoRunImage)?;
         let run_name = images.named(&run.reference)?;
-        if let Images::Layout(_) = images {
-            // A folder of this build means nothing to whoever reads the label: the image's name does.
-            run.reference = Reference { tag: None, ..run_name.clone() }.to_string();
+        let mut image = images.image(&run_name)?;
+        // Whoever wrote analyzed.toml may have named it by a tag only, and a folder of this build means nothing to whoever reads the label.
+        let pinned = Reference { tag: None, ..run_name.with_digest(image.digest.clone()) };
+        run.reference = pinned.to_string();
+        if let Some(extended) = extended.filter(|_| run.extend) {
+            image.config.config = extended.image.config.config.clone();
         }
-        let extend = run.extend;
-        let mut run = images.image(&run_name)?;
-        if let Some(extended) = extended.filter(|_| extend) {
-            run.config.config = extended.image.config.config.clone();
-        }
+        let run = image;
         let previous = analyzed.image.as_ref().map(|image| image.reference.as_str());
         let name = previous.filter(|reference| !reference.is_empty()).map(|name| images.named(name));
         let name = name.transpose()?;
