@@ -256,7 +256,7 @@ fn before_targets_a_buildpack_is_for_the_build_image_s_stack() {
 }
 
 #[test]
-fn before_targets_a_creator_compares_mixins_with_the_run_image_s() {
+fn before_targets_mixins_are_compared_with_the_run_image_s_before_a_program_of_a_buildpack_runs() {
     let registry = DockerRegistry::open();
     let image = |stack: &str, mixins: &str| {
         let labels = [("io.buildpacks.stack.id", stack), ("io.buildpacks.stack.mixins", mixins)];
@@ -269,21 +269,18 @@ fn before_targets_a_creator_compares_mixins_with_the_run_image_s() {
         "[[order]]\ngroup = [{ id = \"one\", version = \"1\" }]\n[[order]]\ngroup = [{ id = \"two\", version = \"1\" }]\n",
     );
     for id in ["one", "two"] {
-        platform.buildpack(id, "detect", "exit 0");
-        platform.buildpack(id, "build", "touch \"$CNB_LAYERS_DIR/../built\"");
+        platform.buildpack(id, "detect", &format!("touch \"{}\"", platform.at("layers/ran").display()));
+        platform.buildpack(id, "build", "exit 0");
     }
-    // Takes no part, so that nobody minds what it needs.
-    let two = platform.read("buildpacks/two/1/buildpack.toml");
     let needs = |mixins: &str| format!("[[stacks]]\nid = \"here\"\nmixins = {mixins}\n");
-    platform.write("buildpacks/two/1/buildpack.toml", &format!("{two}{}", needs("[\"nowhere\"]")));
     let descriptor = platform.read("buildpacks/one/1/buildpack.toml");
-    let create = |api: &str, run: &str, stacks: &str| {
+    let call = |phase: &str, api: &str, run: &str, stacks: &str| {
         platform.write("buildpacks/one/1/buildpack.toml", &format!("{descriptor}{stacks}"));
-        let _ = fs::remove_file(platform.at("layers/built"));
+        let _ = fs::remove_file(platform.at("layers/ran"));
         let (run, app) = (registry.reference(run), registry.reference("app"));
-        let mut command = platform.phase("lifecycle", &["create", "-run-image", &run, &app]);
+        let mut command = platform.phase("lifecycle", &[phase, "-run-image", &run, &app]);
         let (code, _, stderr) = ran(command.env("CNB_PLATFORM_API", api));
-        (code, platform.at("layers/built").exists(), stderr)
+        (code, platform.at("layers/ran").exists(), stderr)
     };
     for (run, mixins, lacks) in [
         ("run:some", "[\"one\", \"three\"]", "three"),
@@ -291,14 +288,14 @@ fn before_targets_a_creator_compares_mixins_with_the_run_image_s() {
         ("run:some", "[\"x\"]", "x"),
         ("run:none", "[\"one\"]", "one"),
     ] {
-        for api in ["0.7", "0.11"] {
-            let (code, built, stderr) = create(api, run, &needs(mixins));
+        for (phase, api) in [("create", "0.7"), ("create", "0.11"), ("analyze", "0.7"), ("analyze", "0.11")] {
+            let (code, has_run, stderr) = call(phase, api, run, &needs(mixins));
             let text = format!(
                 "buildpack `one@1` needs mixin `{lacks}`, which run image `{}` does not have",
                 registry.reference(run)
             );
-            assert!(code == Some(22) && stderr.contains(&text), "{api} {mixins}: {code:?} {stderr}");
-            assert!(!built, "{api} {mixins}");
+            assert!(code == Some(32) && stderr.contains(&text), "{phase} {api} {mixins}: {code:?} {stderr}");
+            assert!(!has_run, "{api} {mixins}");
         }
     }
     for (api, run, stacks) in [
@@ -308,7 +305,10 @@ fn before_targets_a_creator_compares_mixins_with_the_run_image_s() {
         ("0.11", "run:none", format!("{}[[targets]]\nos = \"linux\"\n", needs("[\"three\"]"))),
         ("0.12", "run:none", needs("[\"three\"]")),
     ] {
-        let (code, built, stderr) = create(api, run, &stacks);
-        assert_eq!((code, built), (Some(0), true), "{api} {run} {stacks}: {stderr}");
+        let (code, has_run, stderr) = call("create", api, run, &stacks);
+        assert_eq!((code, has_run), (Some(0), true), "{api} {run} {stacks}: {stderr}");
     }
+    // Where there is no order, as in an image of a lifecycle, there is nothing to compare.
+    fs::remove_file(platform.at("order.toml")).expect("remove the order");
+    assert_eq!(call("analyze", "0.11", "run:none", &needs("[\"one\"]")).0, Some(0));
 }

@@ -75,15 +75,25 @@ pub(crate) fn build_distro() -> Result<Option<Distro>, FileError> {
     Ok(file::read_text(Path::new("/etc/os-release"))?.as_deref().and_then(distro))
 }
 
-/// `ID` and `VERSION_ID` of os-release(5).
+/// `ID` and `VERSION_ID` of os-release(5), as the reference reads them: nothing after both are known counts, nor a line with a second
+/// `=`. Quotes of either kind go (docs/decisions/0010-what-older-platforms-get.md).
 fn distro(os_release: &str) -> Option<Distro> {
-    let value = |name: &str| {
-        let lines = os_release.lines().filter_map(|line| line.trim().split_once('='));
-        let found = lines.filter(|(key, _)| *key == name).map(|(_, value)| value).next_back()?;
-        Some(found.trim_matches(['"', '\'']).to_owned())
-    };
-    let (name, version) = (value("ID").unwrap_or_default(), value("VERSION_ID").unwrap_or_default());
-    (!name.is_empty() || !version.is_empty()).then_some(Distro { name, version })
+    let mut distro = Distro::default();
+    for line in os_release.lines() {
+        let Some((key, value)) = line.split_once('=').filter(|(_, value)| !value.contains('=')) else {
+            continue;
+        };
+        let value = value.trim_matches(['"', '\'', ' ']).to_owned();
+        match key {
+            "ID" => distro.name = value,
+            "VERSION_ID" => distro.version = value,
+            _ => {}
+        }
+        if !distro.name.is_empty() && !distro.version.is_empty() {
+            break;
+        }
+    }
+    (distro != Distro::default()).then_some(distro)
 }
 
 #[cfg(test)]
@@ -137,6 +147,24 @@ mod tests {
         assert_eq!(found.order.order[0].group.len(), 2);
         assert!(!found.order.order[0].group[1].optional);
         assert_eq!(found.distro, Some(Distro { name: "debian".into(), version: "12".into() }));
-        assert_eq!(distro("nothing"), None);
+    }
+
+    /// Single quotes go, too, which the reference keeps (docs/decisions/0010-what-older-platforms-get.md); a line `ID` ends it.
+    #[test]
+    fn the_distribution_is_read_as_the_reference_reads_it() {
+        for (os_release, read) in [
+            ("nothing", None),
+            ("ID\nVERSION_ID=\n", None),
+            ("ID=debian\nVERSION_ID=\"12\"\n", Some("debian 12")),
+            ("ID='debian'\nVERSION_ID='12'\n", Some("debian 12")),
+            ("ID= debian \nVERSION_ID=\"12\" \r\n", Some("debian 12")),
+            (" ID=debian\nVERSION_ID = 12\n#ID=x\n", None),
+            ("ID==debian\nVERSION_ID=12\n", Some(" 12")),
+            ("ID=a\nID=b\nVERSION_ID=1\nVERSION_ID=2\n", Some("b 1")),
+            ("ID=\"a\\$b\"\n", Some("a\\$b ")),
+        ] {
+            let found = distro(os_release).map(|distro| format!("{} {}", distro.name, distro.version));
+            assert_eq!(found.as_deref(), read, "{os_release}");
+        }
     }
 }

@@ -156,9 +156,18 @@ pub(crate) fn document<T: serde::de::DeserializeOwned>(
 
 /// Writes a TOML document, with the folders above it.
 pub fn write_document<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), FileError> {
-    let text = coracle_cnb::write_toml(value)
-        .map_err(|source| FileError::Document { path: path.to_owned(), source })?;
-    write(path, text.as_bytes())
+    write(path, text_of_document(path, value)?.as_bytes())
+}
+
+fn text_of_document<T: serde::Serialize>(path: &Path, value: &T) -> Result<String, FileError> {
+    coracle_cnb::write_toml(value).map_err(|source| FileError::Document { path: path.to_owned(), source })
+}
+
+/// As [`write_document`], where the file does not hold these very words already: then it need not be one that can be written to.
+#[cfg(feature = "phases")]
+pub(crate) fn rewrite_document<T: serde::Serialize>(path: &Path, value: &T) -> Result<(), FileError> {
+    let text = text_of_document(path, value)?;
+    if read_foreign_text(path)?.as_ref() == Some(&text) { Ok(()) } else { write(path, text.as_bytes()) }
 }
 
 /// Writes a file, with the folders above it. No link is followed to it, and no FIFO waited for: foreign programs may have put one there.

@@ -208,15 +208,20 @@ fn start(
         return say_version(launcher);
     }
     let Some(phase) = PHASES.iter().find(|phase| phase.name == name) else {
-        return Err(match name.as_str() {
-            "lifecycle" => PhaseError::Unnamed,
-            _ => PhaseError::Unknown(name),
-        });
+        if name == "lifecycle" {
+            return Err(PhaseError::Unnamed);
+        }
+        return Err(platform_api(env).map_or_else(|error| error, |_| PhaseError::Unknown(name)));
     };
     let api = platform_api(env)?;
     let arguments = Arguments::read(phase, api, args, env)?;
     if arguments.on("version") {
         return say_version(launcher);
+    }
+    if arguments.asks_for_help() {
+        // Nobody is left to tell that standard output is closed.
+        let _ = write!(std::io::stdout(), "{}", flags::usage(phase, api));
+        return Ok(());
     }
     demands::refuse(&arguments, env)?;
     let asked = (arguments.id("uid"), arguments.id("gid"));

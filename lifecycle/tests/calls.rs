@@ -55,6 +55,34 @@ fn every_phase_tells_its_version() {
     assert_eq!(call("analyzer", &["-version=false"], &[]).0, 3);
 }
 
+/// Whatever comes after it, or as its value, as with the reference; what comes before it is read.
+#[test]
+fn every_phase_tells_its_flags() {
+    for phase in ALL {
+        for args in [&["-h"][..], &["--help"], &["-help=x"], &["-log-level", "info", "-h", "-nope"]] {
+            assert_eq!(call(phase, args, &[]), (0, String::new()), "{phase} {args:?}");
+        }
+        assert_eq!(call(phase, &["-nope", "-h"], &[]).0, 3, "{phase}");
+        assert_eq!(call(phase, &["-h"], &[("CNB_PLATFORM_API", "x")]).0, 11, "{phase}");
+    }
+    assert_eq!(call("-h", &[], &[]).0, 3);
+    assert_eq!(call("-h", &[], &[("CNB_PLATFORM_API", "x")]).0, 11);
+}
+
+/// Where the reference takes them for 0, which is root (docs/decisions/0010-what-older-platforms-get.md).
+#[test]
+fn users_that_are_no_numbers_are_refused() {
+    for variable in ["CNB_USER_ID", "CNB_GROUP_ID"] {
+        for value in ["x", "-1", "1.5", " 1", "0x10"] {
+            let flag = if variable == "CNB_USER_ID" { "uid" } else { "gid" };
+            let (code, text) = call("exporter", &["image"], &[(variable, value)]);
+            let wanted =
+                format!("flag `-{flag}`, or its variable: `{value}` is not a number of a user or group");
+            assert!(code == 3 && text.contains(&wanted), "{code} {text}");
+        }
+    }
+}
+
 #[test]
 fn a_daemon_is_refused_by_every_phase_before_it_does_anything() {
     let image = |phase: &str| match phase {

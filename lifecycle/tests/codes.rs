@@ -101,6 +101,14 @@ impl<'a> Place<'a> {
             "buildpack.toml of an old API" => self.buildpack("api = \"0.2\"\n"),
             "buildpack.toml of no API" => self.buildpack(""),
             "buildpack.toml of an API that is no version" => self.buildpack("api = \"x\"\n"),
+            "buildpack.toml without an id" => self.buildpack_without("id = \"a/one\"\n", ""),
+            "buildpack.toml with another id" => self.buildpack_without("a/one", "b"),
+            "buildpack.toml without a version" => self.buildpack_without("version = \"1\"\n", ""),
+            "analyzed.toml without a run image" => self.write("analyzed.toml", "[metadata]\n"),
+            "analyzed.toml with a run image of no name" => {
+                self.write("analyzed.toml", "[run-image]\nreference = \"\"\n");
+            }
+            "no analyzed.toml" => fs::remove_file(self.at("analyzed.toml")).unwrap(),
             "broken run.toml" => self.break_all(&["run.toml", "stack.toml"]),
             "broken run.toml and analyzed.toml" => self.break_all(&["run.toml", "analyzed.toml"]),
             "broken analyzed.toml" => self.break_all(&["analyzed.toml"]),
@@ -133,6 +141,11 @@ impl<'a> Place<'a> {
 
     fn buildpack(&self, api: &str) {
         self.write("buildpacks/a_one/1/buildpack.toml", &format!("{api}{BUILDPACK}"));
+    }
+
+    fn buildpack_without(&self, part: &str, instead: &str) {
+        let text = format!("api = \"0.10\"\n{BUILDPACK}").replace(part, instead);
+        self.write("buildpacks/a_one/1/buildpack.toml", &text);
     }
 
     fn break_all(&self, documents: &[&str]) {

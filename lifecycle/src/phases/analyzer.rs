@@ -22,7 +22,7 @@ use crate::restore::restore_launch_bills;
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let outputs = Outputs::of(&call.arguments)?;
     let images = Images::new(call)?;
-    let (analyzed, _) = analyze_images(call, &images, &outputs.names)?;
+    let analyzed = analyze_images(call, &images, &outputs.names)?;
     let known = call.arguments.path("known-images");
     if let Images::Registry(registry) = &images
         && !known.as_os_str().is_empty()
@@ -32,12 +32,13 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     Ok(file::write_document(&call.arguments.path("analyzed"), &analyzed)?)
 }
 
-/// What is known of the images, and before Platform API 0.12 the stack of the run image. Restores the bills of materials of the last one.
+/// What is known of the images, which before Platform API 0.12 are to be of one stack, as the buildpacks are. Restores the bills of
+/// materials of the last one.
 pub(super) fn analyze_images(
     call: &Call<'_>,
     images: &Images,
     outputs: &[Reference],
-) -> Result<(Analyzed, Option<RunStack>), PhaseError> {
+) -> Result<Analyzed, PhaseError> {
     let arguments = &call.arguments;
     let previous = match arguments.text("previous-image") {
         Some(name) => reference(&name.to_string_lossy())?,
@@ -68,6 +69,10 @@ pub(super) fn analyze_images(
         Some(run_image) => stacks::fitting(call, (&run_name, run_image), &previous, previous_image)?,
         None => previous_image,
     };
+    let run_stack = run_image.as_ref().filter(|_| call.api < TARGETS);
+    if let Some(stack) = run_stack.and_then(|image| RunStack::of(&run_name, &image.config)) {
+        stack.check_mixins(call)?;
+    }
     let pinned = |image: &Image, name| images.pinned(name, &image.digest);
     let previous_pinned = previous_image.as_ref().map(|image| (pinned(image, &previous), &image.config));
     let run_pinned = run_image.as_ref().map(|image| (pinned(image, &run), &image.config));
@@ -86,8 +91,7 @@ pub(super) fn analyze_images(
     {
         call.warn_because("the bills of materials of the previous image do not come back", &error);
     }
-    let run_image = run_image.as_ref().filter(|_| call.api < TARGETS);
-    Ok((analyzed, run_image.and_then(|image| RunStack::of(&run_name, &image.config))))
+    Ok(analyzed)
 }
 
 /// What a thread came to; a panic goes on in this one.

@@ -67,7 +67,8 @@ impl Arguments {
     /// Reads flags in the forms `-name value`, `-name=value` and the same with two dashes, then names of images; a flag goes
     /// before its variable.
     ///
-    /// A flag that the Platform API does not have is refused. Its variable is not looked at: platforms set one for many phases.
+    /// A flag that the Platform API does not have is refused. Its variable counts all the same, as with the reference. After `-h` nothing
+    /// else is read ([`Arguments::asks_for_help`]).
     pub(super) fn read(
         phase: &Phase,
         api: ApiVersion,
@@ -75,10 +76,8 @@ impl Arguments {
         env: &Env,
     ) -> Result<Self, ArgumentError> {
         let has = |name: &str| phase.flags.iter().find(|has| has.flag == name);
-        let flags = FLAGS
-            .iter()
-            .filter(|(name, ..)| COMMON.contains(name) || has(name).is_some_and(|has| has.at(api)));
-        let flags: Vec<&Flag> = flags.collect();
+        let known = |(name, ..): &&Flag| COMMON.contains(name) || has(name).is_some();
+        let flags: Vec<&Flag> = FLAGS.iter().filter(known).collect();
         let mut values = BTreeMap::new();
         for flag in &flags {
             if let Some(value) = of_env(flag, env) {
@@ -102,8 +101,13 @@ impl Arguments {
                 Some(at) => (&flag[..at], Some(OsStr::from_bytes(&flag[at + 1..]).to_owned())),
                 None => (flag, None),
             };
+            if HELP.iter().any(|word| word.as_bytes() == name) {
+                values.insert(HELP[0], vec!["true".into()]);
+                return Ok(Self { values, images });
+            }
             let known = flags.iter().find(|(known, ..)| known.as_bytes() == name);
-            let known = known.filter(|(known, ..)| !has(known).is_some_and(|has| has.is_variable));
+            let known =
+                known.filter(|(known, ..)| has(known).is_none_or(|has| !has.is_variable && has.at(api)));
             let (name, _, takes) = known.ok_or_else(|| unknown(phase, api, name, &text))?;
             let value = match takes {
                 Takes::Switch => value.unwrap_or_else(|| "true".into()),
@@ -163,6 +167,11 @@ impl Arguments {
         texts.map(|text| text.to_string_lossy().into_owned()).collect()
     }
 
+    /// Whether only the flags are asked for.
+    pub(super) fn asks_for_help(&self) -> bool {
+        self.on(HELP[0])
+    }
+
     /// Whether a switch is on.
     pub(super) fn on(&self, name: &str) -> bool {
         self.text(name).and_then(switch).unwrap_or(false)
@@ -189,6 +198,9 @@ impl Arguments {
         &self.images
     }
 }
+
+/// What asks for the flags, whatever is behind a `=`.
+const HELP: [&str; 2] = ["help", "h"];
 
 /// Flags that name folders by whose names others find something: archives, for one, name their files by whole paths.
 const FOLDERS: [&str; 7] =
@@ -335,10 +347,30 @@ mod tests {
             let error = read(name, 12, &["-stack", "s", "one"], &[]).unwrap_err().to_string();
             assert!(error.ends_with("Platform API 0.12 has no such flag, it was dropped at 0.12"), "{error}");
         }
-        let env = [("CNB_ANALYZED_PATH", "/elsewhere"), ("CNB_LAYERS_DIR", "/l")];
-        let before = read("builder", 11, &[], &env).unwrap();
-        assert_eq!(before.path("analyzed"), Path::new("/l/analyzed.toml"));
-        assert_eq!(read("builder", 12, &[], &env).unwrap().path("analyzed"), Path::new("/elsewhere"));
+    }
+
+    /// What the reference reads without asking for the Platform API.
+    #[test]
+    fn a_variable_counts_also_before_its_flag_came_and_after_it_went() {
+        let read = |name: &str, minor: u32, env: &[(&str, &str)]| {
+            let env: Env = env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            let images = if phase(name).images == Names::None { vec![] } else { words(&["one"]) };
+            Arguments::read(phase(name), ApiVersion::new(0, minor), &images, &env).unwrap()
+        };
+        for minor in [7, 8, 9, 15] {
+            for variable in ["CNB_SKIP_LAYERS", "CNB_SKIP_RESTORE"] {
+                assert!(
+                    read("analyzer", minor, &[(variable, "true")]).on("skip-layers"),
+                    "{variable} {minor}"
+                );
+            }
+            assert!(read("rebaser", minor, &[("CNB_FORCE_REBASE", "true")]).on("force"), "{minor}");
+            assert!(read("exporter", minor, &[("CNB_USE_LAYOUT", "true")]).on("layout"), "{minor}");
+            let env = [("CNB_PREVIOUS_IMAGE", "p"), ("CNB_INSECURE_REGISTRIES", "a,b")];
+            let rebaser = read("rebaser", minor, &env);
+            assert_eq!(rebaser.text("previous-image"), Some(OsStr::new("p")), "{minor}");
+            assert_eq!(rebaser.texts("insecure-registry"), ["a", "b"], "{minor}");
+        }
     }
 
     #[test]

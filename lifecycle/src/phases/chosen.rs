@@ -42,10 +42,8 @@ pub enum ChosenError {
 }
 
 /// Looks up the build image, if the platform names one, and a run image that extensions have chosen or that is to be extended.
-/// What is to be extended is left for an extender, without layers. The answer is whether analyzed.toml has changed. Where there
-/// is nothing to look up, no registry is spoken to.
-pub(super) fn look_up(call: &Call<'_>, group: &Group, analyzed: &mut Analyzed) -> Result<bool, PhaseError> {
-    let before = analyzed.clone();
+/// What is to be extended is left for an extender, without layers. Where there is nothing to look up, no registry is spoken to.
+pub(super) fn look_up(call: &Call<'_>, group: &Group, analyzed: &mut Analyzed) -> Result<(), PhaseError> {
     let build_image = call.arguments.text("build-image").map(|name| name.to_string_lossy().into_owned());
     if let Some(name) = build_image.filter(|name| !name.is_empty()) {
         let (reference, image) = found(call, "build", &name)?;
@@ -53,7 +51,7 @@ pub(super) fn look_up(call: &Call<'_>, group: &Group, analyzed: &mut Analyzed) -
         analyzed.build_image = Some(ImageReference { reference });
     }
     let Some(run_image) = analyzed.run_image.as_mut().filter(|run_image| !run_image.image.is_empty()) else {
-        return Ok(*analyzed != before);
+        return Ok(());
     };
     let name = run_image.image.clone();
     let extend = run_image.extend && call.api >= TARGETS;
@@ -61,7 +59,7 @@ pub(super) fn look_up(call: &Call<'_>, group: &Group, analyzed: &mut Analyzed) -
     let is_chosen = call.api >= COMMAND_LISTS && !group.group_extensions.is_empty() && !is_known;
     let is_checked = call.api >= RUN_IMAGE_IS_CHECKED && offers(&run_toml(call)?, &name);
     if !(extend || is_chosen || is_checked) {
-        return Ok(*analyzed != before);
+        return Ok(());
     }
     let (reference, image) = found(call, "run", &name)?;
     if extend {
@@ -71,7 +69,7 @@ pub(super) fn look_up(call: &Call<'_>, group: &Group, analyzed: &mut Analyzed) -
         run_image.reference = reference;
         run_image.target = (call.api >= TARGETS).then(|| analyze::target(&image.config));
     }
-    Ok(*analyzed != before)
+    Ok(())
 }
 
 /// Whether run.toml lists an image, or has it as a mirror; by which tag counts, by which digest does not.

@@ -33,11 +33,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let processes = Processes::adopt().map_err(PhaseError::LeftRunning)?;
 
     call.say("===> ANALYZING");
-    let (analyzed, run_stack) = analyze_images(call, &images, &outputs.names)?;
+    let analyzed = analyze_images(call, &images, &outputs.names)?;
     file::write_document(&arguments.path("analyzed"), &analyzed)?;
 
     call.say("===> DETECTING");
-    let detected = detect_group(call, &analyzed, run_stack.as_ref());
+    let detected = detect_group(call, &analyzed);
     end(call, &processes)?;
     let Detected { group, plan } = detected?;
     file::write_document(&arguments.path("group"), &group)?;

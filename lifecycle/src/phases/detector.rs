@@ -8,7 +8,7 @@ use coracle_cnb::{Analyzed, Group, Order, Plan};
 
 use super::chosen::offers;
 use super::scratch::Scratch;
-use super::stacks::{self, RunStack};
+use super::stacks;
 use super::times;
 use super::{Call, PhaseError, analyzed, needed};
 use crate::api::{EXECUTION_ENVIRONMENTS, EXTENSIONS_KEEP_FOLDERS};
@@ -19,7 +19,7 @@ use crate::generate::{self, GenerateInput, Generated, Told};
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let analyzed = analyzed(arguments)?;
-    let Detected { group, plan } = detect_group(call, &analyzed, None)?;
+    let Detected { group, plan } = detect_group(call, &analyzed)?;
     file::write_document(&arguments.path("group"), &group)?;
     file::write_document(&arguments.path("plan"), &plan)?;
     if group.group_extensions.is_empty() {
@@ -83,12 +83,8 @@ pub(super) fn guard_experiment(call: &Call<'_>, what: &'static str) -> Result<()
     Ok(())
 }
 
-/// Runs the programs, and decides. The stack of the run image is compared where the caller knows it.
-pub(super) fn detect_group(
-    call: &Call<'_>,
-    analyzed: &Analyzed,
-    run: Option<&RunStack>,
-) -> Result<Detected, PhaseError> {
+/// Runs the programs, and decides.
+pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detected, PhaseError> {
     let arguments = &call.arguments;
     let mut order: Order = needed("order.toml", &arguments.path("order"))?;
     let exec_env = call.exec_env();
@@ -113,9 +109,6 @@ pub(super) fn detect_group(
     tried.iter().for_each(|group| explain(&group.to_string()));
     let detected = detected.map_err(PhaseError::NotDetected)?;
     announce(call, &detected.group);
-    if let Some(run) = run {
-        run.check_mixins(&detected.group, &catalog)?;
-    }
     Ok(detected)
 }
 

@@ -62,9 +62,9 @@ pub enum PhaseError {
         "detect: buildpack `{buildpack}` is for {stacks}, not for stack `{stack}` of the build image (CNB_STACK_ID): leave it out, or take a builder of its stack"
     )]
     OtherStack { buildpack: String, stacks: String, stack: String },
-    /// Before Platform API 0.12: the run image has less in it than a buildpack of the group needs.
+    /// Before Platform API 0.12: the run image has less in it than a buildpack of the order needs.
     #[error(
-        "detect: buildpack `{buildpack}` needs mixin `{mixin}`, which run image `{run}` does not have (io.buildpacks.stack.mixins): take a run image that has it"
+        "analyze: buildpack `{buildpack}` needs mixin `{mixin}`, which run image `{run}` does not have (io.buildpacks.stack.mixins): take a run image that has it"
     )]
     NoMixin { buildpack: String, mixin: String, run: String },
     /// What the platform asks for is not to be had.
@@ -150,7 +150,8 @@ impl PhaseError {
             | Self::Credentials(ImagesError::Variable) => 3,
             Self::NoPlatformApi { .. } | Self::PlatformApi { .. } => 11,
             Self::BuildpackApi { .. } | Self::NoBuildpackApi(_) => 12,
-            Self::OtherStack { .. } | Self::NoMixin { .. } => 22,
+            Self::OtherStack { .. } => 22,
+            Self::NoMixin { .. } => 32,
             Self::NoMetadata(_) => 62,
             Self::Demand(error) => error.exit_code(),
             Self::NoFile { .. }

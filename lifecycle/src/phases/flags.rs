@@ -3,9 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt as _;
 
+use coracle_cnb::ApiVersion;
 use coracle_images::LayerCompression;
 
 use super::ArgumentError;
+use super::table::{Names, Phase};
 use crate::env::Env;
 
 /// A flag: its name, the variable that stands in for it, and what it takes.
@@ -140,6 +142,34 @@ pub(super) fn check(flag: &'static str, takes: Takes, value: &OsStr) -> Result<(
         return Ok(());
     }
     Err(ArgumentError::Value { flag, value: value.to_string_lossy().into_owned(), expected })
+}
+
+/// What `-h` tells of a phase: its flags at a Platform API, with their variables and defaults.
+pub(super) fn usage(phase: &Phase, api: ApiVersion) -> String {
+    let images = match phase.images {
+        Names::None => "",
+        Names::One => " IMAGE",
+        Names::Some => " IMAGE...",
+    };
+    let has = |name: &str| phase.flags.iter().any(|has| has.flag == name && !has.is_variable && has.at(api));
+    let mut text = format!("Usage of {} at Platform API {api}: {} [FLAGS]{images}\n", phase.name, phase.name);
+    for (name, variable, takes) in FLAGS.iter().filter(|(name, ..)| COMMON.contains(name) || has(name)) {
+        let (value, default) = match takes {
+            P(default) => (" PATH", *default),
+            Text => (" TEXT", ""),
+            Texts => (" TEXT, any number of times", ""),
+            Id => (" NUMBER", ""),
+            Level => (" LEVEL", "info"),
+            Compression => (" COMPRESSION", "gzip"),
+            Switch => ("", ""),
+        };
+        let more = [("variable ", *variable), ("default ", default)].into_iter();
+        let more = more.filter(|(_, word)| !word.is_empty()).map(|(what, word)| format!("{what}{word}"));
+        let more: Vec<String> = more.collect();
+        let more = if more.is_empty() { String::new() } else { format!(" ({})", more.join(", ")) };
+        text.push_str(&format!("  -{name}{value}{more}\n"));
+    }
+    text
 }
 
 /// How much is logged.

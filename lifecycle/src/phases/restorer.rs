@@ -26,24 +26,24 @@ pub(super) struct Verified {
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let arguments = &call.arguments;
     let group = group(call)?;
-    let mut known = known(call);
-    if look_up(call, &group, &mut known)? {
-        file::write_document(&arguments.path("analyzed"), &known)?;
-    }
+    let known = match analyzed(arguments) {
+        Ok(mut known) => {
+            look_up(call, &group, &mut known)?;
+            // Whoever wrote it: what was not understood is gone, as with the reference.
+            file::rewrite_document(&arguments.path("analyzed"), &known)?;
+            known
+        }
+        Err(error) => {
+            call.warn_because("what the analyzer found cannot be read and counts as nothing", &error);
+            Analyzed::default()
+        }
+    };
     let archives = restore_layers(call, &group, &known)?;
     let verified = arguments.path("verified");
     if !verified.as_os_str().is_empty() {
         file::write_document(&verified, &Verified { archives })?;
     }
     Ok(())
-}
-
-/// What the analyzer found. Without it nothing comes back but from the cache, as with the reference.
-fn known(call: &Call<'_>) -> Analyzed {
-    analyzed(&call.arguments).unwrap_or_else(|error| {
-        call.warn_because("what the analyzer found cannot be read and counts as nothing", &error);
-        Analyzed::default()
-    })
 }
 
 /// Brings back what the last build left; says which archives of the cache it has read to the end and found right.

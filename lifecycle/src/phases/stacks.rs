@@ -1,12 +1,15 @@
 //! Before Platform API 0.12 all of a build is of one stack: build image, run image, previous image and buildpacks
 //! (docs/decisions/0010). Who says nothing of a stack is of any.
 
-use coracle_cnb::{BuildpackToml, Group};
+use std::path::Path;
+
+use coracle_cnb::{BuildpackToml, Order};
 use coracle_images::{Config, Image, Reference};
 
 use super::{Call, PhaseError};
 use crate::analyze::AnalyzeError;
 use crate::detect::Catalog;
+use crate::file;
 use crate::rebase::{RebaseError, STACK_ID_LABEL, mixins, of_run_images, of_stack};
 
 /// The previous image, if it goes with the run image. One that does not counts as none: none of its layers would be made for what they
@@ -65,13 +68,19 @@ impl RunStack {
         Some(Self { run: run.to_owned(), id: id.to_owned(), mixins: mixins(config) })
     }
 
-    /// Fails where a buildpack of the group needs more than the run image has. What it needs of the build image is not known here.
-    pub(super) fn check_mixins(&self, group: &Group, catalog: &Catalog) -> Result<(), PhaseError> {
-        let takes_part = |toml: &&BuildpackToml| {
-            let buildpack = &toml.buildpack;
-            group.group.iter().any(|one| one.id == buildpack.id && one.version == buildpack.version)
+    /// Fails where a buildpack of the order needs more than the run image has. What it needs of the build image is not known here, nor
+    /// what there is no order of: platforms may start the analyzer elsewhere than in a builder.
+    pub(super) fn check_mixins(&self, call: &Call<'_>) -> Result<(), PhaseError> {
+        let arguments = &call.arguments;
+        let Ok(Some(order)) = file::read_document::<Order>("order.toml", &arguments.path("order")) else {
+            return Ok(());
         };
-        for toml in catalog.buildpacks().filter(|toml| has_stacks(toml)).filter(takes_part) {
+        let order = Order { order_extensions: Vec::new(), ..order };
+        // What is wrong with it otherwise is the detector's to say.
+        let Ok(catalog) = Catalog::read(&arguments.path("buildpacks"), Path::new(""), &order) else {
+            return Ok(());
+        };
+        for toml in catalog.buildpacks().filter(|toml| has_stacks(toml)) {
             let stacks = toml.stacks.iter().filter(|stack| stack.id == "*" || stack.id == self.id);
             let mut needed = stacks.flat_map(|stack| &stack.mixins).filter_map(|mixin| of_run_images(mixin));
             if let Some(mixin) = needed.find(|mixin| !self.mixins.iter().any(|has| has == mixin)) {

@@ -83,6 +83,7 @@ pub(super) const PHASES: &[Phase] = &[
         name: "analyzer",
         flags: &[
             always("analyzed"),
+            variable("buildpacks"),
             always("cache-image"),
             always("gid"),
             since(13, "insecure-registry"),
@@ -91,6 +92,7 @@ pub(super) const PHASES: &[Phase] = &[
             always("layers"),
             since(12, "layout"),
             since(12, "layout-dir"),
+            variable("order"),
             always("previous-image"),
             since(12, "run"),
             always("run-image"),

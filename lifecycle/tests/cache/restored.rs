@@ -51,6 +51,10 @@ impl Builds {
 
     pub(super) fn restore_after(&self, analyzed: &str, more: &[&str]) -> Result<(), PhaseError> {
         fs::write(self.dir.path().join("analyzed.toml"), analyzed).unwrap();
+        self.restore_as_it_is(more)
+    }
+
+    fn restore_as_it_is(&self, more: &[&str]) -> Result<(), PhaseError> {
         let path = |name: &str| self.dir.path().join(name).into_os_string();
         let mut args: Vec<OsString> =
             vec!["-layers".into(), path("layers"), "-cache-dir".into(), path("cache")];
@@ -167,6 +171,56 @@ fn recorded_cache(builds: &Builds, list: &str, analyzed: &mut String) {
         *analyzed = analyzed.replace(&sha, own);
     }
     fs::write(builds.cache().join(METADATA), list).unwrap();
+}
+
+/// As the reference leaves it: keys that nobody knows are gone, those that are always there are there. What says the same already is not
+/// written to.
+#[test]
+fn what_the_analyzer_found_is_written_again() {
+    let builds = Builds::new(GROUP);
+    let path = builds.dir.path().join("analyzed.toml");
+    let own = "\n[metadata]\n  [metadata.config]\n    sha = \"\"\n  [metadata.launcher]\n    sha = \"\"\n  [metadata.process-types]\n    sha = \"\"\n  [metadata.run-image]\n    top-layer = \"\"\n    reference = \"\"\n";
+    for (found, left) in [
+        ("", own.trim_start().to_owned()),
+        (
+            "zzz = 1\n# somebody's\n[image]\nunknown = 1\nreference = \"\"\n",
+            format!("[image]\n  reference = \"\"\n{own}"),
+        ),
+        (
+            "[run-image]\nimage = \"r\"\nreference = \"r@d\"\n",
+            format!("{}\n[run-image]\n  reference = \"r@d\"\n  image = \"r\"\n", own.trim_start()),
+        ),
+    ] {
+        builds.restore_after(found, &[]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), left, "{found}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+        let before = fs::metadata(&path).unwrap();
+        builds.restore_as_it_is(&[]).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mtime_nsec(), before.mtime_nsec());
+        fs::remove_file(&path).unwrap();
+    }
+    // Who has none gets one; one that cannot be read stays.
+    builds.restore_as_it_is(&[]).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), own.trim_start());
+    builds.restore_after("broken", &[]).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "broken");
+}
+
+/// The reference ends at a FIFO, and drops the other permissions (docs/decisions/0008-what-comes-back-is-verified.md): the layer would be
+/// another one in the next image.
+#[test]
+fn a_layer_keeps_its_fifos_and_the_permissions_that_programs_run_with() {
+    let builds = Builds::new(GROUP);
+    builds.write("a_one/x/both", "text");
+    builds.write("a_one/x.toml", "[types]\ncache = true\n");
+    let x = builds.layers().join("a_one/x");
+    fs::set_permissions(x.join("both"), fs::Permissions::from_mode(0o6755)).unwrap();
+    fs::set_permissions(&x, fs::Permissions::from_mode(0o3775)).unwrap();
+    nix::unistd::mkfifo(&x.join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o640)).unwrap();
+    builds.end();
+    builds.restore().unwrap();
+    let mode = |path: &str| fs::symlink_metadata(x.join(path)).unwrap().mode();
+    assert_eq!((mode("both"), mode(""), mode("fifo") & 0o170_777), (0o106_755, 0o043_775, 0o010_640));
 }
 
 #[test]

@@ -200,3 +200,26 @@ fn how_much_is_logged_has_more_than_one_word_in_any_case() {
         assert!(error.contains("is not debug, info, warn or error"), "{error}");
     }
 }
+
+#[test]
+fn help_names_each_flag_with_its_variable_and_default() {
+    let usage = |name: &str, minor| {
+        usage(PHASES.iter().find(|phase| phase.name == name).unwrap(), ApiVersion::new(0, minor))
+    };
+    let text = usage("exporter", 11);
+    assert!(
+        text.starts_with("Usage of exporter at Platform API 0.11: exporter [FLAGS] IMAGE...\n"),
+        "{text}"
+    );
+    for line in [
+        "  -analyzed PATH (variable CNB_ANALYZED_PATH, default <layers>/analyzed.toml)",
+        "  -cache-image TEXT (variable CNB_CACHE_IMAGE)",
+        "  -gid NUMBER (variable CNB_GROUP_ID)",
+        "  -parallel (variable CNB_PARALLEL_EXPORT)",
+        "  -stack PATH (variable CNB_STACK_PATH, default /cnb/stack.toml)",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
+    assert!(!text.contains("-layout") && usage("exporter", 12).contains("  -layout ("), "{text}");
+    assert!(!usage("rebaser", 12).contains("  -layers"));
+}
