@@ -64,9 +64,27 @@ impl TestHome {
         ran
     }
 
-    /// Names in the folder of work folders: empty when nothing was left behind.
+    /// The folder in which a command without settings keeps everything.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join(".local/share/coracle")
+    }
+
+    /// Wait until nothing is deleted in the background.
+    fn swept(&self) {
+        if let Ok(lock) = std::fs::File::open(self.data().join("sweeper.lock")) {
+            lock.lock().expect("wait for the sweeper");
+        }
+    }
+
+    /// Names in the folder of work folders when nothing is deleted any more: empty when nothing was left behind.
     pub(crate) fn leftovers(&self) -> Vec<String> {
-        let work = self.folder.path().join(".local/share/coracle/work");
+        self.swept();
+        self.left()
+    }
+
+    /// Names in the folder of work folders.
+    pub(crate) fn left(&self) -> Vec<String> {
+        let work = self.data().join("work");
         let entries = std::fs::read_dir(work).into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     }
@@ -90,6 +108,7 @@ impl TestHome {
 impl Drop for TestHome {
     /// Unpacked layers belong to subordinate ids: only root of a user namespace that maps them can delete them.
     fn drop(&mut self) {
+        self.swept();
         let deleted = Command::new("unshare")
             .args(["--user", "--map-root-user", "--map-auto", "rm", "-rf", "--"])
             .arg(self.folder.path().join(".local"))

@@ -51,6 +51,7 @@ mod save;
 mod site;
 mod source;
 mod strict;
+mod sweeper;
 mod system;
 mod timings;
 mod tree;

@@ -1,5 +1,7 @@
 //! The folders of one user: the store, and a work folder for each operation that runs containers.
 
+mod work;
+
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -12,6 +14,8 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 
+pub(crate) use work::WorkFolder;
+
 /// Everything that Coracle keeps for one user, below one folder of mode 0700: unpacked layers hold setuid programs
 /// of strangers, and nobody else may reach them.
 #[derive(Debug, Clone)]
@@ -20,15 +24,6 @@ pub struct Home {
     certificates: Option<PathBuf>,
     proxies: Vec<(String, String)>,
     largest_layer: Option<u64>,
-}
-
-/// A work folder, held by a lock for as long as its operation runs. It holds files of subordinate ids, which only a
-/// worker can delete, so an operation ends with [`crate::stage::Stage::finish`]; what a killed one leaves, the next
-/// one sweeps.
-#[derive(Debug)]
-pub(crate) struct WorkFolder {
-    pub(crate) path: PathBuf,
-    _lock: File,
 }
 
 /// The folder of one application's cache, held by a lock.
@@ -108,6 +103,11 @@ impl Home {
         self.root.join("makers").join(&Digest::of(name.to_string()).hex()[..16])
     }
 
+    /// What the process holds that deletes in the background.
+    pub(crate) fn lock_of_sweeper(&self) -> PathBuf {
+        self.root.join("sweeper.lock")
+    }
+
     pub(crate) fn work(&self) -> PathBuf {
         self.root.join("work")
     }
@@ -179,30 +179,6 @@ impl Home {
     pub(crate) fn canonical(&self) -> Result<PathBuf, Error> {
         self.root.canonicalize().map_err(Error::folder("use", &self.root))
     }
-
-    /// A new work folder, its lock taken before anybody else can see it.
-    pub(crate) fn new_work_folder(&self) -> Result<WorkFolder, Error> {
-        let work = self.work();
-        // The lock comes first and is held before the folder exists, so that nobody takes it for abandoned.
-        let lock = tempfile::Builder::new()
-            .prefix("op-")
-            .suffix(".lock")
-            .tempfile_in(&work)
-            .map_err(Error::folder("create a lock in", &work))?;
-        lock.as_file().lock().map_err(Error::folder("lock", lock.path()))?;
-        let (file, lock) =
-            lock.keep().map_err(|error| Error::folder("keep a lock in", &work)(error.error))?;
-        let path = lock.with_extension("");
-        DirBuilder::new().mode(0o700).create(&path).map_err(Error::folder("create", &path))?;
-        Ok(WorkFolder { path, _lock: file })
-    }
-
-    /// Work folders whose operation has ended without deleting them, now ours to delete.
-    pub(crate) fn abandoned(&self) -> Vec<WorkFolder> {
-        let entries = fs::read_dir(self.work()).into_iter().flatten().flatten();
-        let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
-        folders.filter_map(|path| Some(WorkFolder { _lock: lock_if_free(&path)?, path })).collect()
-    }
 }
 
 /// A real folder of the user's at `path`, given `mode`. A link there could lead into the store.
@@ -255,44 +231,9 @@ fn spread(folder: &Path) {
     }
 }
 
-/// Beside the folder, not in it: so a folder can be deleted while its lock is still held.
-fn lock_path(folder: &Path) -> PathBuf {
-    folder.with_extension("lock")
-}
-
-/// A folder without a lock file was made a moment ago, or lost its lock when it was deleted: leave it alone.
-fn lock_if_free(folder: &Path) -> Option<File> {
-    let lock = File::open(lock_path(folder)).ok()?;
-    lock.try_lock().is_ok().then_some(lock)
-}
-
-impl WorkFolder {
-    /// Forget the folder, which a worker has deleted.
-    pub(crate) fn forget(&self) {
-        let _ = fs::remove_file(lock_path(&self.path));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_folders_of_ended_operations_are_abandoned() {
-        let folder = tempfile::tempdir().unwrap();
-        let home = Home::open(folder.path().join("home")).unwrap();
-        let held = home.new_work_folder().unwrap();
-        let paths = |folders: &[WorkFolder]| folders.iter().map(|f| f.path.clone()).collect::<Vec<_>>();
-        assert_eq!(paths(&home.abandoned()), Vec::<PathBuf>::new());
-        let path = held.path.clone();
-        drop(held);
-        let abandoned = home.abandoned();
-        assert_eq!(paths(&abandoned), vec![path.clone()], "its process is gone, its folder is not");
-        assert_eq!(paths(&home.abandoned()), Vec::<PathBuf>::new(), "somebody deletes it already");
-        fs::remove_dir(&path).unwrap();
-        abandoned.iter().for_each(WorkFolder::forget);
-        assert_eq!(fs::read_dir(home.work()).unwrap().count(), 0);
-    }
 
     #[test]
     fn nobody_else_can_reach_what_is_kept() {

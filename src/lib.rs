@@ -13,6 +13,7 @@
 //! | `program.rs` | this program as a phase of a build |
 //! | `config.rs`, `trust.rs` | what the user has chosen for every command; whether a builder is trusted |
 //! | `event.rs`, `error.rs` | what an operation says on its way, and at its end |
+//! | `sweeper.rs` | a process that deletes what an operation left |
 //! | `timings.rs` | what it spent its time on, as a table, a trace and a page |
 
 mod build;
@@ -33,6 +34,7 @@ mod run;
 mod save;
 mod sbom;
 mod stage;
+mod sweeper;
 mod timings;
 mod trust;
 mod watch;
@@ -65,9 +67,10 @@ pub use stage::sweep;
 pub use timings::{Mark, Span, Timings, Trace};
 pub use trust::{BuilderName, Policy, Suggested, Trust, TrustError, TrustedBuilders, suggested};
 
-/// The first call of `main`: plays a role inside a stage, if this process was started for one, or a phase of a build,
+/// The first call of `main`: plays a role inside a stage, if this process was started for one, sweeps, or plays a phase of a build,
 /// told by the program's name or its first word. `report` shows a phase's failure.
 pub fn take_over(report: fn(&dyn std::error::Error)) -> Option<i32> {
     coracle_runtime::take_over(worker::serve)
+        .or_else(sweeper::take_over)
         .or_else(|| play_phase(&std::env::args_os().collect::<Vec<_>>(), report))
 }

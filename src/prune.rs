@@ -64,7 +64,10 @@ pub fn prune(
     } else {
         Vec::new()
     };
-    let stage = Stage::start_with(home, Runtime::Youki, binds, observer, hold)?;
+    // It looks like an operation that runs, and what it deletes would be counted here.
+    let _none = home.without_sweeper()?;
+    let mut stage = Stage::start_with(home, Runtime::Youki, binds, observer, hold)?;
+    stage.at_most = None;
     let pruned = delete(home, request, &stage, observer);
     stage.finish_with(pruned)
 }

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::event::{Event, Observer, Stream, Work};
 use crate::home::{Home, WorkFolder};
 use crate::watch::{self, Watched};
-use crate::worker::{Delete, Job, Request};
+use crate::worker::{Delete, Deleted, Job, Request};
 
 /// Where the store is in the stage's root.
 pub(crate) const STORE: &str = "/store";
@@ -28,6 +28,9 @@ pub(crate) const WORK: &str = "/work";
 
 /// Where every TLS client of ours looks for certificate authorities.
 pub(crate) const CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// How much an operation deletes while its user waits: entries, and MiB of files. What is more, the sweeper deletes.
+const AT_MOST: u64 = 1000;
 
 /// The longest line of a program's output that is handed on whole.
 const LINE_LIMIT: u64 = 64 << 10;
@@ -38,6 +41,8 @@ pub(crate) struct Stage<'a> {
     home: &'a Home,
     folder: WorkFolder,
     finished: bool,
+    /// How much is deleted at its end; all of it where there is no number.
+    pub(crate) at_most: Option<u64>,
     pub(crate) ids: IdMap,
     observer: &'a dyn Observer,
     started: Mutex<Started>,
@@ -108,11 +113,12 @@ impl<'a> Stage<'a> {
         })?;
         hold(session.terminator().map_err(Error::Pipe)?);
         let started = Mutex::default();
+        let at_most = Some(AT_MOST);
         let on_disk = |bind: &&Bind| [WORK, CACHE].map(Path::new).contains(&bind.target.as_path());
         let mut disks: Vec<PathBuf> =
             setup.binds.iter().filter(on_disk).map(|bind| bind.source.clone()).collect();
         disks.dedup_by_key(|path| std::fs::metadata(path).map_or(0, |about| about.dev()));
-        let stage = Self { session, home, folder, finished: false, ids, observer, started, disks };
+        let stage = Self { session, home, folder, finished: false, at_most, ids, observer, started, disks };
         stage.took(Work::Stage, "start", began);
         Ok(stage)
     }
@@ -245,19 +251,29 @@ impl<'a> Stage<'a> {
     }
 
     fn delete(&self) -> Result<(), Error> {
-        self.work(Delete { folders: vec![self.folder()] })?;
         let abandoned = self.home.abandoned();
-        let in_stage = |folder: &WorkFolder| Some(Path::new(WORK).join(folder.path.file_name()?));
-        let folders: Vec<PathBuf> = abandoned.iter().filter_map(in_stage).collect();
-        if !folders.is_empty() {
-            match self.work(Delete { folders }) {
-                Ok(()) => abandoned.iter().for_each(WorkFolder::forget),
-                // What another operation left does not make this one fail.
-                Err(error) => self.observer.event(Event::Notice { text: error.to_string() }),
+        let in_stage =
+            |folder: &WorkFolder| Path::new(WORK).join(folder.path.file_name().unwrap_or_default());
+        let all = || std::iter::once(&self.folder).chain(&abandoned);
+        let folders = all().map(in_stage).collect();
+        let Deleted { folders, store_is_clean } = self.work(Delete { folders, at_most: self.at_most })?;
+        let mut results = all().zip(folders).map(|(folder, deleted)| {
+            if deleted == Ok(true) {
+                folder.forget();
             }
+            deleted
+        });
+        let own = results.next().unwrap_or(Ok(true));
+        let mut is_clean = store_is_clean && own != Ok(false);
+        for deleted in results {
+            is_clean &= deleted != Ok(false);
+            // What another operation left does not make this one fail.
+            deleted.err().into_iter().for_each(|text| self.observer.event(Event::Notice { text }));
         }
-        self.folder.forget();
-        Ok(())
+        if !is_clean && self.at_most.is_some() {
+            self.home.leave_to_sweeper();
+        }
+        own.map(drop).map_err(Error::Worker)
     }
 }
 
@@ -270,7 +286,7 @@ impl Drop for Stage<'_> {
     }
 }
 
-/// Delete what operations that were ended left.
+/// Delete what operations left that were ended.
 ///
 /// # Errors
 /// Where no stage can be started, or something cannot be deleted.
@@ -279,7 +295,9 @@ pub fn sweep(home: &Home) -> Result<(), Error> {
     impl Observer for Silent {
         fn event(&self, _: Event) {}
     }
-    Stage::start(home, Runtime::Youki, &Silent, &|_| ())?.finish()
+    let mut stage = Stage::start(home, Runtime::Youki, &Silent, &|_| ())?;
+    stage.at_most = None;
+    stage.finish()
 }
 
 /// Run `job` with two pipes, reading both until everybody who could write is gone.

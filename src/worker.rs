@@ -52,7 +52,7 @@ use serde::{Deserialize, Serialize};
 use crate::event::Event;
 
 pub(crate) use decide::{Compose, Detect, Detected, Disbelieve, Keep};
-pub(crate) use delete::Delete;
+pub(crate) use delete::{Delete, Deleted};
 pub(crate) use foreign::{AskDigest, CheckStacks, Lend, TakeDetected};
 pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};

@@ -32,7 +32,7 @@ pub use reference::{DOCKER_HUB, Reference, ReferenceError};
 pub use registry::fuzzing;
 pub use registry::{IdentityError, Pushed, Registry, RegistryError, RegistryOptions};
 pub use store::{
-    ArchiveError, Blob, BlobWriter, FileError, IngestError, LayerSlot, LayoutError, Prune, Pruned,
+    Abandoned, ArchiveError, Blob, BlobWriter, FileError, IngestError, LayerSlot, LayoutError, Prune, Pruned,
     ReceiveError, StagedLayer, Store, StoreError, ingest_layer, ingest_layer_from, read_layout, size_on_disk,
     write_layout, write_sparse_layout,
 };

@@ -4,7 +4,7 @@
 //! oci-layout, index.json, blobs/sha256/<hex>    an OCI image layout any tool reads
 //! layers/<idmap key>/<diff id hex>/             one unpacked layer in overlay form
 //! locks/<name>                                  what processes agree on, by flock(2)
-//! staging/<session>/                            unfinished; swept once its process is gone
+//! staging/<session>/                            unfinished; to be deleted once its process is gone
 //! ```
 //!
 //! Nothing is visible under its final name before it is verified and complete: everything arrives by rename.
@@ -64,6 +64,14 @@ impl Drop for Session {
     fn drop(&mut self) {
         remove_tree(&self.path).ok();
     }
+}
+
+/// What a process left that ended before it had finished.
+#[derive(Debug)]
+pub struct Abandoned {
+    /// Folders, to be deleted in this order: while the last is there, the others are found.
+    pub paths: Vec<PathBuf>,
+    _lock: Option<Flock<File>>,
 }
 
 /// What can go wrong in the store.
@@ -131,7 +139,6 @@ impl Store {
         let guard = lock_file(&root.join("locks/store"))?;
         let session = Session::begin(&root)?;
         let store = Self { root, session: Arc::new(session) };
-        store.sweep();
         if !store.root.join("oci-layout").exists() {
             store.replace("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         }
@@ -297,18 +304,28 @@ impl Store {
         self.session.path.join(format!("{kind}-{number}"))
     }
 
-    /// Removes what dead processes left; what cannot be removed costs space only.
-    fn sweep(&self) {
-        let Ok(entries) = fs::read_dir(self.root.join("staging")) else { return };
-        for entry in entries.flatten() {
+    /// What dead processes left, now the caller's to delete: nobody else gets it as long as it is held. Layers belong to ids that only a
+    /// process in the user's namespace may delete.
+    ///
+    /// # Errors
+    ///
+    /// When the lock file cannot be used, under which sessions begin.
+    pub fn abandoned(&self) -> Result<Vec<Abandoned>, StoreError> {
+        let _opening = lock_file(&self.root.join("locks/store"))?;
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.root.join("staging")).into_iter().flatten().flatten() {
             let Ok(token) = entry.file_name().into_string() else { continue };
-            let dead = File::open(entry.path().join("lock"))
-                .map_or(true, |file| Flock::lock(file, FlockArg::LockExclusiveNonblock).is_ok());
-            // Layers belong to ids that only a process in the user's namespace may delete; until one comes, their session stays.
-            if token != self.session.token && dead && layers::sweep(&self.root, &token) {
-                remove_tree(&entry.path()).ok();
-            }
+            let lock = match File::open(entry.path().join("lock")) {
+                Ok(file) => Flock::lock(file, FlockArg::LockExclusiveNonblock).map(Some).map_err(drop),
+                // Whoever deleted it was ended.
+                Err(_) => Ok(None),
+            };
+            let Some(lock) = lock.ok().filter(|_| token != self.session.token) else { continue };
+            let mut paths = layers::unfinished(&self.root, &token);
+            paths.push(entry.path());
+            found.push(Abandoned { paths, _lock: lock });
         }
+        Ok(found)
     }
 }
 

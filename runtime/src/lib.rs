@@ -44,7 +44,10 @@ pub use sandbox::{
     Access, Bounds, EphemeralFile, Input, Mount, Network, Outcome, Rootfs, Runtime, SandboxSpec,
 };
 pub use session::{Ender, JobOutput, Session, SessionError, Terminator};
-pub use sys::{drop_capabilities, has_no_writer, keep_inherited_descriptors, set_variable, take_variable};
+pub use sys::{
+    close_inherited_descriptors, drop_capabilities, has_no_writer, keep_inherited_descriptors, set_variable,
+    take_variable,
+};
 pub use userns::{UsernsError, id_map_of_user};
 pub use way_out::{TUN, WayOutError, way_out};
 

@@ -91,15 +91,11 @@ impl Drop for StagedLayer {
     }
 }
 
-/// Removes unfinished layers of a session that is gone; whether none is left.
-pub(super) fn sweep(root: &Path, token: &str) -> bool {
-    let (prefix, mut none_left) = (format!(".{token}-"), true);
-    for key in fs::read_dir(root.join("layers")).into_iter().flatten().flatten() {
-        for entry in fs::read_dir(key.path()).into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&prefix) {
-                none_left &= remove_tree(&entry.path()).is_ok();
-            }
-        }
-    }
-    none_left
+/// Unfinished layers of a session.
+pub(super) fn unfinished(root: &Path, token: &str) -> Vec<PathBuf> {
+    let prefix = format!(".{token}-");
+    let list = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    let layers = list(root.join("layers")).flat_map(|key| list(key.path()));
+    let of_session = layers.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    of_session.map(|entry| entry.path()).collect()
 }

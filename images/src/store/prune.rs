@@ -40,7 +40,7 @@ pub struct Pruned {
 impl Store {
     /// Deletes content and unpacked layers that no image names, and those of images too if all are to be forgotten. While another
     /// process has the store open, or `is_busy` says so, nothing is deleted, and the answer is `None`. Nobody opens the store until
-    /// what is deleted has lost its name; what is then left of it after a kill, the next process sweeps.
+    /// what is deleted has lost its name; what is then left of it after a kill is [`Store::abandoned`].
     ///
     /// # Errors
     ///

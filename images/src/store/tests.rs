@@ -258,7 +258,7 @@ fn one_unpacks_others_wait() {
 }
 
 #[test]
-fn dead_sessions_are_swept() {
+fn what_dead_sessions_left_is_given_to_one_who_asks() {
     let (dir, store) = store();
     let dead = store.root().join("staging/1-dead");
     fs::create_dir(&dead).unwrap();
@@ -266,8 +266,17 @@ fn dead_sessions_are_swept() {
     fs::create_dir_all(store.root().join("layers/one/.1-dead-abc/x")).unwrap();
     let alive = store.writer().unwrap();
     let again = Store::open(dir.path().join("store")).unwrap();
-    assert!(!dead.exists() && !again.root().join("layers/one/.1-dead-abc").exists());
+    let found = again.abandoned().unwrap();
+    let paths: Vec<_> = found.iter().flat_map(|session| session.paths.clone()).collect();
+    assert_eq!(paths, [again.root().join("layers/one/.1-dead-abc"), again.root().join("staging/1-dead")]);
     alive.commit(None).unwrap();
+    // One whose lock is there is one's own as long as one has it.
+    fs::write(dead.join("lock"), "").unwrap();
+    drop(found);
+    let held = again.abandoned().unwrap();
+    assert_eq!((held.len(), store.abandoned().unwrap().len()), (1, 0));
+    drop(held);
+    assert_eq!(store.abandoned().unwrap().len(), 1);
 }
 
 #[test]
