@@ -243,14 +243,18 @@ fn verbose_says_of_each_layer_why_it_was_reused_or_not() {
     let has = |text: &str, line: &str| assert!(text.contains(line), "{line}: {text}");
     let kept = "[exporter]   'fixture/keeper:kept'";
     has(&said(&[]), &format!("{kept} is new, as there is no previous image\n"));
-    has(&said(&[]), &format!("{kept} was changed by nobody since it was packed, and not read\n"));
+    let stayed = said(&[]);
+    has(&stayed, &format!("{kept} was changed by nobody since it was packed, and not read\n"));
+    has(&stayed, &format!("{kept} was changed by nobody since the cache has it, and not read\n"));
     let copied = said(&["--restore", "copy"]);
     has(&copied, "cached layers do not stay unpacked: --restore copy unpacks them each time\n");
     has(&copied, &format!("{kept} was read, and is what the previous image has\n"));
+    has(&copied, &format!("{kept} was read, and is what the cache has\n"));
     todo(&site, "printf two >\"$1/kept/file\"");
     let changed = said(&[]);
     has(&changed, "fixture_keeper:kept is read again: it was changed\n");
     has(&changed, &format!("{kept} was read, and the previous image has nothing like it: sha256:"));
+    has(&changed, &format!("{kept} was read, and the cache has nothing like it\n"));
     has(
         &said(&["--trust-builder", "--clear-cache"]),
         "cached layers do not stay unpacked: all phases share one container",

@@ -123,8 +123,7 @@ impl Trace {
         let mut text =
             format!("{:width$}  {:>9}  {:>9}  {:>5}  {:>9}\n", "what", "began", "took", "share", "size");
         for (span, name) in spans.iter().zip(&names) {
-            let size =
-                span.bytes.map(|bytes| format!("{:.1} MB", thousandths(bytes / 1000))).unwrap_or_default();
+            let size = span.size();
             let line = format!(
                 "{name:width$}  {:>9}  {:>9}  {:>4.0}%  {size:>9}",
                 milliseconds(span.began),
@@ -212,6 +211,11 @@ impl Trace {
 }
 
 impl Span {
+    /// The bytes it moved, for people; nothing where that is not what it was for.
+    fn size(&self) -> String {
+        self.bytes.map(|bytes| format!("{:.1} MB", thousandths(bytes / 1000))).unwrap_or_default()
+    }
+
     /// Kind and name, for people.
     fn title(&self) -> String {
         let kind = match self.work {

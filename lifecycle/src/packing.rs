@@ -84,6 +84,8 @@ pub(crate) struct Done {
 pub(crate) struct InCache {
     pub(crate) diff_id: Digest,
     pub(crate) reused: bool,
+    /// Whether nobody read the layer's folder to learn that.
+    pub(crate) unread: bool,
     /// In a cache that is an image.
     pub(crate) layer: Option<Layer>,
 }
@@ -131,11 +133,11 @@ impl Job<'_> {
             None => None,
             Some(ForCache::Archive(_)) => packed.archive.take().map(|archive| {
                 let reused = archive?;
-                Ok(InCache { diff_id: packed.diff_id.clone(), reused, layer: None })
+                Ok(InCache { diff_id: packed.diff_id.clone(), reused, unread: false, layer: None })
             }),
             Some(ForCache::Blob(wanted)) => Some(self.blob(wanted, &mut packed).map(|(layer, origin)| {
                 let reused = origin == Origin::Known;
-                InCache { diff_id: packed.diff_id.clone(), reused, layer: Some(layer) }
+                InCache { diff_id: packed.diff_id.clone(), reused, unread: false, layer: Some(layer) }
             })),
         };
         Ok(Done { image: image?, cache })

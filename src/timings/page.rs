@@ -10,7 +10,7 @@ const HEAD: &str = r#"<meta charset="utf-8">
 body { margin: 2em; }
 h1 { font-size: 1.2em; }
 ol { list-style: none; margin: 0; padding: 0; }
-li { display: grid; grid-template-columns: 24em 6em 1fr; gap: 1em; align-items: center; }
+li { display: grid; grid-template-columns: 24em 6em 6em 1fr; gap: 1em; align-items: center; }
 li:nth-child(odd) { background: color-mix(in srgb, currentColor 5%, transparent); }
 li > span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 li > span + span { text-align: right; font-variant-numeric: tabular-nums; }
@@ -36,11 +36,12 @@ pub(super) fn page(trace: &Trace) -> String {
             100.0 * trace.share(span.began),
             100.0 * trace.share(span.took)
         );
-        rows.push((span.began, row(&name, &milliseconds(span.took), &bar)));
+        rows.push((span.began, row(&name, &[milliseconds(span.took), span.size()], &bar)));
     }
     for mark in &trace.marks {
         let bar = format!("<i class=\"mark\" style=\"left:{:.2}%\"></i>", 100.0 * trace.share(mark.at));
-        rows.push((mark.at, row(&format!("{}: {}", mark.phase, mark.text), "", &bar)));
+        let name = format!("{}: {}", mark.phase, mark.text);
+        rows.push((mark.at, row(&name, &[String::new(), String::new()], &bar)));
     }
     rows.sort_by_key(|(at, _)| *at);
     rows.iter().for_each(|(_, row)| page.push_str(row));
@@ -48,9 +49,11 @@ pub(super) fn page(trace: &Trace) -> String {
     page
 }
 
-fn row(name: &str, took: &str, bar: &str) -> String {
+fn row(name: &str, [took, size]: &[String; 2], bar: &str) -> String {
     let name = escaped(name);
-    format!("<li><span title=\"{name}\">{name}</span><span>{took}</span><div>{bar}</div></li>\n")
+    format!(
+        "<li><span title=\"{name}\">{name}</span><span>{took}</span><span>{size}</span><div>{bar}</div></li>\n"
+    )
 }
 
 /// Names of images and layers are strangers' words.

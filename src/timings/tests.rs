@@ -46,6 +46,8 @@ fn the_page_shows_names_as_they_are() {
     let page = trace().page();
     assert!(page.contains("<title>build &lt;r.example/app&gt;</title>"), "{page}");
     assert!(page.contains("<i class=\"container\" style=\"left:40.00%;width:50.00%\"></i>"), "{page}");
+    assert!(page.contains("<span>300.0 ms</span><span>12.3 MB</span>"), "{page}");
+    assert!(page.contains("<span>500.0 ms</span><span></span>"), "{page}");
     assert!(page.contains("export: Reusing layer 'a:b'"), "{page}");
     assert!(!page.contains("<script"), "{page}");
 }

@@ -26,8 +26,8 @@ use crate::with_causes;
 pub enum CacheStep {
     /// The layer is new, or another one than before.
     Added(String),
-    /// The cache had it.
-    Reused(String),
+    /// The cache had it. Whether it was not read to learn that.
+    Reused { layer: String, unread: bool },
     /// It could not be read: the cache is there without it.
     LeftOut { layer: String, why: String },
 }
@@ -36,8 +36,24 @@ impl std::fmt::Display for CacheStep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Added(layer) => write!(f, "Adding cache layer '{layer}'"),
-            Self::Reused(layer) => write!(f, "Reusing cache layer '{layer}'"),
+            Self::Reused { layer, .. } => write!(f, "Reusing cache layer '{layer}'"),
             Self::LeftOut { layer, why } => write!(f, "layer '{layer}' is not cached: {why}"),
+        }
+    }
+}
+
+impl CacheStep {
+    /// Why that became of it.
+    pub fn because(&self) -> String {
+        match self {
+            Self::Added(layer) => format!("  '{layer}' was read, and the cache has nothing like it"),
+            Self::Reused { layer, unread: true } => {
+                format!("  '{layer}' was changed by nobody since the cache has it, and not read")
+            }
+            Self::Reused { layer, unread: false } => {
+                format!("  '{layer}' was read, and is what the cache has")
+            }
+            Self::LeftOut { layer, .. } => format!("  '{layer}' could not be read"),
         }
     }
 }
@@ -199,7 +215,7 @@ impl<'a> Saving<'a> {
         let old = self.previous.path(diff_id)?;
         super::regular(&old).ok()??;
         packing::link_or_copy(&old, &staging.join(archive_name(diff_id))).ok()?;
-        Some(InCache { diff_id: diff_id.clone(), reused: true, layer: None })
+        Some(InCache { diff_id: diff_id.clone(), reused: true, unread: true, layer: None })
     }
 
     /// What nobody but the cache wants.
@@ -312,7 +328,9 @@ impl Saved {
             }
             None => self.metadata.sbom = Sha { sha: layer.diff_id.to_string() },
         }
-        let step = if layer.reused { CacheStep::Reused } else { CacheStep::Added }(cached.name.clone());
+        let (name, unread) = (cached.name.clone(), layer.unread);
+        let step =
+            if layer.reused { CacheStep::Reused { layer: name, unread } } else { CacheStep::Added(name) };
         self.layers.insert(cached.slot.clone(), (step, layer.layer));
         Ok(())
     }

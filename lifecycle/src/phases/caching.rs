@@ -85,7 +85,10 @@ impl CachePlace {
         match committed {
             Ok(steps) => steps.iter().for_each(|step| match step {
                 CacheStep::LeftOut { .. } => call.warn(&step.to_string()),
-                _ => call.say(&step.to_string()),
+                _ => {
+                    call.say(&step.to_string());
+                    call.whisper(&step.because());
+                }
             }),
             Err(error) => not_saved(call, &error),
         }
