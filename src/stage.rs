@@ -230,11 +230,14 @@ impl<'a> Stage<'a> {
                 self.observer.event(Event::Output { stream, bytes: bytes[..count].to_vec() });
             }
         };
-        with_output(
+        let (name, began) = (spec.id.clone(), Instant::now());
+        let outcome = with_output(
             |output| Ok(self.session.launch(spec, output, drop)?),
             |out| forward(out, Stream::Out),
             |err| forward(err, Stream::Err),
-        )
+        )?;
+        self.took(Work::Container, &name, began);
+        Ok(outcome)
     }
 
     /// [`Stage::finish`] whatever came of the operation; what failed first is what the user needs to hear.
