@@ -174,3 +174,28 @@ fn a_build_that_fails_or_is_killed_leaves_nothing_of_what_it_did_to_the_applicat
     let again = site.built("app", &["--verbose"]);
     assert!(said(&again, "(0 bytes), 502 had stayed"), "{}", again.stderr);
 }
+
+#[test]
+fn the_copy_of_a_trusted_builder_s_one_container_stays_if_its_programs_left_it_alone() {
+    let site = site();
+    let image = site.registry.reference("app:latest");
+    let trusted = ["--publish", "--verbose", "--trust-builder"];
+    let (all, none) =
+        ("of the source 502 files and links were copied", "of the source 0 files and links were copied");
+    let first = site.built(&image, &trusted);
+    assert!(said(&first, "its phases share one container") && said(&first, all), "{}", first.stderr);
+    let again = site.built(&image, &trusted);
+    assert!(said(&again, none), "{}", again.stderr);
+    // What a program writes there is in the image, and in no other.
+    let written = site.built(&image, &[&trusted[..], &["--env", "DO=echo written >>hello"]].concat());
+    assert!(said(&written, none), "{}", written.stderr);
+    assert_ne!(digest(&written), digest(&first));
+    let after = site.built(&image, &trusted);
+    assert!(said(&after, all), "{}", after.stderr);
+    // Each phase in a container of its own finds the same copy.
+    let apart = site.built(&image, &["--publish", "--verbose"]);
+    assert!(said(&apart, none), "{}", apart.stderr);
+    for build in [again, after, apart] {
+        assert_eq!(digest(&build), digest(&first));
+    }
+}

@@ -107,7 +107,7 @@ impl Build<'_> {
         let mut plan = self.plan(&image, &of, run_image, chosen.is_some(), players)?;
         let (flow, line) = flow::choose(name, &self.circumstances(&of, &plan)?);
         self.note(line);
-        // Whether layers are as they were is looked at between phases.
+        // Whether layers are as they were is looked at between phases; whether the copy is, after them as well.
         if plan.folders.tree && flow == Flow::Creator {
             plan.folders.tree = false;
             let why = tree::do_not_stay("all phases share one container, and nobody looks in between");
@@ -149,7 +149,7 @@ impl Build<'_> {
         (api, foreign): (ApiVersion, Option<Foreign>),
     ) -> Result<Plan, Error> {
         let request = self.request;
-        let folders = Folders { root: self.stage.folder(), tree: self.tree };
+        let folders = Folders { root: self.stage.folder(), tree: self.tree, copy: self.tree };
         let mut layers = layer_paths(&self.store, image, self.stage);
         layers.push(folders.buildpacks());
         Ok(Plan {

@@ -10,10 +10,10 @@ use std::path::Path;
 use coracle_lifecycle::env::BUILD_VARIABLES;
 use coracle_runtime::{Access, Bounds, EphemeralFile, Input, PROGRAM, Rootfs, SandboxSpec};
 
-use super::Build;
 use super::bounds::watched;
 use super::folders::{self, guest};
 use super::phase::{Phase, Plan, mount, sandbox, where_images_are};
+use super::{Build, tree};
 use crate::error::Error;
 use crate::program::{CREATOR_MEMORY, HandedOver};
 use crate::sbom;
@@ -33,6 +33,10 @@ impl Build<'_> {
         let spec = container(plan);
         let watched = watched(Phase::Build, plan, &spec);
         self.launched(CREATOR, spec, &watched)?;
+        if plan.folders.copy {
+            // If its programs have left the copy of the application as it was.
+            tree::leave_layers(self.stage);
+        }
         let report = || {
             let (folders, phase) = (plan.folders.clone(), CREATOR.to_owned());
             self.stage.work(worker::Keep { folders, phase, documents: vec!["report.toml".to_owned()] })

@@ -28,8 +28,10 @@ pub(crate) const BUILDPACKS: &str = "/buildpacks";
 pub(crate) struct Folders {
     /// The work folder, in the stage's root.
     pub(crate) root: PathBuf,
-    /// Whether layers stay unpacked until the next build, and the copy of the application.
+    /// Whether layers stay unpacked until the next build.
     pub(crate) tree: bool,
+    /// Whether the copy of the application does.
+    pub(crate) copy: bool,
 }
 
 impl Folders {
@@ -59,7 +61,7 @@ impl Folders {
 
     /// The copy of the application.
     pub(crate) fn workspace(&self) -> PathBuf {
-        if self.tree { Path::new(TREE).join("workspace") } else { self.below("workspace") }
+        if self.copy { Path::new(TREE).join("workspace") } else { self.below("workspace") }
     }
 
     /// OCI layouts of images that phases ask for, and of the one they make.
