@@ -178,6 +178,16 @@ fn nothing_is_built_under_a_trusted_name_or_against_a_policy() {
         let error = site.refused(1, image, more);
         assert!(error.contains("is the name of a trusted builder"), "{error}");
     }
+    let more = ["--publish", "--cache-image", &site.builder];
+    let error = site.refused(1, &site.registry.reference("app"), &more);
+    assert!(error.contains("is the name of a trusted builder"), "{error}");
+    for words in [["import", "nowhere.tar", &site.builder].as_slice(), &["rebase", &site.builder]] {
+        let ran = site.home.run(words);
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        let start = format!("error: {0} is the name of a trusted builder ({0}): ", site.builder);
+        let end = "what lies there would be run as one; choose another name\n";
+        assert!(ran.stderr.starts_with(&start) && ran.stderr.ends_with(end), "{}", ran.stderr);
+    }
     let policy = site.home.path().join("policy.toml");
     let write = |text: &str| {
         fs::write(&policy, text).expect("write the policy");

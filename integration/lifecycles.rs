@@ -257,6 +257,12 @@ fn a_lifecycle_that_cannot_be_driven_is_named_before_anything_runs() {
         old(&plain),
         "in which no registry is spoken to in plain HTTP (--insecure-registry, since 0.13); leave it out, or take --lifecycle native\n"
     );
+    for more in [["--tag", "r.example/app"], ["--cache-image", "r.example/cache"]] {
+        assert!(
+            old(&[&plain[2..], &more].concat())
+                .starts_with("in which no registry is spoken to in plain HTTP")
+        );
+    }
     says("[api]\nplatform = \"0.13\"\n");
     for (option, value, phase) in [
         ("--build-layers", "strict", "builder"),

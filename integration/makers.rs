@@ -76,3 +76,28 @@ fn a_cache_image_that_another_builder_wrote_gives_no_layer_to_the_next() {
         assert!(ran.stdout.contains("] found good\n"), "{}", ran.stdout);
     }
 }
+
+#[test]
+fn an_image_that_was_imported_gives_no_layer_to_a_build() {
+    let (site, _) = site("launch = true");
+    let name = site.registry.reference("app:1");
+    let good = site.builder.clone();
+    for image in [name.as_str(), "app"] {
+        let publish: &[&str] = if image == "app" { &[] } else { &["--publish"] };
+        built(&site, &good, image, publish);
+    }
+    let config: Value = serde_json::from_slice(&site.registry.config("app:1")).expect("a configuration");
+    let label = "io.buildpacks.lifecycle.metadata";
+    let text = config["config"]["Labels"][label].as_str().expect("a label");
+    let archive = site.home.path().join("root.tar");
+    std::fs::write(&archive, coracle_fixtures::builder::base_layer().tar()).expect("write an archive");
+    let archive = archive.display().to_string();
+    site.home.ok(&["import", &archive, "app", "--label", &format!("{label}={text}")]);
+    let ran = built(&site, &good, "app", &[]);
+    assert!(ran.stdout.contains("] made\n"), "{}", ran.stdout);
+    assert!(
+        ran.stderr.contains("app:latest was made with another builder or other buildpacks before"),
+        "{}",
+        ran.stderr
+    );
+}

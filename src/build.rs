@@ -31,7 +31,7 @@ mod extensions;
 mod flow;
 pub(crate) mod folders;
 pub(crate) mod foreign;
-mod makers;
+pub(crate) mod makers;
 pub(crate) mod phase;
 mod proxies;
 mod request;

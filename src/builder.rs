@@ -16,6 +16,7 @@ use coracle_runtime::{Access, Bind, Runtime, Terminator};
 use self::buildpacks::Buildpack;
 use self::definition::{Definition, Lifecycle};
 use self::image::Contents;
+use crate::build::makers;
 use crate::credentials::Keychain;
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -197,6 +198,7 @@ pub fn create_builder(
     };
     let layers = stage.work(PackLayers { layers: contents.layers(user).map_err(BuilderError::from)? })?;
     let image = contents.image(&base, &layers)?;
+    makers::written_by(home, &request.reference, "builder create")?;
     stage.work(KeepImage::new(&request.reference, &image, &stage))?;
     if request.publish {
         let image =

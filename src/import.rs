@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use coracle_images::{Config, Digest, History, Image, Layer, Platform, Reference};
 use coracle_runtime::{Access, Bind, Runtime, Terminator};
 
+use crate::build::makers;
 use crate::error::Error;
 use crate::event::Observer;
 use crate::home::Home;
@@ -84,6 +85,7 @@ pub fn import(
     let layers = vec![LayerSource::Archive(ARCHIVE.into())];
     let layers = stage.work(PackLayers { layers }).map_err(unfit)?;
     let image = image(request, layers).map_err(ImportError::from)?;
+    makers::written_by(home, &request.reference, "import")?;
     stage.work(KeepImage::new(&request.reference, &image, &stage)).map_err(unfit)?;
     stage.finish()?;
     Ok(image.digest)

@@ -59,12 +59,12 @@ pub enum TrustError {
         /// What is in the list.
         by: String,
     },
-    /// An image of that name would be taken for the builder.
+    /// What is there under that name would be taken for the builder.
     #[error(
-        "{image} is the name of a trusted builder ({by}): an application under that name would be run as one; choose another name"
+        "{image} is the name of a trusted builder ({by}): what lies there would be run as one; choose another name"
     )]
     NameOfBuilder {
-        /// The image to build.
+        /// What is to be written.
         image: String,
         /// What is in the list.
         by: String,
@@ -130,7 +130,8 @@ impl TrustedBuilders {
         Ok(())
     }
 
-    /// Refuse `image` as the name of something built: what is trusted by name must not be made by whoever is built.
+    /// Refuse `image` as the name of something built, cached, imported or rebased: what is trusted by name must not be made by whoever
+    /// is built.
     ///
     /// # Errors
     /// [`TrustError::NameOfBuilder`].
@@ -286,7 +287,7 @@ mod tests {
         let refused = |image: &str| lists.refuse_as_output(&image.parse().unwrap());
         assert_eq!(
             refused("r.example/b:1").unwrap_err().to_string(),
-            "r.example/b:1 is the name of a trusted builder (r.example/b:1): an application under that name would be run as one; choose another name"
+            "r.example/b:1 is the name of a trusted builder (r.example/b:1): what lies there would be run as one; choose another name"
         );
         assert!(refused("paketobuildpacks/builder-jammy-base:x").is_err());
         for image in ["r.example/b:2", "heroku/builder:22", "r.example/heroku/builder:24"] {

@@ -15,6 +15,7 @@ mod known;
 mod owner;
 mod push;
 mod read;
+mod write;
 
 use std::fmt;
 use std::fs;
@@ -23,7 +24,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use oci_client::Client;
 use oci_client::errors::OciDistributionError;
 use tokio::runtime::Runtime;
 
@@ -38,8 +38,8 @@ pub use error::RegistryError;
 pub use identity::IdentityError;
 pub use push::Pushed;
 
-use client::{Clients, named, split_certificates};
-use read::Reading;
+use client::{Clients, Leave, named, split_certificates};
+use read::Repository;
 
 /// Pauses between attempts.
 const PAUSES: [u64; 5] = [100, 200, 500, 1000, 2000];
@@ -257,11 +257,11 @@ impl Registry {
         &self,
         act: &'static str,
         reference: &Reference,
-        request: impl AsyncFn(Reading) -> Result<T, OciDistributionError>,
+        request: impl AsyncFn(Repository) -> Result<T, OciDistributionError>,
     ) -> Result<T, RegistryError> {
         self.again(act, reference, || {
-            let reading = self.connect_to_read(act, reference)?;
-            Ok(self.runtime.block_on(request(reading)))
+            let repository = self.connect(Leave::Read, act, reference)?;
+            Ok(self.runtime.block_on(request(repository)))
         })
     }
 
@@ -270,15 +270,11 @@ impl Registry {
         &self,
         act: &'static str,
         reference: &Reference,
-        request: impl AsyncFn(Client, oci_client::Reference) -> Result<T, OciDistributionError>,
+        request: impl AsyncFn(Repository) -> Result<T, OciDistributionError>,
     ) -> Result<T, RegistryError> {
-        let name = client::name(reference);
         self.again(act, reference, || {
-            let (client, auth) = self.connect_to_write(act, reference)?;
-            Ok(self.runtime.block_on(async {
-                client::show(&client, &name, &auth).await;
-                request(client, name.clone()).await
-            }))
+            let repository = self.connect(Leave::Write, act, reference)?;
+            Ok(self.runtime.block_on(request(repository)))
         })
     }
 

@@ -103,7 +103,7 @@ impl Build<'_> {
         if is_foreign {
             builder.here.recv().map_err(gone)?;
         }
-        let players = self.players(&image)?;
+        let players = self.players(&image, &run_image)?;
         let mut plan = self.plan(&image, &of, run_image, chosen.is_some(), players)?;
         let (flow, line) = flow::choose(name, &self.circumstances(&of, &plan)?);
         self.note(line);

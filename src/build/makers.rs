@@ -75,6 +75,11 @@ impl Makers {
     }
 }
 
+/// Something else than a build writes to this name: what is there then, no build made.
+pub(crate) fn written_by(home: &Home, name: &Reference, command: &str) -> Result<(), Error> {
+    remember(&home.makers(name), &[Digest::of(command).hex().to_owned()])
+}
+
 fn known(record: &Path) -> Result<Vec<String>, Error> {
     match fs::read_to_string(record) {
         Ok(text) => Ok(text.lines().map(str::to_owned).collect()),

@@ -4,13 +4,10 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use oci_client::Client;
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::secrets::RegistryAuth;
-use oci_client::token_cache::{RegistryOperation, RegistryTokenType};
 
 use super::owner::redirections;
-use super::read::Reading;
+use super::read::Repository;
 use super::{Registry, RegistryError, identity};
 use crate::auth::{Credentials, Secret};
 use crate::reference::Reference;
@@ -25,8 +22,8 @@ pub(super) enum Leave {
 /// The clients made so far.
 #[derive(Default)]
 pub(super) struct Clients {
-    /// One that reads shows what each request gives it.
-    reading: HashMap<String, reqwest::Client>,
+    /// They show what each request gives them.
+    speaking: HashMap<(String, Leave), reqwest::Client>,
     /// One that asks for access follows no redirection.
     asking: HashMap<String, reqwest::Client>,
     admissions: HashMap<Purpose, Admission>,
@@ -48,38 +45,46 @@ struct Purpose {
 struct Admission {
     auth: RegistryAuth,
     until: Option<Instant>,
-    /// One that writes shows its registry the same, whatever the repository.
-    writing: Option<Client>,
 }
 
 impl Registry {
-    /// Access to a repository, for a request that reads.
-    pub(super) fn connect_to_read(
+    /// A repository, for a request that reads or writes.
+    pub(super) fn connect(
         &self,
+        leave: Leave,
         act: &'static str,
         reference: &Reference,
-    ) -> Result<Reading, RegistryError> {
+    ) -> Result<Repository, RegistryError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let auth = self.admission(&mut clients, Leave::Read, act, reference)?.auth.clone();
+        let auth = self.admission(&mut clients, leave, act, reference)?.auth.clone();
         let client = self
-            .reading(&mut clients, reference)
+            .client_for(leave, &mut clients, reference)
             .map_err(|source| RegistryError::request(act, reference, source.into()))?;
         let scheme = if self.is_plain(reference) { "http" } else { "https" };
-        let url = format!("{scheme}://{}/v2/{}", reference.registry, reference.repository);
-        Ok(Reading { client, url, auth })
+        let registry = reference.registry.clone();
+        let url = format!("{scheme}://{registry}/v2/{}", reference.repository);
+        Ok(Repository { client, registry, url, auth })
     }
 
-    /// The client that asks a registry for what it has, made when it is first needed.
-    fn reading(
+    /// The client that asks a registry for what it has, or sends it something, made when it is first needed.
+    fn client_for(
         &self,
+        leave: Leave,
         clients: &mut Clients,
         reference: &Reference,
     ) -> Result<reqwest::Client, reqwest::Error> {
-        if let Some(client) = clients.reading.get(&reference.registry) {
+        let key = (reference.registry.clone(), leave);
+        if let Some(client) = clients.speaking.get(&key) {
             return Ok(client.clone());
         }
-        let client = self.client(reference, redirections(&reference.registry))?;
-        clients.reading.insert(reference.registry.clone(), client.clone());
+        let client = self.client(reference, redirections(&reference.registry));
+        let client = match leave {
+            Leave::Read => client?.read_timeout(READ_TIMEOUT),
+            // It would be the time of a whole upload: see `write.rs`.
+            Leave::Write => client?,
+        };
+        let client = client.build()?;
+        clients.speaking.insert(key, client.clone());
         Ok(client)
     }
 
@@ -97,23 +102,6 @@ impl Registry {
         Ok(client)
     }
 
-    /// The client for a request that writes, made when it is first needed.
-    pub(super) fn connect_to_write(
-        &self,
-        act: &'static str,
-        reference: &Reference,
-    ) -> Result<(Client, RegistryAuth), RegistryError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let admission = self.admission(&mut clients, Leave::Write, act, reference)?;
-        let client = match &admission.writing {
-            Some(client) => client.clone(),
-            None => Client::try_from(self.configuration(reference))
-                .map_err(|source| RegistryError::request(act, reference, source))?,
-        };
-        admission.writing = Some(client.clone());
-        Ok((client, admission.auth.clone()))
-    }
-
     /// What is shown for a request, asked for when it is first needed. Others wait meanwhile: they would ask for the same.
     fn admission<'c>(
         &self,
@@ -121,7 +109,7 @@ impl Registry {
         leave: Leave,
         act: &'static str,
         reference: &Reference,
-    ) -> Result<&'c mut Admission, RegistryError> {
+    ) -> Result<&'c Admission, RegistryError> {
         let entry = self.options.auth.entry(&reference.name());
         let credentials = entry.map(|(_, credentials)| credentials);
         let is_exchanged = !matches!(credentials, Some(Credentials::Bearer(_)));
@@ -136,9 +124,9 @@ impl Registry {
                 RegistryError::Identity { act, reference: reference.to_string(), source: Box::new(source) }
             })?;
             clients.admissions.remove(&purpose);
-            return Ok(clients.admissions.entry(purpose).or_insert(Admission { auth, until, writing: None }));
+            return Ok(clients.admissions.entry(purpose).or_insert(Admission { auth, until }));
         }
-        let none = || Admission { auth: RegistryAuth::Anonymous, until: None, writing: None };
+        let none = || Admission { auth: RegistryAuth::Anonymous, until: None };
         Ok(clients.admissions.entry(purpose).or_insert_with(none))
     }
 
@@ -200,7 +188,9 @@ impl Registry {
 
     /// A client that sends what it is given to whom it was addressed.
     fn client_for_secrets(&self, reference: &Reference) -> Result<reqwest::Client, identity::IdentityError> {
-        self.client(reference, reqwest::redirect::Policy::none())
+        let client = self.client(reference, reqwest::redirect::Policy::none());
+        client
+            .and_then(|client| client.read_timeout(READ_TIMEOUT).build())
             .map_err(|source| identity::IdentityError::Client { source })
     }
 
@@ -208,11 +198,10 @@ impl Registry {
         &self,
         reference: &Reference,
         redirections: reqwest::redirect::Policy,
-    ) -> Result<reqwest::Client, reqwest::Error> {
+    ) -> Result<reqwest::ClientBuilder, reqwest::Error> {
         let mut client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
             .redirect(redirections);
         for certificate in self.certificates.iter() {
             client = client.tls_certs_merge([reqwest::Certificate::from_pem(certificate)?]);
@@ -220,32 +209,11 @@ impl Registry {
         if reference.is_loopback() {
             client = client.no_proxy();
         }
-        client.build()
+        Ok(client)
     }
 
     fn is_plain(&self, reference: &Reference) -> bool {
         reference.is_loopback() || self.options.insecure.contains(&reference.registry)
-    }
-
-    fn configuration(&self, reference: &Reference) -> ClientConfig {
-        let certificate =
-            |data: &Vec<u8>| Certificate { encoding: CertificateEncoding::Pem, data: data.clone() };
-        let plain = self.is_plain(reference);
-        let mut config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            use_monolithic_push: true,
-            extra_root_certificates: self.certificates.iter().map(certificate).collect(),
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            user_agent: USER_AGENT,
-            ..ClientConfig::default()
-        };
-        if reference.is_loopback() {
-            // A proxy set here, and not used for this machine's own ports, keeps the environment's away from them.
-            config.http_proxy = Some("http://127.0.0.1:9".to_owned());
-            config.no_proxy = Some("localhost,127.0.0.0/8,::1".to_owned());
-        }
-        config
     }
 }
 
@@ -261,35 +229,6 @@ pub(super) fn named(reference: &Reference) -> String {
         (Some(digest), _) => digest.to_string(),
         (None, Some(tag)) => tag.clone(),
         (None, None) => "latest".to_owned(),
-    }
-}
-
-/// Has a client that writes show this and ask for nothing itself: it would take the registry's word on where to, with the password.
-pub(super) async fn show(client: &Client, name: &oci_client::Reference, auth: &RegistryAuth) {
-    match auth {
-        // Told nothing, it shows nothing.
-        RegistryAuth::Anonymous => return,
-        // As if a token server had said so.
-        RegistryAuth::Basic(user, password) => {
-            for operation in [RegistryOperation::Pull, RegistryOperation::Push] {
-                let shown = RegistryTokenType::Basic(user.clone(), password.clone());
-                client.tokens.insert(name, operation, shown).await;
-            }
-        }
-        RegistryAuth::Bearer(_) => {}
-    }
-    client.store_auth_if_needed(name.resolve_registry(), auth).await;
-}
-
-/// The name as the client has it.
-pub(super) fn name(reference: &Reference) -> oci_client::Reference {
-    let (registry, repository) = (reference.registry.clone(), reference.repository.clone());
-    match (&reference.digest, &reference.tag) {
-        (Some(digest), _) => oci_client::Reference::with_digest(registry, repository, digest.to_string()),
-        (None, tag) => {
-            let tag = tag.clone().unwrap_or_else(|| "latest".to_owned());
-            oci_client::Reference::with_tag(registry, repository, tag)
-        }
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) fn may_be_asked(realm: &Url, registry: &str, plain: bool) -> Result<(
 
 /// Whether a place that a registry redirects to may be asked: not where this machine or its cloud answers questions that are nobody
 /// else's, unless the registry is there itself.
-fn is_apart(realm: &Url, registry: &str) -> Result<(), &'static str> {
+pub(super) fn is_apart(realm: &Url, registry: &str) -> Result<(), &'static str> {
     let own = Url::parse(&format!("https://{registry}")).map_err(|_| "the registry has no name")?;
     if is_near(realm) && !is_near(&own) { Err("that is this machine or its neighbour") } else { Ok(()) }
 }

@@ -4,10 +4,10 @@ use std::io::{self, Read};
 use std::thread;
 
 use bytes::Bytes;
-use futures_util::stream::unfold;
-use oci_client::errors::OciDistributionError;
 use tokio::sync::mpsc;
 
+use super::client::named;
+use super::write::Pieces;
 use super::{Registry, RegistryError};
 use crate::digest::Digest;
 use crate::image::Image;
@@ -47,10 +47,8 @@ impl Registry {
             digest: digest.clone(),
             source,
         })?;
-        self.ask_to_write("send content to", reference, async |client, name| {
-            let chunks = channel(open()?);
-            let stream = unfold(chunks, async |mut chunks| chunks.recv().await.map(|chunk| (chunk, chunks)));
-            client.push_blob_stream(&name, stream, digest.as_str(), Some(size)).await
+        self.ask_to_write("send content to", reference, async |repository| {
+            repository.send_blob(digest.as_str(), size, channel(open()?)).await
         })?;
         Ok(Pushed::Sent)
     }
@@ -76,15 +74,8 @@ impl Registry {
         from: &Reference,
         digest: &Digest,
     ) -> Result<bool, RegistryError> {
-        let source =
-            oci_client::Reference::with_tag(from.registry.clone(), from.repository.clone(), "x".to_owned());
-        self.ask_to_write("write to", reference, async |client, name| {
-            match client.mount_blob(&name, &source, digest.as_str()).await {
-                Ok(()) => Ok(true),
-                // 202: an upload was begun instead, as the specification allows.
-                Err(OciDistributionError::SpecViolationError(_)) => Ok(false),
-                Err(error) => Err(error),
-            }
+        self.ask_to_write("write to", reference, async |repository| {
+            repository.mount(digest.as_str(), &from.repository).await
         })
     }
 
@@ -107,16 +98,9 @@ impl Registry {
             Some(_) => Reference { digest: None, ..reference.clone() },
             None => reference.with_digest(digest.clone()),
         };
-        // A tag even where it is a digest: where a registry does not say where the manifest is (the answer's
-        // Location), the client looks for the tag at the end of the address, and panics without one.
-        let last = reference.tag.clone().unwrap_or_else(|| digest.to_string());
-        self.ask_to_write("write the manifest of", &target, async |client, name| {
-            let (registry, repository) = (name.registry().to_owned(), name.repository().to_owned());
-            let name = oci_client::Reference::with_tag(registry, repository, last.clone());
-            let header = media_type
-                .parse()
-                .map_err(|_| OciDistributionError::UnsupportedMediaTypeError(media_type.to_owned()))?;
-            client.push_manifest_raw(&name, manifest.to_vec(), header).await
+        let name = named(&target);
+        self.ask_to_write("write the manifest of", &target, async |repository| {
+            repository.put_manifest(&name, media_type, manifest.to_vec()).await
         })?;
         Ok(digest)
     }
@@ -133,7 +117,7 @@ impl Registry {
 }
 
 /// Reads on a thread of its own: reading blocks, and the client must not.
-fn channel(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Result<Bytes, OciDistributionError>> {
+fn channel(mut source: Box<dyn Read + Send>) -> Pieces {
     let (sender, receiver) = mpsc::channel(8);
     thread::spawn(move || {
         loop {
@@ -145,7 +129,7 @@ fn channel(mut source: Box<dyn Read + Send>) -> mpsc::Receiver<Result<Bytes, Oci
                     sender.blocking_send(Ok(Bytes::from(chunk)))
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => sender.blocking_send(Err(OciDistributionError::IoError(error))),
+                Err(error) => sender.blocking_send(Err(error)),
             };
             if sent.is_err() {
                 return;

@@ -18,9 +18,11 @@ const DIGEST: &str = "Docker-Content-Digest";
 /// Of what a registry says when it does not do as asked, bytes.
 const COMPLAINT: usize = 64 << 10;
 
-/// One repository, as whoever may read it.
-pub(super) struct Reading {
+/// One repository, as whoever may use it.
+pub(super) struct Repository {
     pub(super) client: Client,
+    /// Host, with port if any.
+    pub(super) registry: String,
     /// As `https://registry.example/v2/team/app`.
     pub(super) url: String,
     pub(super) auth: RegistryAuth,
@@ -33,7 +35,7 @@ pub(super) enum Manifest {
     TooLong,
 }
 
-impl Reading {
+impl Repository {
     /// The manifest of a tag or digest.
     pub(super) async fn manifest(&self, name: &str) -> Result<Manifest, OciDistributionError> {
         let request = self.request(Method::GET, "manifests", name)?.header(ACCEPT, DOCUMENTS.join(", "));
@@ -82,13 +84,20 @@ impl Reading {
         Ok((response, skip))
     }
 
-    fn request(
+    pub(super) fn request(
         &self,
         method: Method,
         kind: &str,
         name: &str,
     ) -> Result<RequestBuilder, OciDistributionError> {
-        let request = self.client.request(method, format!("{}/{kind}/{name}", self.url));
+        self.with_access(self.client.request(method, format!("{}/{kind}/{name}", self.url)))
+    }
+
+    /// Shows the registry what lets it do as asked.
+    pub(super) fn with_access(
+        &self,
+        request: RequestBuilder,
+    ) -> Result<RequestBuilder, OciDistributionError> {
         Ok(match &self.auth {
             RegistryAuth::Anonymous => request,
             RegistryAuth::Basic(user, password) => request.basic_auth(user, Some(password)),
@@ -104,7 +113,7 @@ impl Reading {
 }
 
 /// The answer, if the registry does as asked.
-async fn granted(mut response: Response) -> Result<Response, OciDistributionError> {
+pub(super) async fn granted(mut response: Response) -> Result<Response, OciDistributionError> {
     let (status, url) = (response.status(), response.url().to_string());
     if status.is_success() {
         return Ok(response);

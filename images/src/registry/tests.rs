@@ -8,6 +8,7 @@ mod endless;
 mod identity;
 mod known;
 mod passwords;
+mod uploads;
 
 use super::*;
 use crate::auth::Credentials;
@@ -37,6 +38,8 @@ struct State {
     token_status: Option<u16>,
     /// Where content is, if not here.
     elsewhere: Option<String>,
+    /// Where content is to be sent to, if not here.
+    uploads: Option<&'static str>,
     /// What was shown with each request.
     authorizations: Vec<String>,
     /// What the token server was sent.
@@ -215,7 +218,11 @@ impl Server {
                 state.manifests.insert(name.to_owned(), (kind, request.body.clone()));
                 if state.nowhere { answer(201) } else { located(201, &path) }
             }
-            ("POST", _) => located(202, &format!("http://{}/v2/app/blobs/uploads/1", self.host)),
+            ("POST", _) => match state.uploads {
+                Some("") => answer(202),
+                Some(place) => located(202, place),
+                None => located(202, &format!("http://{}/v2/app/blobs/uploads/1", self.host)),
+            },
             ("PUT", _) => {
                 let digest = request.path.split("digest=").nth(1).unwrap().replace("%3A", ":");
                 if Digest::of(&request.body).as_str() != digest {

@@ -45,7 +45,11 @@ fn is_published(version: &str) -> bool {
 
 impl Build<'_> {
     /// Who plays the phases, and at which Platform API. What cannot be is refused before anything runs.
-    pub(in crate::build) fn players(&self, builder: &Image) -> Result<(ApiVersion, Option<Foreign>), Error> {
+    pub(in crate::build) fn players(
+        &self,
+        builder: &Image,
+        run_image: &Reference,
+    ) -> Result<(ApiVersion, Option<Foreign>), Error> {
         let request = self.request;
         let (found, privileged) = match &request.lifecycle {
             LifecycleChoice::Native => {
@@ -66,7 +70,7 @@ impl Build<'_> {
         let native: Vec<Phase> = request.native_phases.iter().map(|phase| phase.0).collect();
         let other = privileged.as_ref().map(|found| &found.described);
         let api = found.described.highest(&found.name, other)?;
-        check(request, &native, &found.name, api)?;
+        check(request, run_image, &native, &found.name, api)?;
         self.note(format!("{} plays the phases, at Platform API {api}", found.shown()));
         if let Some(privileged) = &privileged {
             self.note(format!("{} plays those with credentials", privileged.shown()));
@@ -206,6 +210,7 @@ impl Build<'_> {
 /// Whether what is asked for can be asked of a lifecycle at this Platform API. Nothing is passed over in silence.
 fn check(
     request: &BuildRequest,
+    run_image: &Reference,
     native: &[Phase],
     name: &str,
     api: ApiVersion,
@@ -224,11 +229,11 @@ fn check(
     if api < EXECUTION_ENVIRONMENTS && request.exec_env != ExecEnv::default() {
         return Err(too_old("images are for nothing in particular (--exec-env, since 0.15)"));
     }
-    let used = [&request.image].into_iter().chain(&request.run_image);
+    let mut used = [&request.image, run_image].into_iter().chain(&request.tags).chain(&request.cache_image);
     let is_plain = |registry: &str| request.insecure.iter().any(|plain| plain == registry);
     if api < ApiVersion::new(0, 13)
         && request.publish
-        && used.clone().any(|image| is_plain(&image.registry) && !image.is_loopback())
+        && used.any(|image| is_plain(&image.registry) && !image.is_loopback())
     {
         return Err(too_old("no registry is spoken to in plain HTTP (--insecure-registry, since 0.13)"));
     }

@@ -67,3 +67,33 @@ fn what_a_token_server_says_is_read_to_its_limit() {
     );
     few(&server);
 }
+
+#[test]
+fn what_is_said_to_who_writes_is_read_to_its_limit() {
+    let name = |server: &Server| server.name("app:1");
+    let digest = Digest::of("content");
+    for (end, status, expected) in
+        [("uploads/", 403, "refuses access"), ("uploads/", 500, ""), ("/manifests/1", 403, "refuses access")]
+    {
+        let (server, registry) = flooded(end, status, State::default());
+        let error = match end {
+            "uploads/" => registry.push_bytes(&name(&server), b"content").unwrap_err(),
+            _ => registry.push_manifest(&name(&server), b"{}", "x/y").unwrap_err(),
+        };
+        assert!(error.to_string().contains(expected), "{error}");
+        few_for_each_attempt(&server);
+    }
+    let (server, registry) = flooded(CONTENT, 400, State::default());
+    assert!(registry.push_bytes(&name(&server), b"content").is_err());
+    few(&server);
+    let (server, registry) = flooded("&from=other", 403, State::default());
+    let error = registry.mount_blob(&name(&server), &server.name("other"), &digest).unwrap_err();
+    assert!(error.is_denied(), "{error}");
+    few(&server);
+}
+
+/// What may pass is tried again.
+fn few_for_each_attempt(server: &Server) {
+    let flood = server.state.lock().unwrap().flood;
+    assert!(flood < FEW * (PAUSES.len() as u64 + 1) / 2, "{flood} bytes");
+}
