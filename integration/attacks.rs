@@ -1,6 +1,7 @@
 //! The corpus of attacks, made under every runtime, and the table of it: docs/security/attacks.md.
 
 mod builds;
+mod defences;
 mod evil;
 mod named;
 
@@ -28,7 +29,8 @@ const HEAD: &str = "# Attacks
 
 Made by `integration/attacks.rs` in real builds; `scripts/attacks` writes this page, and the test fails where it is not what came of
 them. Numbers from A are those of a corpus for builders of Cloud Native Buildpacks, those from B are our own. All was made as a plain
-user with a range of subordinate ids; there is no mode with a single id. A name in capitals is the error that the attempt got.
+user with a range of subordinate ids; there is no mode with a single id. A name in capitals is the error that the attempt got. Which functions stand
+in the way is at the end.
 
 ";
 
@@ -51,6 +53,10 @@ fn page(attempts: &BTreeMap<(String, String), BTreeMap<String, Vec<&str>>>) -> S
     page.push_str("\n## Not made\n\n| attack | tried | why |\n|---|---|---|\n");
     for (id, tried, why) in named::NOT_MADE {
         page.push_str(&format!("| {id} | {tried} | {why} |\n"));
+    }
+    page.push_str("\n## Lines of defence\n\nWithout these functions the attack would get further; which test fails then, docs/defences.md says.\n\n| attack | file and function |\n|---|---|\n");
+    for (id, _) in defences::DEFENCES {
+        page.push_str(&format!("| {id} | {} |\n", defences::of(id)));
     }
     page
 }
@@ -90,6 +96,19 @@ fn every_number_of_the_corpus_is_accounted_for_and_every_test_exists() {
     let page = read(&workspace().join("docs/security/attacks.md"));
     for number in 1..=55 {
         assert!(page.contains(&format!("| A{number:02} |")), "A{number:02} is nowhere");
+    }
+    for (id, functions) in defences::DEFENCES {
+        assert!(!functions.is_empty(), "{id}");
+        for (file, function) in *functions {
+            let text = read(&workspace().join(file));
+            let is_there = ["(", "<"].iter().any(|next| text.contains(&format!("fn {function}{next}")));
+            assert!(is_there, "{id}: {file} has no function {function}");
+        }
+    }
+    // Numbers of attacks are what lines of the tables begin with.
+    let made = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | ")).map(|(id, _)| id);
+    for id in made.filter(|id| id.len() == 3 && id.starts_with(['A', 'B'])) {
+        assert!(!defences::of(id).is_empty(), "{id} has no line of defence");
     }
     let mut code = String::new();
     for folder in ["integration", "src", "runtime", "lifecycle", "images", "cnb"] {

@@ -2,7 +2,7 @@
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use coracle_fixtures::registry::PASSWORD;
 use coracle_fixtures::{Builder, Buildpack, DockerRegistry, RegistryAccess, RunImage};
@@ -32,6 +32,15 @@ pub(super) fn all() -> Vec<Vec<Attempt>> {
     let run = registry.reference("run:latest");
     let builder = evil::builder(&run, &given);
     let site = Site::of(registry, &RunImage::new().image(), &builder).logged_in();
+    // By another name of this machine as well.
+    let config = site.registry.docker_config();
+    let entry = config.trim_start_matches("{\"auths\":{").trim_end_matches("}}").to_owned();
+    let both = format!("{{\"auths\":{{{entry},{}}}}}", entry.replace("127.0.0.1", "localhost"));
+    std::fs::write(site.home.path().join(".docker/config.json"), both).expect("write the credentials");
+    std::fs::write(site.home.path().join("outside"), SECRET).expect("write");
+    let project = "[_]\nschema-version = \"0.2\"\n[io.buildpacks]\ninclude = [\"../outside\", \"/etc/passwd\", \"hello\"]\n";
+    std::fs::write(site.app().join("project.toml"), project).expect("write");
+    std::fs::write(site.app().join(".dockerignore"), "*\n!../outside\n").expect("write");
     std::fs::write(site.app().join("home"), site.home.path().display().to_string()).expect("write");
     let variables = VARIABLES.iter().fold(builder, |image, (name, value)| image.env(name, value));
     site.registry.push(&variables, "variables", "latest");
@@ -55,6 +64,8 @@ impl Builds<'_> {
         attempts.push(self.variables());
         attempts.extend((0..ALONE.len()).map(|number| self.alone(number)));
         attempts.push(self.proxy());
+        attempts.push(self.settings());
+        attempts.push(self.flood());
         attempts.extend(self.run_image());
         attempts
     }
@@ -122,8 +133,11 @@ impl Builds<'_> {
         let last = ran.stdout.lines().last().unwrap_or_default();
         let odd = labels.keys().any(|label| label.contains('\u{1b}'));
         vec![
-            Attempt::new("A15", "programs in place of the lifecycle's", "never run"),
-            Attempt::new("A16", "settings of linker, name resolution and TLS", "count nowhere"),
+            Attempt::new(
+                "A15",
+                "programs in place of the lifecycle's",
+                says(!format!("{}{}", ran.stdout, ran.stderr).contains("TROJAN"), "never run"),
+            ),
             Attempt::new(
                 "A18",
                 "another run image in /layers/analyzed.toml",
@@ -162,6 +176,47 @@ impl Builds<'_> {
             "variables of the builder for the platform's phases",
             "count nowhere: published as the user",
         )
+    }
+
+    /// The builder says that this machine is elsewhere, and whom dynamic programs are to load: who publishes asks the host.
+    fn settings(&self) -> Attempt {
+        // A repository of its own: the same content sent to one at the same time is more than some registries take.
+        let name = self
+            .site
+            .registry
+            .reference(&format!("settings-{}:1", self.runtime))
+            .replace("127.0.0.1", "localhost");
+        let ran = self.build(&self.site.builder, &name, &["--publish", "--buildpack", "fixture/quiet"], &[]);
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        let holds = ran.code == Some(0) && !said.contains("evil.so");
+        let result =
+            if holds { "count nowhere: published by name".to_owned() } else { format!("SUCCEEDED: {said}") };
+        Attempt::new("A16", "settings of linker, name resolution and TLS", result)
+    }
+
+    /// The most memory that the program itself takes while a buildpack prints without end.
+    fn flood(&self) -> Attempt {
+        let app = self.site.app().display().to_string();
+        let name = format!("flood-{}", self.runtime);
+        let fixed =
+            ["build", &name, "--path", &app, "--builder", &self.site.builder, "--runtime", self.runtime];
+        let mut command = self.site.home.command(&[&fixed[..], &["--buildpack", "fixture/flood"]].concat());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start coracle");
+        let status = format!("/proc/{}/status", child.id());
+        let mut most = 0_u64;
+        let code = loop {
+            let text = std::fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+            most = most.max(line.trim().trim_end_matches(" kB").parse().unwrap_or_default());
+            if let Some(status) = child.try_wait().expect("wait for coracle") {
+                break status.code();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        };
+        let holds = code == Some(0) && (1..200 << 10).contains(&most);
+        let result =
+            if holds { "less than 200 MiB".to_owned() } else { format!("SUCCEEDED: {code:?}, {most} KiB") };
+        Attempt::new("A35", "memory of the parent while 40 MB are printed", result)
     }
 
     fn alone(&self, number: usize) -> Attempt {

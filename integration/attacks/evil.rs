@@ -15,7 +15,9 @@ pub(super) fn evil(given: &str) -> Buildpack {
         "(setsid sh -c 'trap \"\" HUP TERM INT; while :; do echo x >>survivor; sleep 0.05; done' >/dev/null 2>&1 &)",
         "mkdir -p ~/.docker; echo '{\"credsStore\":\"evil\"}' >~/.docker/config.json",
         "echo 'touch /workspace/ran' | tee ~/.bashrc ~/.profile /tmp/kept >/dev/null",
-        "sleep 0.2",
+        // A socket that hands out descriptors works as long as this phase lasts.
+        "(setsid /usr/bin/probe hand-out /workspace/left.sock >/dev/null 2>&1 &)",
+        "sleep 0.2; until [ -S left.sock ]; do sleep 0.1; done; [ \"$(/usr/bin/probe take left.sock)\" = taken ] || exit 1",
     ];
     let build = [
         SAY,
@@ -25,6 +27,11 @@ pub(super) fn evil(given: &str) -> Buildpack {
         "[ -e ~/.bashrc ] || [ -e ~/.docker/config.json ] && r=SUCCEEDED || r='gone'; say A12 'files in the home folder' \"$r\"",
         "[ -e /tmp/kept ] && r=SUCCEEDED || r='gone'; say A12 'files in /tmp' \"$r\"",
         "[ -e ran ] && r=SUCCEEDED || r='never run'; say A13 'a credential helper on PATH and in the home folder' \"$r\"",
+        "r=$(/usr/bin/probe take left.sock); [ \"$r\" = taken ] && r=SUCCEEDED",
+        "say A48 'descriptors through a socket that detection left' \"$r\"; rm -f left.sock",
+        // What the application's project.toml and .dockerignore ask for.
+        "[ -e hello ] && [ -e .dockerignore ] && [ ! -e outside ] && [ ! -e ../outside ] && r='neither is read: the source is copied' || r=SUCCEEDED",
+        "say A40 'patterns of project.toml and .dockerignore that lead out of the source' \"$r\"",
         // For the exporter: another base, another group, a digest of its own, labels of the platform.
         "printf '[run-image]\\nreference = \"evil\"\\n[image]\\nreference = \"evil\"\\n' >\"$1/../analyzed.toml\"",
         "printf '[[group]]\\nid = \"../../etc\"\\nversion = \"1\"\\n' | tee \"$1/../group.toml\" >\"$1/../plan.toml\"",
@@ -85,6 +92,13 @@ pub(super) const ALONE: &[(&str, &str, &str)] = &[
     ("A37", "the end of everything it sees", "kill -9 -1; sleep 5"),
 ];
 
+/// In place of a program of the lifecycle: it says so where everybody sees it.
+const TROJAN: &str =
+    "#!/bin/sh\necho TROJAN >&2\ntouch /workspace/trojan /layers/trojan /out/trojan\nexit 66\n";
+
+/// Prints 40 MB as fast as it can.
+const FLOOD: &str = "i=0; line=$(head -c 4000 /dev/zero | tr '\\0' y); while [ $i -lt 10000 ]; do echo $line; i=$((i + 1)); done";
+
 /// The builder with all of them; it brings programs in place of the lifecycle's, and what dynamic linkers, name
 /// resolution and credential helpers of a careless host would read.
 pub(super) fn builder(run_image: &str, given: &str) -> Image {
@@ -93,17 +107,20 @@ pub(super) fn builder(run_image: &str, given: &str) -> Image {
         buildpacks.push(Buildpack::passing(&alone(number)).build(shell));
     }
     buildpacks.push(Buildpack::passing("fixture/quiet").process(&["cat", "hello"]));
+    buildpacks.push(Buildpack::passing("fixture/flood").build(FLOOD).process(&["cat", "hello"]));
     buildpacks.push(
         Buildpack::passing("fixture/proxy").build("echo \"proxy $HTTP_PROXY\"").process(&["cat", "hello"]),
     );
     let mut builder = Builder::new(run_image).group(&buildpacks).probe();
     for program in ["creator", "analyzer", "detector", "restorer", "builder", "exporter", "launcher"] {
-        builder = builder.file(Entry::program(&format!("/cnb/lifecycle/{program}"), "#!/bin/sh\nexit 66\n"));
+        builder = builder.file(Entry::program(&format!("/cnb/lifecycle/{program}"), TROJAN));
     }
     builder
         .file(Entry::program("/usr/bin/docker-credential-evil", "#!/bin/sh\ntouch /workspace/ran\n"))
         .file(Entry::file("/etc/ld.so.preload", "/evil.so\n"))
         .file(Entry::file("/etc/nsswitch.conf", "hosts: evil\n"))
+        .file(Entry::file("/etc/hosts", "192.0.2.1 localhost\n"))
+        .file(Entry::file("/etc/resolv.conf", "nameserver 192.0.2.1\n"))
         .file(Entry::dir("/etc/ssl"))
         .file(Entry::file("/etc/ssl/cert.pem", "evil"))
         .file(Entry::dir("/open").mode(0o1777))

@@ -55,6 +55,24 @@ pub(super) const ELSEWHERE: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "A35",
+        "silence without end, and a disk that is filled",
+        &[
+            "a_buildpack_that_says_nothing_any_more_is_ended_and_told_apart_from_one_that_takes_its_time",
+            "a_buildpack_that_fills_the_disk_is_ended_and_told_by_how_much",
+        ],
+    ),
+    (
+        "A21",
+        "what is refused to ours, where another lifecycle exports: links to its credentials, FIFOs",
+        &["what_buildpacks_leave_is_looked_at_before_another_lifecycle_exports_it"],
+    ),
+    (
+        "A18",
+        "another run image, of another lifecycle's analyzer or restorer, on another registry",
+        &["the_run_image_is_the_one_that_was_resolved_whatever_another_lifecycle_says"],
+    ),
+    (
         "A39",
         "links of the source that lead out of it",
         &["a_folder_that_becomes_a_link_while_it_is_copied_leads_nowhere"],
@@ -99,21 +117,8 @@ pub(super) const ELSEWHERE: &[(&str, &str, &[&str])] = &[
 ];
 
 /// Number, attack, and why it is not made.
-pub(super) const NOT_MADE: &[(&str, &str, &str)] = &[
-    (
-        "A03",
-        "processes of the host in a shared /proc",
-        "no container shares one: where no new one can be mounted, the build stops",
-    ),
-    ("A40", "patterns of project.toml or .dockerignore", "neither is read"),
-    (
-        "A48",
-        "descriptors passed through a socket that a phase left",
-        "no process of an earlier phase is left to pass any (A11)",
-    ),
-    (
-        "A53",
-        "settings of the next build in the application's folder",
-        "buildpacks write to a copy; the source is mounted read-only in the worker that copies it, and nowhere else",
-    ),
-];
+pub(super) const NOT_MADE: &[(&str, &str, &str)] = &[(
+    "A53",
+    "settings of the next build in the application's folder",
+    "buildpacks write to a copy; the source is mounted read-only in the worker that copies it, and nowhere else",
+)];

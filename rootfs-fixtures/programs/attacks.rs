@@ -36,6 +36,7 @@ const ATTACKS: &[(&str, &str, Act)] = &[
     ("A02", "ptrace process 1", |_| call(libc::SYS_ptrace, [libc::PTRACE_ATTACH as usize, 1, 0, 0])),
     ("A02", "the memory of process 1", |_| open("/proc/1/mem")),
     ("A02", "process_vm_readv of process 1", |_| call(libc::SYS_process_vm_readv, [1, 0, 0, 0])),
+    ("A03", "processes of others in /proc", |_| processes_of_others()),
     ("A04", "the root folder of process 1", |_| open("/proc/1/root/etc")),
     ("A04", "a way out by parent folders", |_| parents()),
     ("A04", "a file by its handle", |_| call(libc::SYS_open_by_handle_at, [3, 0, 0, 0])),
@@ -222,6 +223,59 @@ fn secret_of_processes(given: &Given<'_>) -> io::Result<String> {
         }
     }
     Ok("found nowhere".to_owned())
+}
+
+/// Whatever it sees has process 1 of this container above it, and processes of the kernel or of the host have none here.
+fn processes_of_others() -> io::Result<String> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // What ends meanwhile was one of ours: nobody else's can.
+        let Ok(status) = fs::read_to_string(entry.path().join("status")) else { continue };
+        let field =
+            |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim();
+        let levels = field("NSpid:").split_whitespace().count();
+        if levels != 1 || (id != 1 && field("PPid:") == "0") {
+            others.push(format!("{id} {}", field("Name:")));
+        }
+    }
+    if others.is_empty() { Ok("none".to_owned()) } else { Ok(format!("SUCCEEDED: {others:?}")) }
+}
+
+/// Listens at a path and gives whoever connects a descriptor of a folder of its own phase.
+pub(crate) fn hand_out(at: &str) -> io::Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    use std::os::fd::AsRawFd;
+    let listener = std::os::unix::net::UnixListener::bind(at)?;
+    let root = File::open("/")?;
+    for stream in listener.incoming() {
+        let (stream, fds) = (stream?, [root.as_raw_fd()]);
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(stream.as_raw_fd(), &[io::IoSlice::new(b"x")], &rights, MsgFlags::empty(), None)?;
+    }
+    Ok(())
+}
+
+/// Says whether a descriptor came from whoever listens at a path, or the error.
+pub(crate) fn take(at: &str) -> io::Result<()> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    use std::os::fd::AsRawFd;
+    let taken = || -> io::Result<bool> {
+        let stream = std::os::unix::net::UnixStream::connect(at)?;
+        let mut byte = [0];
+        let mut space = nix::cmsg_space!([std::os::fd::RawFd; 1]);
+        let mut slices = [io::IoSliceMut::new(&mut byte)];
+        let message = recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty())?;
+        Ok(message.cmsgs()?.any(|message| matches!(message, ControlMessageOwned::ScmRights(_))))
+    };
+    let said = match taken() {
+        Ok(true) => "taken".to_owned(),
+        Ok(false) => "nothing came".to_owned(),
+        Err(error) => error
+            .raw_os_error()
+            .map_or_else(|| error.to_string(), |errno| format!("{:?}", Errno::from_raw(errno))),
+    };
+    writeln!(io::stdout(), "{said}")
 }
 
 fn parents() -> io::Result<String> {

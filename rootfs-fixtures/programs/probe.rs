@@ -112,6 +112,8 @@ fn main() -> ExitCode {
     let result = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["attempt", name] => attempt(name),
         ["attacks", given @ ..] => in_a_sandbox().and_then(|()| attacks::report(given)),
+        ["hand-out", at] => attacks::hand_out(at),
+        ["take", at] => attacks::take(at),
         ["attack", number, given @ ..] => in_a_sandbox().and_then(|()| attacks::one(number, given)),
         ["serve", word, addresses @ ..] => serve::serve(word, addresses),
         ["wait"] => io::stdin().read(&mut [0]).map(drop),
