@@ -7,6 +7,7 @@
 mod container;
 mod extensions;
 mod given;
+mod helpers;
 
 use std::fs;
 use std::io::Read as _;

@@ -5,12 +5,10 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `helper.rs` | the programs that know credentials |
 //! | `file.rs` | a file of credentials that is read or changed |
 //! | `login.rs` | `coracle auth`: credentials come, go, and are listed |
 
 mod file;
-mod helper;
 mod login;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,9 +18,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use coracle_images::{AuthDocument, AuthError, AuthFile, Credentials, Reference};
+pub use coracle_images::{HelperError, Helpers, helper_environment};
 use nix::fcntl::OFlag;
 
-pub use helper::{HelperError, Helpers};
 pub use login::{Kept, Login, LoginError, LoginRequest, RegistryName, log_in, log_out, logins};
 
 use crate::config::ConfigError;
@@ -241,7 +239,7 @@ impl Keys<'_> {
 
     /// Have every helper say what it knows, all at once.
     fn ask(&self, questions: BTreeSet<Question>, answers: &mut Answers) {
-        let (helpers, untrusted) = (&self.keychain.helpers, self.untrusted.as_deref());
+        let (helpers, untrusted) = (&self.keychain.helpers, self.untrusted.as_slice());
         std::thread::scope(|scope| {
             let asked: Vec<_> = questions
                 .into_iter()

@@ -51,7 +51,7 @@ pub use coracle_images::{AuthFile, CompressionError, Digest, LayerCompression, R
 pub use coracle_runtime::{Network, Outcome, Runtime, Terminator, take_variable};
 pub use credentials::{
     AuthFormat, CredentialsError, HelperError, Helpers, Kept, Keychain, Login, LoginError, LoginRequest,
-    RegistryName, log_in, log_out, logins,
+    RegistryName, helper_environment, log_in, log_out, logins,
 };
 pub use error::Error;
 pub use event::{Event, Observer, Stream, Work};

@@ -1,8 +1,9 @@
 //! Credentials for registries: who shows what where. What files hold them, and how, is in `auth/documents.rs`,
-//! how they are changed in `auth/edit.rs`.
+//! how they are changed in `auth/edit.rs`, programs that know them in `auth/helper.rs`.
 
 mod documents;
 mod edit;
+mod helper;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use crate::reference::DOCKER_HUB;
 
 pub use documents::{AuthDocument, AuthError};
 pub use edit::with_entry;
+pub use helper::{HelperError, Helpers, TOKEN_USER, helper_environment};
 
 /// A text that is overwritten when it is dropped. What other crates copy of it (the client of registries for one) is not.
 pub type Secret = Zeroizing<String>;

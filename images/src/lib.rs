@@ -18,7 +18,10 @@ mod registry;
 mod store;
 pub mod unpack;
 
-pub use auth::{AuthDocument, AuthError, AuthFile, Credentials, Secret, registry_of, server_url, with_entry};
+pub use auth::{
+    AuthDocument, AuthError, AuthFile, Credentials, HelperError, Helpers, Secret, TOKEN_USER,
+    helper_environment, registry_of, server_url, with_entry,
+};
 pub use compression::{
     CompressedWriter, CompressionError, LayerCompression, LayerWriter, WrittenLayer, uncompressed,
 };

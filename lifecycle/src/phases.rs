@@ -23,6 +23,7 @@ mod extended;
 mod flags;
 mod generate_programs;
 mod images;
+mod keys;
 mod outputs;
 mod owner;
 mod privileges;
@@ -33,6 +34,7 @@ mod stacks;
 mod table;
 mod times;
 
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -48,6 +50,7 @@ use crate::surroundings::Surroundings;
 use crate::with_causes;
 
 use self::flags::Verbosity;
+use self::keys::{Found, Keys};
 use self::scratch::Scratch;
 
 pub use crate::export::Launcher;
@@ -96,6 +99,10 @@ struct Call<'a> {
     launcher: &'a Launcher<'a>,
     /// Read once, before anything else.
     auth: AuthFile,
+    /// Where that is from.
+    keys: Keys,
+    /// Helpers that programs of the same user can ask as this process did.
+    asked: BTreeSet<String>,
     /// Docker's configuration, of which that was read.
     credentials_file: Option<PathBuf>,
 }
@@ -227,9 +234,11 @@ fn start(
     let asked = (arguments.id("uid"), arguments.id("gid"));
     let user = privileges::decide(phase, User::of_process(), asked)?;
     // While this is still whoever may read them.
-    let auth = if needs_credentials(phase, &arguments) { images::auth(env) } else { Ok(AuthFile::default()) };
-    let auth = auth.map_err(PhaseError::Credentials)?;
-    let credentials_file = images::credentials_file(env);
+    let needs_some = needs_credentials(phase, &arguments);
+    let keys = if needs_some { Keys::read(env, &arguments) } else { Ok(Keys::default()) };
+    let keys = keys.map_err(PhaseError::Credentials)?;
+    let found = keys.of_phase(phase, &arguments, api).map_err(PhaseError::Credentials)?;
+    let credentials_file = keys::credentials_file(env);
     settle(phase, &arguments, user)?;
     let mut env = env.clone();
     env.remove(OsStr::new(CREDENTIALS_VARIABLE));
@@ -237,7 +246,11 @@ fn start(
         let passwd = file::read_text(Path::new("/etc/passwd"))?.unwrap_or_default();
         privileges::add_home(&mut env, &passwd, User::of_process(), user.is_some());
     }
-    let call = Call { arguments, api, env: &env, launcher, auth, credentials_file };
+    let Found { auth, notices, answered } = found;
+    // What root's helpers say they need not say to another user.
+    let asked = if user.is_none() { answered } else { BTreeSet::new() };
+    let call = Call { arguments, api, env: &env, launcher, auth, keys, asked, credentials_file };
+    notices.iter().for_each(|text| call.warn(text));
     demands::warn(&call);
     (phase.run)(&call)
 }

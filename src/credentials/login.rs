@@ -5,10 +5,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use coracle_images::{AuthFile, Credentials, Reference, Secret, registry_of, with_entry};
+use coracle_images::{AuthFile, Credentials, Reference, Secret, TOKEN_USER, registry_of, with_entry};
 use coracle_runtime::{Runtime, Terminator, with_causes};
 
-use super::helper::TOKEN;
 use super::{CredentialsError, HelperError, Keychain, Source, file};
 use crate::error::Error;
 use crate::event::{Event, Observer};
@@ -280,7 +279,7 @@ impl Keychain {
             };
             let by_store = || {
                 let store = document.store.as_ref();
-                store.is_some_and(|store| matches!(self.helpers.get(store, &registry, None), Ok(Some(_))))
+                store.is_some_and(|store| matches!(self.helpers.get(store, &registry, &[]), Ok(Some(_))))
             };
             let is_known = document.names.contains(&registry) || document.helpers.contains_key(&registry);
             if *path == request.file || is_known || by_store() {
@@ -305,13 +304,13 @@ impl Keychain {
                 BTreeMap::new()
             });
             let users = users.into_iter().map(|(name, user)| (registry_of(&name), user));
-            let user = |user: String| Some(user).filter(|user| user != TOKEN);
+            let user = |user: String| Some(user).filter(|user| user != TOKEN_USER);
             found.extend(
                 users.filter(|(name, _)| fits(name)).map(|(name, it)| (name, (store.clone(), user(it)))),
             );
         }
         for (name, helper) in source.document.helpers.iter().filter(|(name, _)| fits(name)) {
-            let user = match self.helpers.get(helper, name, None) {
+            let user = match self.helpers.get(helper, name, &[]) {
                 Ok(None) => continue,
                 Ok(Some(Credentials::Basic { user, .. })) => Some(user),
                 Ok(Some(_)) => None,

@@ -257,7 +257,7 @@ fn what_a_helper_has_started_ends_with_it() {
         format!("sh -c 'sleep 1000 & echo $! >> {0}; wait' & echo $! >> {0}; wait", started.display());
     let place = place.helper("x", &script);
     let helpers = place.keychain(&[]).helpers.with_limit(std::time::Duration::from_secs(1));
-    let error = helpers.get("x", "r.example", None).unwrap_err();
+    let error = helpers.get("x", "r.example", &[]).unwrap_err();
     assert!(matches!(error, HelperError::Late { .. }), "{error}");
     let started = fs::read_to_string(started).unwrap();
     assert_eq!(started.lines().count(), 2, "{started}");
@@ -282,8 +282,9 @@ fn only_programs_of_trusted_folders_are_helpers() {
     let path =
         std::env::join_paths([application.0.path(), place.0.path(), Path::new("relative"), Path::new("")]);
     let helpers = Helpers::new(&path.unwrap(), vec![("PATH".into(), "/usr/bin:/bin".into())]);
-    let get =
-        |name: &str| helpers.get(name, "r.example", Some(application.0.path())).map_err(|e| e.to_string());
+    let get = |name: &str| {
+        helpers.get(name, "r.example", &[application.0.path().to_owned()]).map_err(|e| e.to_string())
+    };
     assert!(get("x").unwrap().is_some());
     for name in ["evil", "linked", "plain", "nowhere"] {
         let expected = format!(
@@ -304,13 +305,13 @@ fn a_helper_gets_what_it_is_told_and_no_more() {
     let place = Place::new().helper("x", "printf '{\"Username\":\"%s\",\"Secret\":\"%s\"}' \"$(pwd)\" \"$(env | cut -d= -f1 | sort | tr '\\n' ,)\"");
     let env = vec![("PATH".into(), "/usr/bin:/bin".into()), ("GNUPGHOME".into(), "/g".into())];
     let helpers = Helpers::new(place.0.path().as_os_str(), env);
-    let found = helpers.get("x", "r.example", None).unwrap();
+    let found = helpers.get("x", "r.example", &[]).unwrap();
     // The shell adds the folder.
     let expected = Credentials::Basic { user: "/".into(), password: "GNUPGHOME,PATH,PWD,".to_owned().into() };
     let Some(Credentials::Basic { password, .. }) = &found else { panic!("nothing") };
     assert!(found == Some(expected), "{}", password.as_str());
     assert!(!format!("{helpers:?}").contains("/g"));
-    assert!(Helpers::new(OsStr::new(""), Vec::new()).get("x", "r", None).is_err());
+    assert!(Helpers::new(OsStr::new(""), Vec::new()).get("x", "r", &[]).is_err());
 }
 
 #[test]

@@ -13,7 +13,8 @@ use super::builder::build_group;
 use super::chosen::{look_up, offers};
 use super::detector::{detect_group, generate_with};
 use super::exporter::{Documents, PlatformDocuments, export_image};
-use super::images::{Images, credentials_file};
+use super::images::Images;
+use super::keys::credentials_file;
 use super::outputs::{Outputs, reference};
 use super::restorer::restore_layers;
 use super::scratch::Scratch;
@@ -117,5 +118,7 @@ fn tell_what_is_exposed(call: &Call<'_>) {
     let configs: BTreeSet<_> =
         credentials_file(call.env).into_iter().chain(call.credentials_file.clone()).collect();
     let configs: Vec<_> = configs.iter().filter_map(|path| exposed::file(path)).collect();
+    let asked = call.asked.iter().map(|helper| exposed::helper(helper));
+    asked.for_each(|text| call.warn(&text));
     configs.iter().chain(&exposed::processes(Path::new("/proc"))).for_each(|text| call.warn(text));
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use coracle_cnb::{Analyzed, Group, RunToml, StackToml};
+use coracle_cnb::{Analyzed, ApiVersion, Group, RunToml, StackToml};
 use serde::Deserialize;
 
 use super::{Arguments, Call, PhaseError};
@@ -11,10 +11,15 @@ use crate::file::{self, FileError};
 
 /// The run images that the platform offers: in run.toml, before Platform API 0.12 the one of stack.toml.
 pub(super) fn run_toml(call: &Call<'_>) -> Result<RunToml, FileError> {
-    if call.api >= TARGETS {
-        return Ok(file::read_document("run.toml", &call.arguments.path("run"))?.unwrap_or_default());
+    run_images(call.api, &call.arguments)
+}
+
+/// As [`run_toml`], before there is a call.
+pub(super) fn run_images(api: ApiVersion, arguments: &Arguments) -> Result<RunToml, FileError> {
+    if api >= TARGETS {
+        return Ok(file::read_document("run.toml", &arguments.path("run"))?.unwrap_or_default());
     }
-    let stack: Option<StackToml> = file::read_document("stack.toml", &call.arguments.path("stack"))?;
+    let stack: Option<StackToml> = file::read_document("stack.toml", &arguments.path("stack"))?;
     Ok(RunToml { images: stack.into_iter().map(|stack| stack.run_image).collect() })
 }
 

@@ -26,6 +26,13 @@ pub(super) fn file(config: &Path) -> Option<String> {
     })
 }
 
+/// What is said of a credential helper that this process has asked: so can whatever it starts.
+pub(super) fn helper(name: &str) -> String {
+    format!(
+        "programs of buildpacks can ask docker-credential-{name} as this process did: hand credentials over in {CREDENTIALS_VARIABLE}, or have root start the creator, with -uid and -gid and a helper that answers nobody else"
+    )
+}
+
 /// What is said of each process in `proc` whose environment this process can read and that holds the credentials, as a shell that
 /// started it does.
 pub(super) fn processes(proc: &Path) -> Vec<String> {

@@ -1,19 +1,16 @@
 //! Where a phase finds images: in registries, or in folders (Platform API, "OCI Image Layout").
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use coracle_images::{
-    AuthDocument, AuthError, AuthFile, Digest, Image, Layer, LayoutError, Platform, Reference,
-    ReferenceError, Registry, RegistryError, RegistryOptions, read_layout,
+    AuthError, AuthFile, Digest, HelperError, Image, Layer, LayoutError, Platform, Reference, ReferenceError,
+    Registry, RegistryError, RegistryOptions, read_layout,
 };
 
 use super::arguments::ArgumentError;
-use crate::env::Env;
-use crate::file::{self, FileError};
+use crate::file::FileError;
 
 /// Why an image could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +39,16 @@ pub enum ImagesError {
         path: String,
         #[source]
         source: AuthError,
+    },
+    /// The program that Docker's configuration names for a registry does not say them. What it says is not repeated.
+    #[error(
+        "could not get the credentials for {registry}, for which `{place}` names a helper; install it where the phase runs, set CNB_REGISTRY_AUTH for this registry, or take it out of credHelpers"
+    )]
+    Helper {
+        registry: String,
+        place: PathBuf,
+        #[source]
+        source: Box<HelperError>,
     },
     /// The variable holds no credentials. What it says is not repeated.
     #[error(
@@ -78,9 +85,21 @@ impl Images {
 
     /// All registries, as `-insecure-registry` says, with the credentials of the call.
     pub(crate) fn registry(call: &super::Call<'_>) -> Result<Registry, super::PhaseError> {
-        let insecure = call.arguments.texts("insecure-registry");
-        let options = RegistryOptions { insecure, auth: call.auth.clone(), ca_bundle: None };
-        Registry::new(options).map_err(|source| super::PhaseError::Credentials(source.into()))
+        registry(call, call.auth.clone()).map_err(|source| super::PhaseError::Credentials(source.into()))
+    }
+
+    /// As these, for images too that the phase could not know of when it started. To be called where nothing foreign runs.
+    pub(crate) fn also_for(
+        &self,
+        call: &super::Call<'_>,
+        references: &[Reference],
+    ) -> Result<Self, ImagesError> {
+        let Self::Registry(_) = self else { return Ok(self.clone()) };
+        let found = call.keys.of(references)?;
+        found.notices.iter().for_each(|text| call.warn(text));
+        let mut auth = call.auth.clone();
+        auth.extend(found.auth);
+        Ok(Self::Registry(registry(call, auth)?))
     }
 
     /// The image of this name for this machine; nothing where there is none. Fails where it may not be read.
@@ -160,6 +179,11 @@ impl Images {
     }
 }
 
+fn registry(call: &super::Call<'_>, auth: AuthFile) -> Result<Registry, RegistryError> {
+    let insecure = call.arguments.texts("insecure-registry");
+    Registry::new(RegistryOptions { insecure, auth, ca_bundle: None })
+}
+
 /// The folder of an image in a layout folder: `<registry>/<repository>/<tag>`, or with `sha256/<digits>` for the tag where the
 /// image is named by digest (Platform API, "OCI Image Layout").
 pub fn layout_path(dir: &Path, reference: &Reference) -> PathBuf {
@@ -168,38 +192,6 @@ pub fn layout_path(dir: &Path, reference: &Reference) -> PathBuf {
         (Some(digest), _) => repository.join("sha256").join(digest.hex()),
         (None, tag) => repository.join(tag.as_deref().unwrap_or("latest")),
     }
-}
-
-fn set<'a>(env: &'a Env, name: &str) -> Option<&'a OsStr> {
-    env.get(OsStr::new(name)).filter(|value| !value.is_empty()).map(|value| value.as_os_str())
-}
-
-/// Where Docker's configuration is looked for: in `DOCKER_CONFIG`, else in `HOME/.docker`.
-pub(super) fn credentials_file(env: &Env) -> Option<PathBuf> {
-    let folder = set(env, "DOCKER_CONFIG").map(PathBuf::from);
-    let folder = folder.or_else(|| Some(Path::new(set(env, "HOME")?).join(".docker")))?;
-    Some(folder.join("config.json"))
-}
-
-/// Docker's configuration, and above it `CNB_REGISTRY_AUTH` (Platform API, "Registry
-/// Authentication").
-pub(super) fn auth(env: &Env) -> Result<AuthFile, ImagesError> {
-    let mut auth = AuthFile::default();
-    if let Some(config) = credentials_file(env)
-        && let Some(bytes) = file::read_bytes(&config)?
-    {
-        let path = config.display().to_string();
-        auth = AuthFile::parse(&bytes).map_err(|source| ImagesError::Auth { path, source })?;
-    }
-    if let Some(variable) = set(env, super::CREDENTIALS_VARIABLE) {
-        let path = super::CREDENTIALS_VARIABLE.to_owned();
-        let document = AuthDocument::parse_headers(variable.as_bytes()).map_err(|source| match source {
-            AuthError::Headers => ImagesError::Variable,
-            source => ImagesError::Auth { path, source },
-        })?;
-        auth.extend(document.auths);
-    }
-    Ok(auth)
 }
 
 #[cfg(test)]
@@ -229,32 +221,5 @@ mod tests {
         for text in ["/elsewhere/a/b/1@sha256:0", "/layout/example.org/a/1", "/layout/../etc/x@sha256:0"] {
             assert!(images.named(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn the_variable_goes_before_docker_s_configuration() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = dir.path().join("config.json");
-        std::fs::write(&config, r#"{"auths":{"a.org":{"auth":"YTpi"},"b.org":{"auth":"YTpi"}}}"#).unwrap();
-        let mut env: Env = [("DOCKER_CONFIG".into(), dir.path().into())].into();
-        env.insert(
-            "CNB_REGISTRY_AUTH".into(),
-            r#"{"a.org":"Basic eDp5","c.org":"Bearer t","d.org":"X-Identity i"}"#.into(),
-        );
-        let read = auth(&env).unwrap();
-        let basic = |user: &str, password: &str| coracle_images::Credentials::Basic {
-            user: user.into(),
-            password: password.to_owned().into(),
-        };
-        assert_eq!(read.lookup("a.org"), basic("x", "y"));
-        assert_eq!(read.lookup("b.org"), basic("a", "b"));
-        assert_eq!(read.lookup("c.org"), coracle_images::Credentials::Bearer("t".to_owned().into()));
-        assert_eq!(read.lookup("d.org"), coracle_images::Credentials::Identity("i".to_owned().into()));
-        env.insert("CNB_REGISTRY_AUTH".into(), r#"{"a.org":"Digest secret"}"#.into());
-        let error = auth(&env).unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("secret"));
-        std::fs::write(&config, r#"{"auths":{"a.org":{"auth":"secret!"}}}"#).unwrap();
-        let error = auth(&env).unwrap_err();
-        assert!(matches!(error, ImagesError::Auth { .. }) && !format!("{error:?}").contains("secret"));
     }
 }

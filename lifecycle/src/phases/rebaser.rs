@@ -7,6 +7,7 @@ use coracle_images::Reference;
 
 use super::analyzer::access;
 use super::images::{Images, ImagesError, layout_path};
+use super::keys::names_of;
 use super::outputs::{Outputs, reference};
 use super::{ArgumentError, Call, PhaseError};
 use crate::analyze::{AnalyzeError, choose_run_image};
@@ -88,13 +89,16 @@ fn move_image(
     let arguments = &call.arguments;
     let failed = |error| RebaserError::Rebase { name: source.to_string(), source: error };
     let old = images.image(source).map_err(RebaserError::Image)?;
+    let mut images = images.clone();
     let run_name = match run_name {
         Some(name) => name,
         None => {
             let metadata = metadata_of(&old).map_err(failed)?;
             let known = known_run_image(&metadata, call.api).map_err(failed)?;
             let known = RunToml { images: vec![known] };
-            choose_run_image(&names[0], &known, &mut access(images)).map_err(RebaserError::Choice)?
+            let offered: Vec<_> = names_of(&known).filter_map(|name| name.parse().ok()).collect();
+            images = images.also_for(call, &offered)?;
+            choose_run_image(&names[0], &known, &mut access(&images)).map_err(RebaserError::Choice)?
         }
     };
     let run_reference: Reference = run_name.parse().map_err(ImagesError::from)?;
@@ -111,7 +115,7 @@ fn move_image(
     rebased.overruled.iter().for_each(|objection| call.warn_because("overruled", objection));
 
     let (image, texts) = (&rebased.image, arguments.images());
-    match images {
+    match &images {
         Images::Registry(registry) => {
             let sources =
                 [Source { name: &run_reference, image: &run }, Source { name: source, image: &old }];

@@ -79,7 +79,7 @@ fn keychain_of(
     tells: bool,
 ) -> Result<(Keychain, Option<PathBuf>), Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let helpers = Helpers::new(&path, helper_environment(std::env::vars_os()));
+    let helpers = Helpers::new(&path, coracle::helper_environment(std::env::vars_os()));
     let mut keychain = Keychain::new(helpers, tells);
     let failed = |source| Failure::Library(coracle::Error::Credentials(source));
     if let Some(path) = named(place) {
@@ -122,46 +122,6 @@ fn auth_files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<(PathBuf, Auth
     let lasting = config(folder("XDG_CONFIG_HOME").or_else(|| below(".config")), "containers/auth.json");
     let old = below(".dockercfg").map(|path| (path, AuthFormat::Flat));
     [docker, running, lasting, old].into_iter().flatten().collect()
-}
-
-/// What of the environment credential helpers get: how to find the user's keyring, password store or cloud, and how to
-/// ask the user. Whoever writes a helper that needs more can have it read a file below HOME.
-fn helper_environment(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
-    const NAMES: [&str; 27] = [
-        "HOME",
-        "PATH",
-        "USER",
-        "LOGNAME",
-        "LANG",
-        "LC_ALL",
-        "TMPDIR",
-        "XDG_RUNTIME_DIR",
-        "XDG_CONFIG_HOME",
-        "XDG_DATA_HOME",
-        "XDG_CACHE_HOME",
-        "DBUS_SESSION_BUS_ADDRESS",
-        "DISPLAY",
-        "WAYLAND_DISPLAY",
-        "XAUTHORITY",
-        "GNUPGHOME",
-        "GPG_TTY",
-        "PASSWORD_STORE_DIR",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "WSL_INTEROP",
-    ];
-    const PREFIXES: [&str; 4] = ["AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_"];
-    let wanted = |name: &OsString| {
-        let name = name.to_string_lossy();
-        NAMES.contains(&&*name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-    };
-    all.filter(|(name, _)| wanted(name)).collect()
 }
 
 /// The certificate authorities to trust, where the user names a file instead of the host's own (`SSL_CERT_FILE`, as

@@ -1,35 +1,32 @@
-//! Programs that know credentials: `docker-credential-NAME` ([credential helpers]). They run on the host, as the user, for
-//! the conductor; never in a container.
+//! Programs that know credentials: `docker-credential-NAME` ([credential helpers]). They run for a conductor on the host, or for a phase
+//! that another platform starts, before anything foreign does.
 //!
 //! [credential helpers]: https://github.com/docker/docker-credential-helpers#development
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use coracle_images::{Credentials, Secret, server_url};
-use nix::sys::signal::{self, Signal};
-use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::{Credentials, Secret, server_url};
+use process::finished;
+
 /// A helper may wait for its user, but not forever.
 const LIMIT: Duration = Duration::from_secs(30);
-
-/// No helper says more.
-const ANSWER_LIMIT: usize = 1 << 20;
 
 /// What a helper says where it has nothing, which is no failure.
 const NOTHING: &str = "credentials not found";
 
 /// As the user name: the secret is an identity token.
-pub(super) const TOKEN: &str = "<token>";
+pub const TOKEN_USER: &str = "<token>";
 
 /// Where helpers are, and what they are told.
 #[derive(Clone)]
@@ -37,6 +34,7 @@ pub struct Helpers {
     folders: Vec<PathBuf>,
     env: Vec<(OsString, OsString)>,
     limit: Duration,
+    of_root_alone: bool,
 }
 
 impl std::fmt::Debug for Helpers {
@@ -68,6 +66,15 @@ pub enum HelperError {
     Missing {
         /// The helper's name.
         name: String,
+    },
+    /// There is one that root does not start.
+    #[error(
+        "root does not start {}, which others than root can change: it, and all folders above it, must be root's and closed to others' writing",
+        program.display()
+    )]
+    NotOfRoot {
+        /// The program.
+        program: PathBuf,
     },
     /// It could not be started.
     #[error("could not start {}", program.display())]
@@ -150,20 +157,33 @@ impl Helpers {
     #[must_use]
     pub fn new(path: &OsStr, env: Vec<(OsString, OsString)>) -> Self {
         let folders = std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect();
-        Self { folders, env, limit: LIMIT }
+        Self { folders, env, limit: LIMIT, of_root_alone: false }
     }
 
-    #[cfg(test)]
-    pub(super) fn with_limit(self, limit: Duration) -> Self {
+    /// For a process of root: a program that others can change is not started, and a variable that names another user's file or folder
+    /// is not told, for a helper may do as it finds there.
+    #[must_use]
+    pub fn of_root_alone(self) -> Self {
+        let is_root_s = |value: &OsString| {
+            let path = Path::new(value);
+            !path.is_absolute() || path.metadata().is_ok_and(|about| about.uid() == 0)
+        };
+        let env = self.env.into_iter().filter(|(_, value)| is_root_s(value)).collect();
+        Self { env, of_root_alone: true, ..self }
+    }
+
+    /// Ends a helper that has not answered after so long.
+    #[must_use]
+    pub fn with_limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
 
     /// What the helper has for a registry.
-    pub(super) fn get(
+    pub fn get(
         &self,
         name: &str,
         registry: &str,
-        untrusted: Option<&Path>,
+        untrusted: &[PathBuf],
     ) -> Result<Option<Credentials>, HelperError> {
         let registry = server_url(registry);
         let (status, text) = self.call(name, "get", registry.as_bytes(), untrusted)?;
@@ -177,13 +197,13 @@ impl Helpers {
             serde_json::from_slice(&text).map_err(|_| HelperError::Answer { name: name.to_owned() })?;
         Ok(match answer {
             Answer { secret, .. } if secret.is_empty() => None,
-            Answer { username, secret } if username == TOKEN => Some(Credentials::Identity(secret)),
+            Answer { username, secret } if username == TOKEN_USER => Some(Credentials::Identity(secret)),
             Answer { username, secret } => Some(Credentials::Basic { user: username, password: secret }),
         })
     }
 
     /// Have it keep a name and a password for a registry.
-    pub(super) fn store(
+    pub fn store(
         &self,
         name: &str,
         registry: &str,
@@ -193,24 +213,24 @@ impl Helpers {
         let kept = Kept { server_url: &server_url(registry), username: user, secret: password };
         // Strings: there is nothing that JSON cannot hold.
         let kept = Zeroizing::new(serde_json::to_vec(&kept).unwrap_or_default());
-        match self.call(name, "store", &kept, None)? {
+        match self.call(name, "store", &kept, &[])? {
             (status, _) if status.success() => Ok(()),
             (status, _) => Err(HelperError::Unstored { name: name.to_owned(), status: status.to_string() }),
         }
     }
 
     /// Have it forget what it has for a registry; nothing is no failure.
-    pub(super) fn erase(&self, name: &str, registry: &str) -> Result<(), HelperError> {
+    pub fn erase(&self, name: &str, registry: &str) -> Result<(), HelperError> {
         let registry = server_url(registry);
-        match self.call(name, "erase", registry.as_bytes(), None)? {
+        match self.call(name, "erase", registry.as_bytes(), &[])? {
             (status, text) if status.success() || is_nothing(&text) => Ok(()),
             (status, _) => Err(HelperError::failed(name, status, "erase", &registry)),
         }
     }
 
     /// The registries that it knows credentials for, as it calls them, and the user names.
-    pub(super) fn list(&self, name: &str) -> Result<BTreeMap<String, String>, HelperError> {
-        let (status, text) = self.call(name, "list", b"", None)?;
+    pub fn list(&self, name: &str) -> Result<BTreeMap<String, String>, HelperError> {
+        let (status, text) = self.call(name, "list", b"", &[])?;
         if !status.success() {
             return Err(HelperError::failed(name, status, "list", "''"));
         }
@@ -223,7 +243,7 @@ impl Helpers {
         name: &str,
         verb: &str,
         input: &[u8],
-        untrusted: Option<&Path>,
+        untrusted: &[PathBuf],
     ) -> Result<(ExitStatus, Zeroizing<Vec<u8>>), HelperError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if name.is_empty() || !name.chars().all(plain) {
@@ -254,76 +274,89 @@ impl Helpers {
     }
 
     /// The first file that can be executed; never one that came with an application.
-    fn program(&self, name: &str, untrusted: Option<&Path>) -> Result<PathBuf, HelperError> {
+    fn program(&self, name: &str, untrusted: &[PathBuf]) -> Result<PathBuf, HelperError> {
         let program = format!("docker-credential-{name}");
         let trusted = |path: &PathBuf| {
             let Ok(real) = path.canonicalize() else { return false };
             let Ok(about) = real.metadata() else { return false };
-            let foreign =
-                untrusted.is_some_and(|folder| real.starts_with(folder) || path.starts_with(folder));
+            let foreign = untrusted.iter().any(|folder| real.starts_with(folder) || path.starts_with(folder));
             about.is_file() && about.permissions().mode() & 0o111 != 0 && !foreign
         };
         let mut places = self.folders.iter().map(|folder| folder.join(&program));
-        places.find(trusted).ok_or_else(|| HelperError::Missing { name: name.to_owned() })
-    }
-}
-
-/// How a program ended and what it wrote; nothing where it had to be ended.
-fn finished(
-    child: &mut Child,
-    stdout: ChildStdout,
-    limit: Duration,
-) -> io::Result<Option<(ExitStatus, Zeroizing<Vec<u8>>)>> {
-    let deadline = Instant::now() + limit;
-    let (sender, receiver) = mpsc::channel();
-    // On a thread of its own, which stays behind where somebody else keeps the pipe open.
-    std::thread::spawn(move || {
-        // Reserved whole: a text that outgrows its place leaves copies behind.
-        let mut text = Zeroizing::new(Vec::with_capacity(ANSWER_LIMIT));
-        let read = stdout.take(ANSWER_LIMIT as u64).read_to_end(&mut text);
-        let _ = sender.send(read.map(|_| text));
-    });
-    let text = match receiver.recv_timeout(limit) {
-        Ok(text) => text,
-        Err(_) => return ended(child).map(|()| None),
-    };
-    loop {
-        match child.try_wait()? {
-            Some(status) => return Ok(Some((status, text?))),
-            None if Instant::now() > deadline => return ended(child).map(|()| None),
-            None => std::thread::sleep(Duration::from_millis(5)),
+        let found = places.find(trusted).ok_or_else(|| HelperError::Missing { name: name.to_owned() })?;
+        if self.of_root_alone && !is_root_s_alone(&found) {
+            return Err(HelperError::NotOfRoot { program: found });
         }
+        Ok(found)
     }
 }
 
-/// Ends a program and what it has started: a helper is often a script, and would leave behind what it waits for. Each of them is
-/// stopped before its children are looked for, so that it starts no more. All stay in the group of this process, where they may
-/// ask at its terminal and an interrupt reaches them too.
-fn ended(child: &mut Child) -> io::Result<()> {
-    let mut all = vec![Pid::from_raw(child.id().cast_signed())];
-    let mut looked_at = 0;
-    while let Some(&parent) = all.get(looked_at) {
-        // Gone already, perhaps.
-        let _ = signal::kill(parent, Signal::SIGSTOP);
-        all.extend(children(parent));
-        looked_at += 1;
-    }
-    for process in all {
-        let _ = signal::kill(process, Signal::SIGKILL);
-    }
-    child.wait().map(drop)
+/// Whether nobody but root can put another program into the place of this one.
+fn is_root_s_alone(program: &Path) -> bool {
+    let closed =
+        |path: &Path| path.metadata().is_ok_and(|about| about.uid() == 0 && about.mode() & 0o022 == 0);
+    let real = program.canonicalize();
+    real.is_ok_and(|real| real.ancestors().chain(program.ancestors()).all(closed))
 }
 
-/// The children of a process, as far as `/proc` tells.
-fn children(parent: Pid) -> Vec<Pid> {
-    let parent = parent.to_string();
-    let is_child = |id: i32| {
-        let stat = fs::read(format!("/proc/{id}/stat")).ok()?;
-        // The name, in parentheses, may hold anything (proc_pid_stat(5)).
-        let stat = String::from_utf8_lossy(&stat);
-        let (_, fields) = stat.rsplit_once(") ")?;
-        (fields.split(' ').nth(1) == Some(parent.as_str())).then(|| Pid::from_raw(id))
+/// What of an environment helpers are told: how to find the user's keyring, password store or cloud, and how to ask the user. Whoever
+/// writes a helper that needs more can have it read a file below HOME.
+#[must_use]
+pub fn helper_environment(all: impl Iterator<Item = (OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    const NAMES: [&str; 27] = [
+        "HOME",
+        "PATH",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "LC_ALL",
+        "TMPDIR",
+        "XDG_RUNTIME_DIR",
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "XDG_CACHE_HOME",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DISPLAY",
+        "WAYLAND_DISPLAY",
+        "XAUTHORITY",
+        "GNUPGHOME",
+        "GPG_TTY",
+        "PASSWORD_STORE_DIR",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "WSL_INTEROP",
+    ];
+    const PREFIXES: [&str; 4] = ["AWS_", "AZURE_", "CLOUDSDK_", "GOOGLE_"];
+    let wanted = |name: &OsString| {
+        let name = name.to_string_lossy();
+        NAMES.contains(&&*name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
     };
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| is_child(entry.file_name().to_str()?.parse().ok()?)).collect()
+    all.filter(|(name, _)| wanted(name)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_starts_only_what_nobody_else_can_change() {
+        assert!(is_root_s_alone(Path::new("/usr/bin/env")));
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("docker-credential-x");
+        std::fs::write(&program, "").unwrap();
+        std::os::unix::fs::symlink("/usr/bin/env", dir.path().join("linked")).unwrap();
+        // A folder for everybody is above it, and above the link.
+        assert!(!is_root_s_alone(&program) && !is_root_s_alone(&dir.path().join("linked")));
+        let told = |value: &str| {
+            let env = vec![("HOME".into(), value.into())];
+            Helpers::new(OsStr::new(""), env).of_root_alone().env.len()
+        };
+        assert_eq!((told("/usr"), told("text"), told("/nowhere")), (1, 1, 0));
+    }
 }
