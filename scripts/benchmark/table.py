@@ -17,6 +17,8 @@ TITLES = {
     "rebuild": "Rebuild with nothing changed, seconds",
     "tree": "Rebuild by size and number of a cached layer's files, seconds",
     "changed": "Rebuild after a change of the source, seconds",
+    "changed-files": "Rebuild after a change of one of many source files, seconds",
+    "stays": "Rebuild with nothing changed that stays in the local store, seconds",
     "export": "Export of a new layer, seconds",
     "compression": "Export of a new layer of 178 MB by its compression, seconds",
     "detect": "Detection of 100 buildpacks in 20 groups, milliseconds",
