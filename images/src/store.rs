@@ -4,6 +4,7 @@
 //! oci-layout, index.json, blobs/sha256/<hex>    an OCI image layout any tool reads
 //! layers/<idmap key>/<diff id hex>/             one unpacked layer in overlay form
 //! locks/<name>                                  what processes agree on, by flock(2)
+//! unsettled/<layer>                             unpacked layers that a power cut might spoil
 //! staging/<session>/                            unfinished; to be deleted once its process is gone
 //! ```
 //!
@@ -17,6 +18,7 @@ mod layers;
 mod layout;
 mod prune;
 mod receive;
+mod settled;
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};

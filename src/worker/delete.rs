@@ -37,9 +37,14 @@ impl Job for Delete {
             |folder: &PathBuf| delete_within(folder, &mut budget).map_err(|error| failed(folder, error));
         let folders = self.folders.iter().map(&mut folder).collect();
         // Nobody needs that to go.
-        let abandoned = Store::open(STORE).and_then(|store| store.abandoned()).unwrap_or_default();
+        let store = Store::open(STORE)?;
+        if self.at_most.is_none() {
+            // Where the disk fails, layers are unpacked again after the next start of the machine.
+            let _ = store.settle();
+        }
+        let abandoned = store.abandoned().unwrap_or_default();
         let mut paths = abandoned.iter().flat_map(|session| &session.paths);
-        let store_is_clean = paths.all(|path| folder(path) == Ok(true));
+        let store_is_clean = paths.all(|path| folder(path) == Ok(true)) && !store.is_unsettled();
         Ok(Deleted { folders, store_is_clean })
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::Flock;
 
-use super::{Store, StoreError, check_name, failed, remove_tree};
+use super::{Store, StoreError, check_name, failed, remove_tree, settled};
 use crate::digest::Digest;
 
 /// The place of one unpacked layer.
@@ -21,6 +21,8 @@ pub enum LayerSlot {
 /// A layer being unpacked; dropped, it is gone.
 #[derive(Debug)]
 pub struct StagedLayer {
+    store: Store,
+    name: String,
     path: PathBuf,
     target: PathBuf,
     _lock: Flock<File>,
@@ -30,7 +32,8 @@ impl Store {
     /// The unpacked layer of this content, with owners as this map of ids made them.
     #[must_use]
     pub fn layer_dir(&self, idmap_key: &str, diff_id: &Digest) -> Option<PathBuf> {
-        self.layer_path(idmap_key, diff_id).filter(|path| path.is_dir())
+        let path = self.layer_path(idmap_key, diff_id).filter(|path| path.is_dir())?;
+        self.is_believed(&settled::name_of(idmap_key, diff_id.hex())).then_some(path)
     }
 
     /// Where [`Store::layer_dir`] is, or would be.
@@ -47,7 +50,8 @@ impl Store {
     /// When the key is no file name, or the store cannot be written.
     pub fn stage_layer(&self, idmap_key: &str, diff_id: &Digest) -> Result<LayerSlot, StoreError> {
         check_name(idmap_key)?;
-        let lock = self.lock(&format!("layer-{idmap_key}-{}", diff_id.hex()))?;
+        let name = settled::name_of(idmap_key, diff_id.hex());
+        let lock = self.lock(&settled::lock_of(&name))?;
         if let Some(path) = self.layer_dir(idmap_key, diff_id) {
             return Ok(LayerSlot::Present(path));
         }
@@ -59,8 +63,15 @@ impl Store {
             .mode(0o700)
             .create(&folder)
             .map_err(failed("make the folder", &folder))?;
+        let target = folder.join(diff_id.hex());
+        if target.is_dir() {
+            // One that is not believed. It is unfinished from now on, and goes now or with its session.
+            let doubted = folder.join(format!(".{}-{}-doubted", self.session.token, diff_id.hex()));
+            fs::rename(&target, &doubted).map_err(failed("move away", &target))?;
+            remove_tree(&doubted).map_err(failed("delete", doubted))?;
+        }
         DirBuilder::new().mode(0o755).create(&path).map_err(failed("make the folder", &path))?;
-        Ok(LayerSlot::Empty(StagedLayer { target: folder.join(diff_id.hex()), path, _lock: lock }))
+        Ok(LayerSlot::Empty(StagedLayer { store: self.clone(), name, target, path, _lock: lock }))
     }
 }
 
@@ -78,6 +89,7 @@ impl StagedLayer {
     /// When the folder cannot be renamed.
     pub fn publish(self) -> Result<PathBuf, StoreError> {
         let target = self.target.clone();
+        self.store.mark_unsettled(&self.name)?;
         fs::rename(&self.path, &target).map_err(failed("publish", &target))?;
         Ok(target)
     }

@@ -17,6 +17,7 @@ use crate::unpack::{Limits, SingleOwner};
 mod archive;
 mod hostile;
 mod prune;
+mod settled;
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();

@@ -227,7 +227,10 @@ fn t37_eight_processes_unpack_one_layer_and_some_are_killed() {
         let path = store.layer_dir("one", &layer.diff_id).expect("the layer is there");
         assert_eq!(files(&path), 200);
         assert_eq!(fs::read(store.blob_path(&layer.descriptor.digest)).unwrap(), bytes);
-        // Nothing is left of the killed: neither beside the layer nor in the staging folder.
+        // What is left of the killed is known, and then nothing is: neither beside the layer nor in the staging folder.
+        for path in store.abandoned().unwrap().iter().flat_map(|session| &session.paths) {
+            remove_tree(path).unwrap();
+        }
         assert_eq!(fs::read_dir(root.join("layers/one")).unwrap().count(), 1);
         assert_eq!(fs::read_dir(root.join("staging")).unwrap().count(), 1, "this process's own");
     }
