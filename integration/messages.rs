@@ -132,18 +132,28 @@ fn images_of_the_store_that_cannot_be_started_say_why() {
     let expected = "error: the image names the user ghost, but its /etc/passwd does not\n";
     assert_eq!(said(&ghost), (Some(1), expected));
     assert_eq!(home.leftovers(), Vec::<String>::new());
-    // As if they had been unpacked for another range of ids.
-    let layers = home.path().join(".local/share/coracle/store/layers");
-    let key = fs::read_dir(&layers).expect("list").flatten().next().expect("a key").path();
-    fs::rename(&key, layers.join("other")).expect("rename");
+    // As if they had been unpacked for another range of ids: they are unpacked again of what is stored.
+    let store = home.path().join(".local/share/coracle/store");
+    let key = fs::read_dir(store.join("layers")).expect("list").flatten().next().expect("a key").path();
+    fs::rename(&key, store.join("layers/other")).expect("rename");
+    home.ok(&["run", "plain", "true"]);
+    // And as if the machine's power had gone before they were on the disk.
+    let marks = || fs::read_dir(store.join("unsettled")).expect("list").flatten().map(|mark| mark.path());
+    assert_ne!(marks().count(), 0);
+    marks().for_each(|mark| fs::write(mark, "another run").expect("write"));
+    home.ok(&["run", "plain", "true"]);
+    assert!(marks().all(|mark| fs::read_to_string(mark).expect("read") != "another run"));
+    // Of nothing they cannot.
+    marks().for_each(|mark| fs::write(mark, "another run").expect("write"));
+    let blobs = fs::read_dir(store.join("blobs/sha256")).expect("list").flatten();
+    let largest = blobs.max_by_key(|blob| blob.metadata().expect("about").len()).expect("a layer");
+    fs::remove_file(largest.path()).expect("delete");
     let elsewhere = home.run(&["run", "plain", "true"]);
-    assert!(
-        elsewhere
-            .stderr
-            .starts_with(&format!("error: image {} is stored, but not unpacked for the ids", name("plain"))),
-        "{}",
-        elsewhere.stderr
+    let expected = format!(
+        "error: image {0} is stored, but not unpacked for the ids of this user, and not all of it is here to do that; fetch it again with: coracle pull {0}\n",
+        name("plain")
     );
+    assert_eq!(said(&elsewhere), (Some(1), expected.as_str()));
     // A damaged store is named, and nothing is written over it.
     let index = home.path().join(".local/share/coracle/store/index.json");
     fs::write(&index, "{").expect("write");

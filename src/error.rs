@@ -64,7 +64,7 @@ pub enum Error {
     NoImage(String),
     /// The layers of an image are stored but not unpacked for this user's ids.
     #[error(
-        "image {0} is stored, but not unpacked for the ids of this user (was /etc/subuid changed?); fetch it again with: coracle pull {0}"
+        "image {0} is stored, but not unpacked for the ids of this user, and not all of it is here to do that; fetch it again with: coracle pull {0}"
     )]
     NotUnpacked(String),
     /// An image names nothing to run.

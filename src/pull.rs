@@ -61,6 +61,17 @@ pub fn pull(
     Ok(Pulled { digest: pulled.digest, fetched: pulled.fetched })
 }
 
+/// Whether all layers of a stored image are unpacked. Those that are not for the ids of now, or may not be whole, are unpacked first of what
+/// is stored, if it is.
+pub(crate) fn is_unpacked(stage: &Stage<'_>, store: &Store, image: &Image) -> Result<bool, Error> {
+    if unpacked_layers(store, image, stage).is_ok() {
+        return Ok(true);
+    }
+    let Some(name) = &image.reference else { return Ok(false) };
+    let image = name.with_digest(image.digest.clone());
+    stage.work(worker::Unpack { image, ids: stage.ids, largest_layer: stage.largest_layer() })
+}
+
 /// An image of the store, fetched first where the policy says so.
 pub(crate) fn fetched(
     stage: &Stage<'_>,
@@ -85,8 +96,8 @@ pub(crate) fn fetched_and_told(
     known: &(dyn Fn(Image) + Sync),
 ) -> Result<Image, Error> {
     let here = || -> Result<Option<Image>, Error> {
-        let image = store.image(name)?;
-        Ok(image.filter(|image| unpacked_layers(store, image, stage).is_ok()))
+        let Some(image) = store.image(name)? else { return Ok(None) };
+        Ok(is_unpacked(stage, store, &image)?.then_some(image))
     };
     if policy != PullPolicy::Always
         && let Some(image) = here()?

@@ -8,6 +8,7 @@ use coracle_runtime::{Access, Bounds, Mount, Outcome, Rootfs, Runtime, SandboxSp
 use crate::error::Error;
 use crate::event::Observer;
 use crate::home::Home;
+use crate::pull::is_unpacked;
 use crate::stage::{CA_BUNDLE, STORE, Stage};
 use crate::worker::{FindUser, User};
 
@@ -44,6 +45,7 @@ pub fn run(
         return Err(Error::NothingToRun(name));
     }
     let stage = Stage::start(home, request.runtime, observer, hold)?;
+    is_unpacked(&stage, &store, &image)?;
     let layers = unpacked_layers(&store, &image, &stage)?;
     let user = image.config.config.user.clone();
     let User { uid, gid, home: home_folder } = stage.work(FindUser { layers: layers.clone(), user })?;

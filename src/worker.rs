@@ -62,7 +62,7 @@ pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle, WriteLi
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{LayOut, MakeFolders, Prepare};
 pub(crate) use prune::{Measure, PruneStore};
-pub(crate) use pull::Pull;
+pub(crate) use pull::{Pull, Unpack};
 pub(crate) use receive::Receive;
 pub(crate) use remote::{AskOpenly, LogIn, Remote, Shown};
 pub(crate) use step::{Place, PrepareStep};
@@ -110,6 +110,7 @@ macro_rules! jobs {
 
 jobs!(
     Pull,
+    Unpack,
     FindUser,
     WriteLifecycle,
     Disbelieve,

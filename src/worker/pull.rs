@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use coracle_images::unpack::Limits;
 use coracle_images::{
-    Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Registry, Store, Unverified,
-    ingest_layer_from,
+    Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Store, Unverified, ingest_layer_from,
 };
 use coracle_runtime::{GUEST_IDS, IdMap};
 use serde::{Deserialize, Serialize};
@@ -17,6 +16,9 @@ use super::remote::Remote;
 use super::{AnyError, Job, tell};
 use crate::event::{Event, Work};
 use crate::stage::STORE;
+
+/// A layer's blob, of which nobody has looked at a byte.
+type Content = Unverified<Box<dyn Read + Send>>;
 
 /// How many layers are fetched and unpacked at once.
 const PARALLEL_LAYERS: usize = 3;
@@ -74,9 +76,43 @@ impl Job for Pull {
         let (name, digest) = (reference.to_string(), image.digest.clone());
         tell(&Event::PullStarted { image: name, digest, layers: missing.len(), bytes });
         let limits = Limits::with_largest_layer(largest_layer);
-        fetch_layers(&store, &registry, reference, &missing, ids, &limits)?;
+        let fetched = |layer: &Layer| -> Result<Content, AnyError> {
+            Ok(registry.unverified_blob(reference, &layer.descriptor)?)
+        };
+        take_layers(&store, &missing, ids, &limits, &fetched)?;
         publish(&store, reference, &image)?;
         Ok(Pulled { digest: image.digest, fetched: missing.len() })
+    }
+}
+
+/// Unpack the layers of a stored image that are not unpacked for these ids, or may not be whole.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Unpack {
+    /// By its digest.
+    pub(crate) image: Reference,
+    pub(crate) ids: IdMap,
+    /// The most that one layer may unpack to, where it is not the usual.
+    pub(crate) largest_layer: Option<u64>,
+}
+
+impl Job for Unpack {
+    /// Whether all are; not where what they are made of is not stored.
+    type Answer = bool;
+
+    fn carry_out(self) -> Result<bool, AnyError> {
+        let Self { image: name, ids, largest_layer } = self;
+        let store = Store::open(STORE)?;
+        let Some(image) = store.image(&name)? else { return Ok(false) };
+        let key = ids.key();
+        let is_missing = |layer: &Layer| store.layer_dir(&key, &layer.diff_id).is_none();
+        let missing: Vec<Layer> = image.layers().into_iter().filter(is_missing).collect();
+        if !missing.iter().all(|layer| store.has(&layer.descriptor.digest)) {
+            return Ok(false);
+        }
+        let gone =
+            |layer: &Layer| Err(format!("{} is not in the store any more", layer.descriptor.digest).into());
+        take_layers(&store, &missing, ids, &Limits::with_largest_layer(largest_layer), &gone)?;
+        Ok(true)
     }
 }
 
@@ -86,23 +122,23 @@ pub(super) fn publish(store: &Store, reference: &Reference, image: &Image) -> Re
     Ok(store.tag(reference, &image.descriptor())?)
 }
 
-fn fetch_layers(
+/// Takes layers into the store that are not unpacked; `fetched` is asked for those whose blobs are not stored.
+fn take_layers(
     store: &Store,
-    registry: &Registry,
-    reference: &Reference,
     layers: &[Layer],
     ids: IdMap,
     limits: &Limits,
+    fetched: &(dyn Fn(&Layer) -> Result<Content, AnyError> + Sync),
 ) -> Result<(), AnyError> {
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<AnyError>> = Mutex::new(None);
     let fetch = |number: usize, layer: &Layer| -> Result<(), AnyError> {
         let began = Instant::now();
         // Who takes the layer into the store computes its digest, so that nobody else need.
-        let open = || -> Result<Unverified<Box<dyn Read + Send>>, AnyError> {
+        let open = || -> Result<Content, AnyError> {
             match store.blob(&layer.descriptor.digest) {
                 Ok(file) => Ok(Unverified::new(Box::new(file))),
-                Err(_) => Ok(registry.unverified_blob(reference, &layer.descriptor)?),
+                Err(_) => fetched(layer),
             }
         };
         // A megabyte at a time: a line for each read would cost more than the bars are worth.
