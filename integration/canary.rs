@@ -19,8 +19,9 @@ use crate::kill::{descendants, is_alive};
 use crate::site::Site;
 
 /// In the auth file, for another registry; in the environment; in the home's files; in a process beside; as a variable
-/// for buildpacks; in a binding; in a secret; in what a helper says, and in what it says besides.
-const NAMES: [&str; 9] = [
+/// for buildpacks; in a binding; in a secret; in what a helper says, and in what it says besides; as identity token; in the variable
+/// of CI.
+const NAMES: [&str; 11] = [
     "canary-1f6a-auth-file",
     "canary-2b7c-environment",
     "canary-4d9e-docker-config",
@@ -30,10 +31,12 @@ const NAMES: [&str; 9] = [
     "canary-8b3c-secret",
     "canary-9c4d-helper",
     "canary-0d5e-helper-says",
+    "canary-1a6f-identity",
+    "canary-2b8a-variable-of-ci",
 ];
 
 /// These of this run: another one beside it has others.
-static CANARIES: LazyLock<[String; 9]> =
+static CANARIES: LazyLock<[String; 11]> =
     LazyLock::new(|| NAMES.map(|name| format!("{name}-{}", std::process::id())));
 
 /// What a buildpack puts into a layer and says: the search must find it.
@@ -213,14 +216,17 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
     let site = Site::with_password(&[buildpack]);
     // Not below the home, which is searched.
     let kept = tempfile::tempdir().expect("make a folder");
-    let [auth, environment, docker, beside, variable, binding, secret, helper, says] =
+    let [auth, environment, docker, beside, variable, binding, secret, helper, says, identity, of_ci] =
         CANARIES.each_ref().map(String::as_str);
     let (registry, at) = (site.registry.address(), |name: &str| kept.path().join(name));
     let entry =
         |secret: &str| format!("\"other.example\":{{\"auth\":\"{}\"}}", base64(&format!("u:{secret}!")));
     let own = format!("\"{registry}\":{{\"auth\":\"{}==\"}}", base64(&format!("tester:{PASSWORD}")));
     let mine = file(&at("auth.json"), &format!("{{\"auths\":{{{own},{}}}}}", entry(auth)), 0o600);
-    let config = format!("{{\"credHelpers\":{{\"{registry}\":\"mine\"}},\"auths\":{{{}}}}}", entry(docker));
+    let token = format!("\"id.example\":{{\"auth\":\"\",\"identitytoken\":\"{identity}\"}}");
+    let config =
+        format!("{{\"credHelpers\":{{\"{registry}\":\"mine\"}},\"auths\":{{{},{token}}}}}", entry(docker));
+    let in_ci = format!("{{\"ci.example\":\"Basic {}\"}}", base64(&format!("u:{of_ci}!")));
     file(&at("docker/config.json"), &config, 0o600);
     fs::remove_dir_all(site.home.path().join(".docker")).expect("the fixture's own is not used");
     let script = format!(
@@ -248,7 +254,7 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
         let args = site.args(&image, &more);
         let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
         command.env("PATH", &path).env("CANARY", environment).env("DOCKER_CONFIG", at("docker"));
-        command.env("CANARY_FOR_BUILDPACKS", variable);
+        command.env("CANARY_FOR_BUILDPACKS", variable).env("CORACLE_REGISTRY_AUTH", &in_ci);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start coracle");
         let (output, shown, processes) = watched(child);
         let ran = ran(output);

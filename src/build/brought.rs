@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use coracle_runtime::{EphemeralFile, IdMap, Mount};
+use zeroize::Zeroizing;
 
 use super::BuildRequest;
 use super::bindings::{self, Binding, BuildSecret};
@@ -58,10 +59,13 @@ impl Brought {
     }
 
     /// Variables that say where it is, unless the user's own do.
-    pub(super) fn variables(&self, given: &[(String, String)]) -> Option<(String, String)> {
+    pub(super) fn variables(
+        &self,
+        given: &[(String, Zeroizing<String>)],
+    ) -> Option<(String, Zeroizing<String>)> {
         let wanted =
             !self.bindings.is_empty() && !given.iter().any(|(name, _)| name == bindings::ROOT_VARIABLE);
-        wanted.then(|| (bindings::ROOT_VARIABLE.to_owned(), bindings::BINDINGS.to_owned()))
+        wanted.then(|| (bindings::ROOT_VARIABLE.to_owned(), bindings::BINDINGS.to_owned().into()))
     }
 
     /// Files of each phase that runs programs of buildpacks; secrets only where images are built.

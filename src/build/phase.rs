@@ -11,6 +11,7 @@ use coracle_images::{AuthFile, LayerCompression, Reference, Secret};
 use coracle_lifecycle::api::EXECUTION_ENVIRONMENTS;
 use coracle_lifecycle::build::SharedLayer;
 use coracle_runtime::{Access, Bounds, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
+use zeroize::Zeroizing;
 
 pub(super) use self::arguments::where_images_are;
 use super::bounds::bounds;
@@ -94,7 +95,7 @@ pub(crate) struct Plan {
     /// The builder's own variables.
     pub(crate) env: Vec<(String, String)>,
     /// Variables for buildpacks, by `--env`.
-    pub(crate) platform_env: Vec<(String, String)>,
+    pub(crate) platform_env: Vec<(String, Zeroizing<String>)>,
     /// What else they get.
     pub(crate) brought: Brought,
     /// `HTTP_PROXY` and its kind.
@@ -303,9 +304,9 @@ pub(super) fn reached(phase: Phase, plan: &Plan) -> Vec<&Reference> {
 
 /// The user's variables as buildpacks get them, a file each, and what else the user brings.
 pub(super) fn files_for_programs(phase: Phase, plan: &Plan) -> Vec<EphemeralFile> {
-    let file = |(name, value): &(String, String)| EphemeralFile {
+    let file = |(name, value): &(String, Zeroizing<String>)| EphemeralFile {
         target: format!("/platform/env/{name}").into(),
-        content: value.clone().into_bytes().into(),
+        content: value.as_bytes().to_vec().into(),
     };
     plan.platform_env.iter().map(file).chain(plan.brought.files(phase == Phase::Build)).collect()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use coracle_images::{LayerCompression, Reference};
 use coracle_runtime::{Network, Runtime};
+use zeroize::Zeroizing;
 
 use super::{
     Brought, BuildLayers, Buildpack, LifecycleArchives, LifecycleChoice, LifecycleImage, NativePhase,
@@ -35,7 +36,7 @@ pub struct BuildRequest {
     /// What the image is for: `production`, `test`, or another word of letters, digits, dots and dashes.
     pub exec_env: ExecEnv,
     /// Variables for the buildpacks (`/platform/env`).
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, Zeroizing<String>)>,
     /// What else they get.
     pub brought: Brought,
     /// The process to start, where the buildpacks' choice does not count.

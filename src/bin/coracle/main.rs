@@ -157,7 +157,7 @@ fn operate(
                 image: run.image.clone(),
                 runtime: run.runtime.into(),
                 entrypoint: run.entrypoint.clone(),
-                env: settings::variables(&[], &run.env)?,
+                env: settings::shown_variables(&run.env)?,
                 args: run.args.clone(),
             };
             Ok(coracle::run(&home()?, &request, observer, &hold)?.code())
@@ -167,7 +167,7 @@ fn operate(
             let request = ImportRequest {
                 archive: import.archive.clone(),
                 reference: import.image.clone(),
-                env: settings::variables(&[], &import.env)?,
+                env: settings::shown_variables(&import.env)?,
                 labels: import.label.clone(),
                 user: import.user.clone(),
                 working_dir: import.workdir.clone(),

@@ -138,18 +138,23 @@ pub(crate) fn certificates() -> Result<Option<PathBuf>, Failure> {
 }
 
 /// `NAME=VALUE`, or `NAME` for the value that this process has: of files, a line each, and as typed. What comes last counts.
-pub(crate) fn variables(files: &[PathBuf], typed: &[String]) -> Result<Vec<(String, String)>, Failure> {
+pub(crate) fn variables(
+    files: &[PathBuf],
+    typed: &[String],
+) -> Result<Vec<(String, Zeroizing<String>)>, Failure> {
     let unfit = |name: &str| name.is_empty() || name.contains('/') || name == "." || name == "..";
     let mut found = BTreeMap::new();
     let mut add = |text: &str| match text.split_once('=') {
         Some((name, _)) if unfit(name) => false,
-        Some((name, value)) => found.insert(name.to_owned(), value.to_owned()).is_none_or(|_| true),
+        Some((name, value)) => {
+            found.insert(name.to_owned(), Zeroizing::new(value.to_owned())).is_none_or(|_| true)
+        }
         None if unfit(text) => false,
         None => std::env::var(text)
-            .map_or(true, |value| found.insert(text.to_owned(), value).is_none_or(|_| true)),
+            .map_or(true, |value| found.insert(text.to_owned(), Zeroizing::new(value)).is_none_or(|_| true)),
     };
     for path in files {
-        let text = std::fs::read_to_string(path).map_err(|source| Failure::EnvFile {
+        let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| Failure::EnvFile {
             path: path.clone(),
             source: Some(source),
             line: 0,
@@ -173,6 +178,11 @@ pub(crate) fn variables(files: &[PathBuf], typed: &[String]) -> Result<Vec<(Stri
 fn user_home() -> Option<PathBuf> {
     let account = || nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
     absolute("HOME").or_else(|| Some(account()?.dir))
+}
+
+/// The same for an image's configuration or a program's environment, where everybody reads them.
+pub(crate) fn shown_variables(typed: &[String]) -> Result<Vec<(String, String)>, Failure> {
+    Ok(variables(&[], typed)?.into_iter().map(|(name, value)| (name, value.to_string())).collect())
 }
 
 /// Bindings, secrets and volumes, their files read.

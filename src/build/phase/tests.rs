@@ -14,7 +14,7 @@ pub(in crate::build) fn plan(publish: bool) -> Plan {
         user: User { uid: 1001, gid: 1002, home: "/home/cnb".to_owned() },
         builder: vec!["/store/layers/a".into(), "/work/op/buildpacks".into()],
         env: vec![pair("PATH", "/usr/bin")],
-        platform_env: vec![pair("USER_SETTING", "value")],
+        platform_env: vec![("USER_SETTING".to_owned(), "value".to_owned().into())],
         brought: Brought::default(),
         proxies: vec![pair("HTTP_PROXY", "http://name:word@proxy")],
         image: "r.example/app:1".parse().unwrap(),
