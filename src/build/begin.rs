@@ -75,6 +75,8 @@ impl Build<'_> {
         let tell = |image| drop(known.send(image));
         let (policy, insecure, keys) = (request.pull_policy, &request.insecure, Some(&self.keys));
         let image = fetched_and_told(self.stage, &self.store, name, policy, insecure, keys, &tell)?;
+        // Heard of before, or not.
+        tell(image.clone());
         let _ = unpacked.send(());
         let Builder { uid, gid, .. } = Builder::of(name, &image.config)?;
         let layers = unpacked_layers(&self.store, &image, self.stage)?;
