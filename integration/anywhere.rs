@@ -17,6 +17,7 @@ use coracle_fixtures::builder::base_layer;
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
 use crate::harness::{TestHome, coracle, ran};
+use crate::phases::{Platform, order};
 use crate::site::Site;
 
 /// Where and how one build runs.
@@ -195,4 +196,47 @@ fn another_user_builds_the_same_image() {
     assert!(user != first_user && range != first_range, "{user} {range}: one and the same user");
     let (digest, said) = MEMORY.build_of_own();
     assert_eq!(digest, first_digest, "{said}\n{first_said}");
+}
+
+/// A platform that is not ours, and starts phases as it happens to run itself.
+#[test]
+fn a_platform_s_umask_time_zone_and_language_are_not_in_the_image() {
+    let registry = coracle_fixtures::DockerRegistry::open();
+    registry.push(&coracle_fixtures::Image::new(Vec::new()), "run", "1");
+    let [run, app] = ["run:1", "app:1"].map(|name| registry.reference(name));
+    let platform = Platform::new(&order(&["one"]));
+    platform.buildpack("one", "detect", "exit 0");
+    platform.buildpack(
+        "one",
+        "build",
+        r#"(umask; locale 2>/dev/null | wc -c; touch made && stat -c '%a' made) >said
+mkdir -p "$1/kept/folder" && touch "$1/kept/folder/file" && printf '[types]\nlaunch = true\n' >"$1/kept.toml""#,
+    );
+    let words = |phase: &[&str]| {
+        let mut digests = Vec::new();
+        for place in [&DISK, &MEMORY] {
+            for folder in ["layers", "app"] {
+                fs::remove_dir_all(platform.at(folder)).expect("remove a folder");
+                fs::create_dir(platform.at(folder)).expect("make a folder");
+                fs::set_permissions(platform.at(folder), Permissions::from_mode(0o755)).expect("set a mode");
+            }
+            for words in phase.iter().map(|line| line.split(' ').collect::<Vec<_>>()) {
+                let command = platform.phase("lifecycle", &words);
+                let mut run = Command::new("bash");
+                run.args(["-c", "umask $1; shift; exec \"$@\"", "bash", place.umask]);
+                run.arg(command.get_program()).args(command.get_args()).env_clear();
+                run.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+                run.envs(place.env.iter().copied());
+                let done = ran(run.stdin(Stdio::null()).output().expect("start a phase"));
+                assert_eq!(done.code, Some(0), "{words:?}: {}{}", done.stdout, done.stderr);
+            }
+            assert!(platform.read("app/said").starts_with("0022\n"), "{}", platform.read("app/said"));
+            digests.push(coracle_images::Digest::of(registry.manifest("app:1")));
+        }
+        assert_eq!(digests[0], digests[1], "{phase:?}");
+        digests.remove(0)
+    };
+    let by_creator = words(&[&format!("create -run-image {run} {app}")]);
+    let [analyze, export] = [format!("analyze -run-image {run} {app}"), format!("export {app}")];
+    assert_eq!(words(&[&analyze, "detect", "restore", "build", &export]), by_creator);
 }

@@ -28,24 +28,36 @@ const KINDS: [(&str, &str); 8] = [
 
 const SECRET: &str = "secret = what only the phase may read";
 
-fn group() -> Group {
-    toml::from_str("[[group]]\nid = \"one\"\nversion = \"1\"\napi = \"0.10\"\n").unwrap()
+fn group(ids: &[&str]) -> Group {
+    let element = |id| format!("[[group]]\nid = \"{id}\"\nversion = \"1\"\napi = \"0.10\"\n");
+    toml::from_str(&ids.iter().map(element).collect::<String>()).unwrap()
+}
+
+fn buildpack(dir: &Path, id: &str, script: &str) {
+    let dir = dir.join("buildpacks").join(id).join("1");
+    let program = dir.join("bin/build");
+    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    let toml = format!(
+        "api = \"0.10\"\n[buildpack]\nid = \"{id}\"\nversion = \"1\"\nsbom-formats = [\"application/spdx+json\"]\n"
+    );
+    std::fs::write(dir.join("buildpack.toml"), toml).unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\nset -e\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// The error of everything that reads, where the buildpack leaves `file` as `script` makes it.
 fn errors(dir: &Path, file: &str, script: &str) -> Vec<Result<(), String>> {
-    let program = dir.join("buildpacks/one/1/bin/build");
-    std::fs::create_dir_all(program.parent().unwrap()).unwrap();
+    let secret = dir.join("secret").display().to_string();
+    buildpack(dir, "one", &format!("SECRET='{secret}' F=\"$1/{file}\"\n{script}"));
+    results(dir, &["one"])
+}
+
+/// What the builder, who composes metadata, and the exporter come to.
+fn results(dir: &Path, ids: &[&str]) -> Vec<Result<(), String>> {
     for folder in ["app", "layers", "platform", "scratch"] {
         std::fs::create_dir_all(dir.join(folder)).unwrap();
     }
     std::fs::write(dir.join("secret"), SECRET).unwrap();
-    let toml = "api = \"0.10\"\n[buildpack]\nid = \"one\"\nversion = \"1\"\nsbom-formats = [\"application/spdx+json\"]\n";
-    std::fs::write(dir.join("buildpacks/one/1/buildpack.toml"), toml).unwrap();
-    let secret = dir.join("secret").display().to_string();
-    let text = format!("#!/bin/sh\nset -e\nSECRET='{secret}' F=\"$1/{file}\"\n{script}\n");
-    std::fs::write(&program, text).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let env: Env = [("PATH".into(), std::env::var_os("PATH").unwrap())].into();
     let around = Surroundings {
         buildpacks_dir: dir.join("buildpacks"),
@@ -59,7 +71,7 @@ fn errors(dir: &Path, file: &str, script: &str) -> Vec<Result<(), String>> {
         outer_env: &env,
     };
     let layers_dir = dir.join("layers");
-    let (group, plan) = (group(), Plan::default());
+    let (group, plan) = (group(ids), Plan::default());
     let platform_api = ApiVersion::new(0, 13);
     let input = BuildInput {
         group: &group,
@@ -102,5 +114,36 @@ fn what_is_no_document_is_an_error_that_names_it() {
                 assert!(!text.contains("what only the phase"), "{text}");
             }
         }
+    }
+}
+
+/// Variables of a layer are for the buildpacks after the one that made it.
+#[test]
+fn what_is_no_variable_of_a_layer_is_an_error_that_names_it() {
+    for (script, file, why) in [
+        ("mkfifo env/A", "env/A", "is not a regular file"),
+        ("mkfifo env.build/A", "env.build/A", "is not a regular file"),
+        ("ln -s /dev/zero env.build/A", "env.build/A", "is not a regular file"),
+        ("truncate -s 100M env/A.append", "env/A.append", "16777216 bytes"),
+        ("ln -s nowhere env.build/A", "env.build/A", "entity not found"),
+        // What is for the image's processes is nobody's here, nor are folders.
+        ("mkfifo env.launch/A; mkdir env/A; printf a >env.build/A", "", "a"),
+        ("printf odd >\"env/$(printf '\\377')\"; printf a >env.build/A", "", "a"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let make = "mkdir -p \"$1/x/env\" \"$1/x/env.build\" \"$1/x/env.launch\"; printf '[types]\\nbuild = true\\n' >\"$1/x.toml\"";
+        buildpack(dir.path(), "one", &format!("{make}; cd \"$1/x\"; {script}"));
+        buildpack(dir.path(), "two", "printf '%s' \"$A\" >said");
+        let built = results(dir.path(), &["one", "two"]).remove(0);
+        if file.is_empty() {
+            assert_eq!(
+                (built, std::fs::read_to_string(dir.path().join("app/said")).unwrap()),
+                (Ok(()), why.to_owned())
+            );
+            continue;
+        }
+        let text = built.unwrap_err();
+        assert!(text.contains(&format!("layers/one/x/{file}")) && text.contains(why), "{script}: {text}");
+        assert!(!dir.path().join("app/said").exists(), "{script}");
     }
 }

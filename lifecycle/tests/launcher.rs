@@ -176,3 +176,62 @@ fn only_what_the_launcher_needs_must_be_what_it_should_be() {
         assert_eq!(found, Some(code), "{to}: {stderr}");
     }
 }
+
+/// What a buildpack left where variables and programs are looked for: read at once or not at all, and named.
+#[test]
+fn what_is_no_variable_and_no_program_is_an_error_that_names_it() {
+    const SAID: &str = "#!/bin/sh\necho 'A = \"said\"' >&3\n";
+    let metadata = METADATA.replace("\"env\"", "\"sh\", \"-c\", \"echo $A\"");
+    for (script, file, expected) in [
+        ("mkfifo x/env/A", "x/env/A", "is not a regular file"),
+        ("mkfifo x/env.launch/A", "x/env.launch/A", "is not a regular file"),
+        ("mkfifo x/env.launch/web/A", "x/env.launch/web/A", "is not a regular file"),
+        ("mkfifo f; ln -s ../../f x/env/A", "x/env/A", "is not a regular file"),
+        ("ln -s /dev/zero x/env/A", "x/env/A", "is not a regular file"),
+        ("truncate -s 100M x/env/A", "x/env/A", "is larger than 16777216 bytes"),
+        ("ln -s nowhere x/env/A", "x/env/A", "entity not found"),
+        ("mkdir x/env/A; mkfifo x/env.build/A", "", "\n"),
+        ("printf odd >'x/env/.'$(printf '\\377'); printf a >x/env/A", "", "a\n"),
+        ("mkfifo x/exec.d/one", "x/exec.d/one", "run exec.d program"),
+        ("printf '%s' \"$SAID\" >x/exec.d/one", "x/exec.d/one", "Permission denied"),
+        ("ln -s /bin/false x/exec.d/one", "x/exec.d/one", "ended with exit status: 1"),
+        ("ln -s nowhere x/exec.d/one", "x/exec.d/one", "No such file or directory"),
+        (
+            "printf 'A = 3' >said; printf '#!/bin/sh\\ncat %s >&3' $PWD/said >x/exec.d/one; chmod +x x/exec.d/one",
+            "x/exec.d/one",
+            "read what exec.d program wrote",
+        ),
+        ("mkdir -p x/exec.d/one/two; mkfifo x/exec.d/one/fifo", "", "\n"),
+    ] {
+        let root = tempfile::tempdir().unwrap();
+        let layers = root.path().join("layers/a");
+        for folder in ["env", "env.build", "env.launch/web", "exec.d"] {
+            std::fs::create_dir_all(layers.join("x").join(folder)).unwrap();
+        }
+        install(&serde_json::json!({ "layers/config/metadata.toml": metadata }), root.path());
+        let made = Command::new("sh").args(["-ec", script]).current_dir(&layers).env("SAID", SAID).status();
+        assert!(made.unwrap().success(), "{script}");
+        let mut command = Command::new(built_program("launcher", env!("CARGO_BIN_EXE_launcher")));
+        command
+            .arg0("/cnb/process/web")
+            .env_clear()
+            .env("CNB_PLATFORM_API", "0.13")
+            .env("PATH", "/usr/bin:/bin");
+        command.env("CNB_LAYERS_DIR", root.path().join("layers")).env("CNB_APP_DIR", root.path());
+        let output = command.output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        if file.is_empty() {
+            assert_eq!(
+                (output.status.code(), String::from_utf8(output.stdout).unwrap().as_str()),
+                (Some(0), expected),
+                "{script}: {said}"
+            );
+        } else {
+            assert_eq!(output.status.code(), Some(82), "{script}: {said}");
+            assert!(
+                said.contains(&format!("layers/a/{file}")) && said.contains(expected),
+                "{script}: {said}"
+            );
+        }
+    }
+}

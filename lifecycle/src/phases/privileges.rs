@@ -134,6 +134,10 @@ pub(super) fn settle(
     if let Some(user) = user {
         become_user(user, &folders(phase, arguments))?;
     }
+    if !["exporter", "rebaser"].contains(&phase.name) {
+        // What these phases and programs of buildpacks make becomes layers: no image is another for the platform's umask.
+        let _ = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    }
     if matches!(phase.holds, Holds::Credentials | Holds::Both) {
         // Again: the kernel may open a process that has changed its user.
         close_process()?;

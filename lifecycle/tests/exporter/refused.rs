@@ -78,3 +78,42 @@ fn refusals() {
     build.write("layers/group.toml", "[[group]]\nid = \"a/one\"\nversion = \"1\"\napi = \"0.99\"\n");
     refused(&[], 12, "Buildpack API 0.99");
 }
+
+/// A socket has no form in an archive and is left out; a FIFO has one, and nobody waits for it. A sparse file is what is read of it.
+#[test]
+fn what_is_no_file_in_a_layer_is_packed_or_left_out_and_never_waited_for() {
+    let build = Build::new("example.org/run:latest");
+    let (dir, flags) = layout(&build);
+    let name = "example.org/app:1";
+    let args: Vec<&str> = flags.iter().map(String::as_str).chain([name]).collect();
+    build.analyze(&args);
+    let kept = build.at("layers/a_one/kept");
+    let socket = std::os::unix::net::UnixListener::bind(kept.join("socket")).unwrap();
+    let diff_id = || {
+        build.export(&[&args[..args.len() - 1], &["-compression", "none", name]].concat()).unwrap();
+        let folder = layout_path(&dir, &name.parse().unwrap());
+        let image = read_layout(&folder, Some(name)).unwrap();
+        let blob = folder.join("blobs/sha256").join(image.manifest.layers[1].digest.hex());
+        (image.config.rootfs.diff_ids[1].clone(), fs::read(blob).unwrap())
+    };
+    let with = diff_id();
+    drop(socket);
+    fs::remove_file(kept.join("socket")).unwrap();
+    assert_eq!(diff_id(), with);
+
+    nix::unistd::mkfifo(&kept.join("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let (_, archive) = diff_id();
+    // POSIX.1, "ustar Interchange Format": the type is at 156.
+    let is_fifo =
+        |header: &[u8]| header[..100].windows(10).any(|text| text == b"/kept/fifo") && header[156] == b'6';
+    assert!(archive.chunks(512).any(|header| header.len() == 512 && is_fifo(header)));
+    fs::remove_file(kept.join("fifo")).unwrap();
+
+    let sparse = kept.join("sparse");
+    fs::File::create(&sparse).unwrap().set_len(3 << 20).unwrap();
+    let (holes, _) = diff_id();
+    fs::write(&sparse, vec![0; 3 << 20]).unwrap();
+    assert_eq!(diff_id().0, holes);
+    fs::write(&sparse, vec![1; 3 << 20]).unwrap();
+    assert_ne!(diff_id().0, holes);
+}
