@@ -16,13 +16,13 @@ use crate::site::Site;
 
 /// The kernel runs no setuid program as root for a process that is traced, so while a build is traced programs that hand on
 /// what they were asked stand for newuidmap and newgidmap, and this does it.
-struct Traced<'a> {
+pub(crate) struct Traced<'a> {
     site: &'a Site,
     path: OsString,
 }
 
 impl<'a> Traced<'a> {
-    fn new(site: &'a Site) -> Self {
+    pub(crate) fn new(site: &'a Site) -> Self {
         let folder = site.home.path().join("traced");
         fs::create_dir(&folder).expect("make a folder");
         let [ask, answer] = ["ask", "answer"].map(|name| folder.join(name));
@@ -55,7 +55,7 @@ impl<'a> Traced<'a> {
     }
 
     /// How often each system call was made by all processes of a build; `process` and `thread` are what calls of clone(2) made.
-    fn build(&self, more: &[&str]) -> (BTreeMap<String, usize>, String) {
+    pub(crate) fn build(&self, more: &[&str]) -> (BTreeMap<String, usize>, String) {
         let args = self.site.args(&self.site.registry.reference("app"), more);
         let plain = self.site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let trace = self.site.home.path().join("trace");
