@@ -130,6 +130,15 @@ impl<'a> Place<'a> {
             "CNB_REGISTRY_AUTH" => drop(self.env.insert("CNB_REGISTRY_AUTH".into(), "x".into())),
             "-layout without -layout-dir" => self.flag(&["-layout"]),
             "no such image" => self.image = missing,
+            "run image of no name" => self.run = "No Name".into(),
+            "run image that is not there" => self.run = missing,
+            "no run image, and the image names none" => {
+                (self.image, self.run) = (self.run.clone(), String::new())
+            }
+            "a label that is no JSON" => self.image = self.registry.reference("labelled:latest"),
+            "a label that is no JSON, and no such run image" => {
+                (self.image, self.run) = (self.registry.reference("labelled:latest"), missing);
+            }
             "-image beside -run-image" => self.flag(&["-image", &self.run.clone()]),
             "CNB_RUN_IMAGE names another than -image" => {
                 self.env.insert("CNB_RUN_IMAGE".into(), missing.into());
@@ -202,6 +211,8 @@ fn exit_codes_are_the_reference_s_unless_a_decision_says_otherwise() {
     let layer = Layer::new(&[Entry::dir("etc"), Entry::file("etc/os", "run")]);
     let run = Fixture::new(vec![layer]).label("io.buildpacks.stack.id", "a");
     let pinned = registry.push(&run, "run", "latest");
+    let labelled = run.clone().label("io.buildpacks.lifecycle.metadata", "x");
+    registry.push(&labelled, "labelled", "latest");
     let mut differences = Vec::new();
     for (number, row) in rows.iter().enumerate() {
         assert_eq!(row.ours.is_some(), row.decision.is_some(), "{row:?}");

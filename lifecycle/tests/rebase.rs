@@ -10,6 +10,7 @@ use coracle_images::{Config, Descriptor, Digest, Image, Layer, Reference, read_l
 use coracle_lifecycle::env::Env;
 use coracle_lifecycle::phases::{Launcher, PhaseError, layout_path, main};
 use coracle_lifecycle::rebase::{RebaseError, RebaseInput, rebase};
+use coracle_lifecycle::with_causes;
 use serde_json::{Value, json};
 
 const LABEL: &str = "io.buildpacks.lifecycle.metadata";
@@ -55,13 +56,21 @@ fn run_image(data: &Value, name: &str) -> Option<Image> {
 #[test]
 fn decides_and_writes_as_the_reference_did() {
     let data = data();
-    let (mut moved, mut refused) = (0, 0);
+    let registry = DockerRegistry::open();
+    let (mut moved, mut refused, mut missed) = (0, 0, 0);
     for case in data["cases"].as_array().unwrap() {
         let name = case["name"].as_str().unwrap();
         let run_name = case["run_image"].as_str().unwrap();
         let app = image(&data["apps"][case["app_case"].as_str().unwrap()]);
         let Some(run) = run_image(&data, run_name.rsplit(':').next().unwrap()) else {
-            assert_eq!(case["exit"], 1, "{name}");
+            let env: Env =
+                [("CNB_PLATFORM_API".into(), case["platform_api"].as_str().unwrap().into())].into();
+            let missing = registry.reference("golden/run:missing");
+            let app = pushed(&registry, &app);
+            let error = phase(&["-run-image", &missing, &app], &env).unwrap_err();
+            assert_eq!(case["exit"], error.exit_code(), "{name}");
+            assert!(with_causes(&error).ends_with(&format!("image `{missing}` does not exist")), "{error}");
+            missed += 1;
             continue;
         };
         let reference: Reference = run_name.parse().unwrap();
@@ -89,7 +98,19 @@ fn decides_and_writes_as_the_reference_did() {
             (exit, rebased) => panic!("{name}: exit {exit}, here {rebased:?}"),
         }
     }
-    assert_eq!((moved, refused), (22, 17));
+    assert_eq!((moved, refused, missed), (22, 17, 5));
+}
+
+/// An image that says of itself what a recorded one does, in a registry.
+fn pushed(registry: &DockerRegistry, app: &Image) -> String {
+    let labels = app.config.config.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let image = fixture(&["app"], &labels.collect::<Vec<_>>());
+    let image = app.config.config.env.iter().fold(image, |image, variable| {
+        let (name, value) = variable.split_once('=').unwrap();
+        image.env(name, value)
+    });
+    registry.push(&image, "golden/app", "1");
+    registry.reference("golden/app:1")
 }
 
 /// An image of a build: on `below`, one layer of its own.

@@ -46,11 +46,10 @@ pub enum RebaserError {
 }
 
 impl RebaserError {
-    /// The exit code of the rebaser (Platform API, "rebaser").
+    /// The exit code of the rebaser (Platform API, "rebaser"): as the reference, 1 where only the run image is not to be had.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Images(_) => 1,
-            Self::Choice(_) | Self::Rebase { source: RebaseError::NoRunImage, .. } => 3,
             _ => 72,
         }
     }
@@ -58,7 +57,8 @@ impl RebaserError {
 
 pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     let names = Outputs::of(&call.arguments)?.names;
-    let run_name = named_run_image(call)?;
+    let run_name = named_run_image(call)?.filter(|name| !name.is_empty());
+    run_name.as_deref().map(reference).transpose()?;
     let source = match call.arguments.text("previous-image") {
         Some(name) => reference(&name.to_string_lossy())?,
         None => names[0].clone(),
@@ -90,10 +90,11 @@ fn move_image(
     let failed = |error| RebaserError::Rebase { name: source.to_string(), source: error };
     let old = images.image(source).map_err(RebaserError::Image)?;
     let mut images = images.clone();
-    let run_name = match run_name {
-        Some(name) => name,
-        None => {
-            let metadata = metadata_of(&old).map_err(failed)?;
+    let metadata = metadata_of(&old);
+    let run_name = match (run_name, metadata) {
+        (Some(name), Ok(_) | Err(RebaseError::NoMetadata)) => name,
+        (_, Err(error)) => return Err(failed(error)),
+        (None, Ok(metadata)) => {
             let known = known_run_image(&metadata, call.api).map_err(failed)?;
             let known = RunToml { images: vec![known] };
             let offered: Vec<_> = names_of(&known).filter_map(|name| name.parse().ok()).collect();
