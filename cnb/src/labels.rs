@@ -45,7 +45,7 @@ pub struct BuildpackLayers {
     pub key: String,
     #[serde(default)]
     pub version: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::nullable")]
     pub layers: BTreeMap<String, LayerMetadata>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreMetadata>,
@@ -96,7 +96,7 @@ pub struct MetadataStack {
 /// Name and mirrors of a run image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackRunImage {
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
     #[serde(default, deserialize_with = "crate::nullable", skip_serializing_if = "Vec::is_empty")]
     pub mirrors: Vec<String>,

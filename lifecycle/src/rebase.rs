@@ -8,6 +8,7 @@ use coracle_cnb::{
     RunImageTarget, read_json, write_json,
 };
 use coracle_images::{Config, Digest, History, Image, ImageError};
+use serde_json::Value;
 
 use crate::analyze::target;
 use crate::api::TARGETS;
@@ -99,7 +100,29 @@ pub enum RebaseError {
 /// What an image says of itself in its label.
 pub fn metadata_of(image: &Image) -> Result<LifecycleMetadata, RebaseError> {
     let label = image.config.label(LIFECYCLE_METADATA_LABEL).ok_or(RebaseError::NoMetadata)?;
-    read_json(LIFECYCLE_METADATA_LABEL, label).map_err(RebaseError::Metadata)
+    let mut metadata: LifecycleMetadata =
+        read_json(LIFECYCLE_METADATA_LABEL, label).map_err(RebaseError::Metadata)?;
+    for buildpack in metadata.buildpacks.iter_mut().flatten() {
+        buildpack.layers.values_mut().for_each(|layer| take_numbers_for_floats(&mut layer.data));
+        buildpack.store.iter_mut().for_each(|store| take_numbers_for_floats(&mut store.metadata));
+    }
+    Ok(metadata)
+}
+
+/// As Go reads what buildpacks said: an integer that no float holds becomes the nearest that one does.
+fn take_numbers_for_floats(value: &mut Value) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(take_numbers_for_floats),
+        Value::Object(members) => members.values_mut().for_each(take_numbers_for_floats),
+        Value::Number(number) => {
+            let is_exact =
+                number.as_i64().is_some_and(|whole| whole.unsigned_abs() <= 1 << f64::MANTISSA_DIGITS);
+            if let Some(float) = number.as_f64().filter(|_| !is_exact) {
+                *value = Value::from(float);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
 }
 
 /// The run image that an image names, with its mirrors; older images name it as their stack's.
@@ -145,13 +168,15 @@ pub fn rebase(input: &RebaseInput<'_>) -> Result<Rebased, RebaseError> {
     let of_run = |value: &str| value.to_owned();
     (config.os, config.architecture) = (of_run(&run.config.os), of_run(&run.config.architecture));
     (config.variant, config.os_version) = (of_run(&run.config.variant), of_run(&run.config.os_version));
-    config.os_features.clone_from(&run.config.os_features);
+    config.os_features.clear();
+    config.author.clear();
     // As the reference: a history of nothing but the time, a line for each layer.
     let step = History { created: Some(CREATED.to_owned()), ..History::default() };
     config.history = vec![step; layers.len()];
     config.created = Some(CREATED.to_owned());
     config.docker_version.clear();
     config.container.clear();
+    config.other.clear();
     Ok(Rebased { image: Image::assemble(config, layers)?, overruled })
 }
 

@@ -54,7 +54,10 @@ fn platform_api(config: &Value) -> ApiVersion {
 #[test]
 fn recorded_images() {
     let data: Value = serde_json::from_str(include_str!("data/export.json")).unwrap();
-    let config: Config = serde_json::from_value(data["base_config"].clone()).unwrap();
+    let mut config: Config = serde_json::from_value(data["base_config"].clone()).unwrap();
+    (config.author, config.docker_version, config.container) = ("me".into(), "1".into(), "c".into());
+    config.os_features = vec!["f".into()];
+    config.other.insert("id".into(), "x".into());
     let layer = Layer {
         descriptor: Descriptor::new("application/vnd.oci.image.layer.v1.tar+gzip", Digest::of("b"), 1),
         diff_id: config.rootfs.diff_ids[0].clone(),
@@ -112,6 +115,10 @@ fn recorded_images() {
             let made = made.replace(&launcher, "LAUNCHER").replace(r#"\"L\""#, "LAUNCHER");
             let made: Value = serde_json::from_str(&made).unwrap();
             let name = case["name"].as_str().unwrap();
+            // Of what the run image says of itself, as the reference has it.
+            let of_base = ["author", "docker_version", "os.features"].map(|member| made[member].clone());
+            assert_eq!(of_base, ["me".into(), "1".into(), Value::from(vec!["f"])], "{name}");
+            assert!(made.get("container").is_none() && made.get("id").is_none(), "{name}");
             assert_eq!(made["rootfs"]["diff_ids"], wanted["diff_ids"], "{name}");
             assert_eq!(made["config"]["Labels"], wanted["labels"], "{name}");
             assert_eq!(made["history"], wanted["history"], "{name}");

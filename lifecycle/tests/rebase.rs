@@ -233,6 +233,72 @@ fn mixins_that_cannot_be_read_are_not_taken_for_none() {
     }
 }
 
+/// As the reference leaves them: who made the image is gone, and what its system needs; numbers are Go's.
+#[test]
+fn what_is_said_of_an_image_is_written_again_as_the_reference_writes_it() {
+    let run = app(&["new"], &|config, _| {
+        (config.os_version, config.os_features) = ("2".into(), vec!["new".into()]);
+        config.author = "other".into();
+    });
+    let old = app(&["old"], &|config, metadata| {
+        (config.os_version, config.os_features) = ("1".into(), vec!["old".into()]);
+        config.author = "me".into();
+        config.docker_version = "1".into();
+        config.other.insert("id".into(), "x".into());
+        metadata["stack"] = json!({"runImage": {"image": "", "mirrors": ["m"]}});
+        metadata["buildpacks"] = json!([
+            {"key": "a", "version": "1", "layers": {"l": {"sha": "s", "data": {
+                "big": 12_345_678_901_234_567_890_u64, "exact": 9_007_199_254_740_992_i64, "list": [1, -9_007_199_254_740_993_i64, 1.5],
+            }}}, "store": {"metadata": {"n": 1_234_567_890_123_456_789_i64}}},
+            {"key": "b", "version": "1", "layers": null},
+        ]);
+    });
+    let input = RebaseInput {
+        image: &old,
+        run: &run,
+        run_name: "run:1",
+        run_reference: "r",
+        force: false,
+        platform_api: "0.13".parse().unwrap(),
+    };
+    let config = rebase(&input).unwrap().image.config;
+    assert_eq!((config.author.as_str(), config.os_version.as_str()), ("", "2"));
+    assert!(config.os_features.is_empty() && config.other.is_empty() && config.docker_version.is_empty());
+    let label = config.label(LABEL).unwrap();
+    for part in [
+        r#""big":12345678901234567000,"exact":9007199254740992,"list":[1,-9007199254740992,1.5]"#,
+        r#""store":{"metadata":{"n":1234567890123456800}}"#,
+        r#""stack":{"runImage":{"mirrors":["m"]}}"#,
+    ] {
+        assert!(label.contains(part), "{label}");
+    }
+}
+
+/// A history is optional, and where there is none the reference loses layers, or finds none
+/// (docs/decisions/0009-phases-for-other-platforms.md).
+#[test]
+fn images_without_a_history_keep_their_layers() {
+    let history =
+        |config: &mut Config| vec![coracle_images::History::default(); config.rootfs.diff_ids.len()];
+    let [old, new] = ["old", "new"].map(|below| app(&[below], &|_, _| {}));
+    assert!(old.config.history.is_empty() && new.config.history.is_empty());
+    let mut with = new.clone();
+    with.config.history = history(&mut with.config);
+    for run in [&new, &with] {
+        let input = RebaseInput {
+            image: &old,
+            run,
+            run_name: "run:1",
+            run_reference: "r",
+            force: false,
+            platform_api: "0.13".parse().unwrap(),
+        };
+        let rebased = rebase(&input).unwrap().image;
+        assert_eq!(rebased.config.rootfs.diff_ids, ["new", "own", "own"].map(Digest::of));
+        assert_eq!(rebased.config.history.len(), 3);
+    }
+}
+
 /// What either side says of its target, against what the other says.
 #[test]
 fn a_run_image_is_held_to_what_it_names_of_its_target() {

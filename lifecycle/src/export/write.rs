@@ -281,8 +281,9 @@ fn assemble(
     config.config.cmd.clear();
     input.app_path.clone_into(&mut config.config.working_dir);
     config.created = Some(input.created.to_owned());
-    config.docker_version.clear();
     config.container.clear();
+    // As the reference, which knows no more members than the specification and Docker's two.
+    config.other.clear();
     config.history.retain(|step| !step.empty_layer);
     let below = input.base.manifest.layers.len();
     if config.history.len() != below {
