@@ -65,7 +65,7 @@ pub fn prune(
         Vec::new()
     };
     // It looks like an operation that runs, and what it deletes would be counted here.
-    let _none = home.without_sweeper()?;
+    let _none = home.without_sweeper(observer, hold)?;
     let mut stage = Stage::start_with(home, Runtime::Youki, binds, observer, hold)?;
     stage.at_most = None;
     let pruned = delete(home, request, &stage, observer);

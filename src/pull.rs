@@ -7,7 +7,6 @@ use crate::credentials::{Keychain, Keys};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::home::Home;
-use crate::run::unpacked_layers;
 use crate::stage::Stage;
 use crate::worker::{self, Remote};
 
@@ -64,7 +63,8 @@ pub fn pull(
 /// Whether all layers of a stored image are unpacked. Those that are not for the ids of now, or may not be whole, are unpacked first of what
 /// is stored, if it is.
 pub(crate) fn is_unpacked(stage: &Stage<'_>, store: &Store, image: &Image) -> Result<bool, Error> {
-    if unpacked_layers(store, image, stage).is_ok() {
+    let key = stage.ids.key();
+    if image.layers().iter().all(|layer| store.layer_dir(&key, &layer.diff_id).is_some()) {
         return Ok(true);
     }
     let Some(name) = &image.reference else { return Ok(false) };

@@ -45,8 +45,10 @@ pub fn run(
         return Err(Error::NothingToRun(name));
     }
     let stage = Stage::start(home, request.runtime, observer, hold)?;
-    is_unpacked(&stage, &store, &image)?;
-    let layers = unpacked_layers(&store, &image, &stage)?;
+    if !is_unpacked(&stage, &store, &image)? {
+        return stage.finish_with(Err(Error::NotUnpacked(name)));
+    }
+    let layers = layer_paths(&store, &image, &stage);
     let user = image.config.config.user.clone();
     let User { uid, gid, home: home_folder } = stage.work(FindUser { layers: layers.clone(), user })?;
     let spec = SandboxSpec {
@@ -71,7 +73,7 @@ pub fn run(
     stage.finish_with(outcome)
 }
 
-/// Where the unpacked layers of `image` are as the stage sees them, or will be; the lowest first.
+/// Where the unpacked layers of `image` are as the stage sees them, or will be ([`crate::pull::is_unpacked`]); the lowest first.
 pub(crate) fn layer_paths(store: &Store, image: &Image, stage: &Stage<'_>) -> Vec<PathBuf> {
     let key = stage.ids.key();
     let path = |diff_id| {
@@ -79,21 +81,6 @@ pub(crate) fn layer_paths(store: &Store, image: &Image, stage: &Stage<'_>) -> Ve
         Some(Path::new(STORE).join(path.strip_prefix(store.root()).ok()?))
     };
     image.layers().iter().filter_map(|layer| path(&layer.diff_id)).collect()
-}
-
-/// The unpacked layers of `image` as the stage sees them, the lowest first.
-pub(crate) fn unpacked_layers(
-    store: &Store,
-    image: &Image,
-    stage: &Stage<'_>,
-) -> Result<Vec<PathBuf>, Error> {
-    let name = || image.reference.as_ref().map(ToString::to_string).unwrap_or_default();
-    let key = stage.ids.key();
-    let is_here = |diff_id| store.layer_dir(&key, diff_id).is_some();
-    if !image.layers().iter().all(|layer| is_here(&layer.diff_id)) {
-        return Err(Error::NotUnpacked(name()));
-    }
-    Ok(layer_paths(store, image, stage))
 }
 
 /// The host's files for name resolution and TLS, where the stage has them.

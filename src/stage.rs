@@ -250,10 +250,17 @@ impl<'a> Stage<'a> {
     /// Delete the work folder, and those of operations that were killed, and end the stage.
     pub(crate) fn finish(mut self) -> Result<(), Error> {
         self.finished = true;
-        self.delete()
+        let (home, deleted) = (self.home, self.delete());
+        // Only then is the work folder's lock free, and the sweeper finds the folder.
+        drop(self);
+        if deleted? {
+            home.leave_to_sweeper();
+        }
+        Ok(())
     }
 
-    fn delete(&self) -> Result<(), Error> {
+    /// Says whether something is left for the sweeper.
+    fn delete(&self) -> Result<bool, Error> {
         let abandoned = self.home.abandoned();
         let in_stage =
             |folder: &WorkFolder| Path::new(WORK).join(folder.path.file_name().unwrap_or_default());
@@ -273,18 +280,16 @@ impl<'a> Stage<'a> {
             // What another operation left does not make this one fail.
             deleted.err().into_iter().for_each(|text| self.observer.event(Event::Notice { text }));
         }
-        if !is_clean && self.at_most.is_some() {
-            self.home.leave_to_sweeper();
-        }
-        own.map(drop).map_err(Error::Worker)
+        own.map_err(Error::Worker)?;
+        Ok(!is_clean && self.at_most.is_some())
     }
 }
 
 impl Drop for Stage<'_> {
     /// What failed half-way leaves nothing either. What cannot be deleted now, the next operation tries again.
     fn drop(&mut self) {
-        if !self.finished {
-            let _ = self.delete();
+        if !self.finished && self.delete().is_ok_and(|is_left| is_left) {
+            self.home.leave_to_sweeper();
         }
     }
 }

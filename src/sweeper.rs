@@ -4,17 +4,26 @@
 //! left that have ended. If it is killed, the next operation deletes a part again, or starts another one
 //! (docs/decisions/0037-what-is-deleted-in-the-background.md).
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use coracle_runtime::{SessionError, Terminator};
 
 use crate::error::Error;
+use crate::event::{Event, Observer};
 use crate::home::Home;
 use crate::stage::sweep;
 
 /// The name that the program is started under.
 const NAME: &str = "coracle-sweeper";
+
+/// How often somebody who waits for it looks.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How often it looks again: operations that end while it works leave what they leave to it.
 const ROUNDS: usize = 10;
@@ -41,11 +50,37 @@ impl Home {
         }
     }
 
-    /// Wait until no sweeper is at work; none is as long as what is returned lives.
-    pub(crate) fn without_sweeper(&self) -> Result<File, Error> {
+    /// Wait until no sweeper is at work, and say so; none is as long as what is returned lives. `hold` gets the handle that ends the
+    /// waiting.
+    pub(crate) fn without_sweeper(
+        &self,
+        observer: &dyn Observer,
+        hold: &dyn Fn(Terminator),
+    ) -> Result<File, Error> {
+        let failed = |source| Error::folder("lock", self.lock_of_sweeper())(source);
         let lock = self.sweeper()?;
-        lock.lock().map_err(Error::folder("lock", &self.lock_of_sweeper()))?;
-        Ok(lock)
+        let (ended, end) = UnixStream::pair().map_err(failed)?;
+        ended.set_read_timeout(Some(LOOK)).map_err(failed)?;
+        let mut has_told = false;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => return Ok(lock),
+                Err(TryLockError::Error(error)) => return Err(failed(error)),
+                Err(TryLockError::WouldBlock) if !has_told => {
+                    let text =
+                        "waiting for what earlier operations left to be deleted in the background".to_owned();
+                    observer.event(Event::Notice { text });
+                    hold(Terminator::of(&end).map_err(failed)?);
+                    has_told = true;
+                }
+                // Nothing ever comes: that it is closed, or that it is time to look again.
+                Err(TryLockError::WouldBlock) => {
+                    if (&ended).read(&mut [0]).is_ok() {
+                        return Err(SessionError::Ended("it waited for the background").into());
+                    }
+                }
+            }
+        }
     }
 
     fn sweeper(&self) -> Result<File, Error> {

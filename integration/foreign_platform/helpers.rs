@@ -141,6 +141,20 @@ fn root_starts_no_helper_that_others_can_change() {
 }
 
 #[test]
+fn root_asks_no_helper_on_the_word_of_a_file_that_others_can_change() {
+    for change in ["chmod 0777 root/.docker", "chmod o+w root/.docker/config.json"] {
+        let container = container(buildpack());
+        config(&container, "root", &named(&container));
+        container.as_root(change);
+        let ran = create(&container, Who::Root, &[]);
+        assert_eq!(ran.code, Some(3), "{change}: {}{}", ran.stdout, ran.stderr);
+        let text = "warning: `/root/.docker/config.json` names credential helpers, and others than root can change it or put another in its place: root asks none of them; CNB_REGISTRY_AUTH is another way to hand credentials over";
+        assert!(ran.stderr.contains(text), "{change}: {}", ran.stderr);
+        assert_eq!(asked(&container, "calls"), "", "{change}");
+    }
+}
+
+#[test]
 fn without_the_helper_for_all_what_is_open_is_reached_and_the_log_says_why_the_rest_is_not() {
     let container = container(buildpack());
     config(&container, "root", "{\"credsStore\":\"missing\"}");

@@ -29,7 +29,7 @@ use super::run_image::Namer;
 use super::{Build, Buildpack, LifecycleChoice, proxies, tree};
 use crate::error::Error;
 use crate::pull::fetched_and_told;
-use crate::run::{environment, host_files, layer_paths, unpacked_layers};
+use crate::run::{environment, host_files, layer_paths};
 use crate::watch::Watched;
 use crate::worker::{FindUser, LayOut, Prepare, User};
 
@@ -79,7 +79,7 @@ impl Build<'_> {
         tell(image.clone());
         let _ = unpacked.send(());
         let Builder { uid, gid, .. } = Builder::of(name, &image.config)?;
-        let layers = unpacked_layers(&self.store, &image, self.stage)?;
+        let layers = layer_paths(&self.store, &image, self.stage);
         let user = self.stage.work(FindUser { layers, user: format!("{uid}:{gid}") })?;
         // Where the phases share a container none comes.
         if let Ok(container) = description.recv() {

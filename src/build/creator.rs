@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::program::{CREATOR_MEMORY, HandedOver};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
+use crate::watch::Watched;
 use crate::worker;
 
 /// The name of the container, its folders and its program.
@@ -31,7 +32,8 @@ impl Build<'_> {
     pub(super) fn create(&self, plan: &Plan) -> Result<Option<String>, Error> {
         self.started(CREATOR);
         let spec = container(plan);
-        let watched = watched(Phase::Build, plan, &spec);
+        // Phases that only send, and programs of detection, may say nothing for long.
+        let watched = Watched { idle: None, ..watched(Phase::Build, plan, &spec) };
         self.launched(CREATOR, spec, &watched)?;
         if plan.folders.copy {
             // If its programs have left the copy of the application as it was.

@@ -3,9 +3,10 @@
 //!
 //! A home remembers who wrote to a name last. Of a name that it never wrote to it knows nothing, and whoever may push there is believed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use coracle_cnb::Analyzed;
 use coracle_images::{Digest, Reference};
@@ -24,6 +25,8 @@ pub(super) struct Makers {
     image: PathBuf,
     tags: Vec<PathBuf>,
     cache_image: Option<PathBuf>,
+    /// Held from the beginning to the end by everybody who may write to these names.
+    writing: OnceLock<Vec<File>>,
 }
 
 impl Makers {
@@ -34,6 +37,7 @@ impl Makers {
             image: record(&request.image),
             tags: request.tags.iter().map(record).collect(),
             cache_image: request.cache_image.as_ref().map(record),
+            writing: OnceLock::new(),
         }
     }
 
@@ -50,7 +54,10 @@ impl Makers {
 
     /// From now on this build may write there.
     pub(super) fn begin(&self) -> Result<(), Error> {
+        let writing = self.records().map(shared).collect::<Result<_, _>>()?;
+        let _ = self.writing.set(writing);
         self.records().try_for_each(|record| {
+            let _one = changing(record)?;
             let mut makers = known(record)?;
             if makers.contains(&self.current) {
                 return Ok(());
@@ -60,14 +67,18 @@ impl Makers {
         })
     }
 
-    /// This build has written there.
+    /// This build has written there. Where others are about to, what they leave may come after.
     pub(super) fn end(&self) -> Result<(), Error> {
         let makers = std::slice::from_ref(&self.current);
-        self.records().try_for_each(
-            |record| {
-                if known(record)? == makers { Ok(()) } else { remember(record, makers) }
-            },
-        )
+        let writing = self.writing.get().map(Vec::as_slice).unwrap_or_default();
+        self.records().zip(writing).try_for_each(|(record, writing)| {
+            let _one = changing(record)?;
+            let is_alone = writing.try_lock().is_ok();
+            if is_alone && known(record)? != makers {
+                remember(record, makers)?;
+            }
+            writing.unlock().map_err(Error::folder("unlock", record))
+        })
     }
 
     fn records(&self) -> impl Iterator<Item = &Path> {
@@ -78,6 +89,28 @@ impl Makers {
 /// Something else than a build writes to this name: what is there then, no build made.
 pub(crate) fn written_by(home: &Home, name: &Reference, command: &str) -> Result<(), Error> {
     remember(&home.makers(name), &[Digest::of(command).hex().to_owned()])
+}
+
+/// Whoever may write to a name holds this, beside others.
+fn shared(record: &Path) -> Result<File, Error> {
+    let lock = lock_file(record, "writing")?;
+    lock.lock_shared().map_err(Error::folder("lock", record))?;
+    Ok(lock)
+}
+
+/// One at a time.
+fn changing(record: &Path) -> Result<File, Error> {
+    let lock = lock_file(record, "changing")?;
+    lock.lock().map_err(Error::folder("lock", record))?;
+    Ok(lock)
+}
+
+fn lock_file(record: &Path, kind: &str) -> Result<File, Error> {
+    let folder = record.parent().unwrap_or(record);
+    fs::create_dir_all(folder).map_err(Error::folder("create", folder))?;
+    let path = record.with_extension(kind);
+    let opened = File::options().create(true).truncate(false).write(true).open(&path);
+    opened.map_err(Error::folder("open", path))
 }
 
 fn known(record: &Path) -> Result<Vec<String>, Error> {
@@ -125,6 +158,7 @@ mod tests {
             image: folder.join("makers/image"),
             tags: vec![folder.join("makers/tag")],
             cache_image: Some(folder.join("makers/cache")),
+            writing: OnceLock::new(),
         }
     }
 
@@ -143,12 +177,28 @@ mod tests {
         good.end().unwrap();
         assert!(!others(&good) && others(&evil));
         // Killed while it may have written.
-        evil.begin().unwrap();
+        makers(folder.path(), "evil").begin().unwrap();
         assert!(others(&good) && others(&evil));
         // As long as nobody has written for certain.
         good.begin().unwrap();
         assert!(others(&good));
         good.end().unwrap();
         assert!(!others(&good) && others(&evil));
+    }
+
+    #[test]
+    fn whoever_is_still_about_to_write_is_not_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (evil, good) = (makers(folder.path(), "evil"), makers(folder.path(), "good"));
+        evil.begin().unwrap();
+        good.begin().unwrap();
+        good.end().unwrap();
+        assert!(good.of_image_are_others().unwrap(), "its image may come after");
+        // And then it was ended.
+        drop(evil);
+        let again = makers(folder.path(), "good");
+        again.begin().unwrap();
+        again.end().unwrap();
+        assert!(!good.of_image_are_others().unwrap());
     }
 }

@@ -37,7 +37,7 @@ impl Job for Delete {
             |folder: &PathBuf| delete_within(folder, &mut budget).map_err(|error| failed(folder, error));
         let folders = self.folders.iter().map(&mut folder).collect();
         // Nobody needs that to go.
-        let store = Store::open(STORE)?;
+        let Ok(store) = Store::open(STORE) else { return Ok(Deleted { folders, store_is_clean: false }) };
         if self.at_most.is_none() {
             // Where the disk fails, layers are unpacked again after the next start of the machine.
             let _ = store.settle();

@@ -160,15 +160,20 @@ impl Helpers {
         Self { folders, env, limit: LIMIT, of_root_alone: false }
     }
 
-    /// For a process of root: a program that others can change is not started, and a variable that names another user's file or folder
-    /// is not told, for a helper may do as it finds there.
+    /// For a process of root: a program that others can change is not started, and a variable that names a file or folder which others
+    /// can change is not told, for a helper may do as it finds there. Of `PATH` those folders are told that others cannot change.
     #[must_use]
     pub fn of_root_alone(self) -> Self {
-        let is_root_s = |value: &OsString| {
-            let path = Path::new(value);
-            !path.is_absolute() || path.metadata().is_ok_and(|about| about.uid() == 0)
+        let is_root_s = |path: &PathBuf| !path.is_absolute() || is_root_s_alone(path);
+        let told = |(name, value): (OsString, OsString)| {
+            let value = if name == "PATH" {
+                std::env::join_paths(std::env::split_paths(&value).filter(is_root_s)).ok()
+            } else {
+                Some(value).filter(|value| is_root_s(&value.into()))
+            };
+            value.map(|value| (name, value))
         };
-        let env = self.env.into_iter().filter(|(_, value)| is_root_s(value)).collect();
+        let env = self.env.into_iter().filter_map(told).collect();
         Self { env, of_root_alone: true, ..self }
     }
 
@@ -291,8 +296,9 @@ impl Helpers {
     }
 }
 
-/// Whether nobody but root can put another program into the place of this one.
-fn is_root_s_alone(program: &Path) -> bool {
+/// Whether nobody but root can put another file or folder into the place of this one, or change it.
+#[must_use]
+pub fn is_root_s_alone(program: &Path) -> bool {
     let closed =
         |path: &Path| path.metadata().is_ok_and(|about| about.uid() == 0 && about.mode() & 0o022 == 0);
     let real = program.canonicalize();
@@ -358,5 +364,14 @@ mod tests {
             Helpers::new(OsStr::new(""), env).of_root_alone().env.len()
         };
         assert_eq!((told("/usr"), told("text"), told("/nowhere")), (1, 1, 0));
+        // Of root, and open to everybody.
+        assert_eq!((told("/tmp"), told(dir.path().to_str().unwrap())), (0, 0));
+        let env = vec![("PATH".into(), "/usr/bin:/tmp:bin".into())];
+        assert_eq!(
+            Helpers::new(OsStr::new(""), env).of_root_alone().env,
+            [("PATH".into(), "/usr/bin:bin".into())]
+        );
+        let proxy = vec![("HTTPS_PROXY".into(), "http://proxy:3128".into())];
+        assert_eq!(Helpers::new(OsStr::new(""), proxy.clone()).of_root_alone().env, proxy);
     }
 }

@@ -82,6 +82,11 @@ impl Repository {
             return Err(refused(format!("it wants content to be sent to {place}, which is no web address")));
         }
         let shown = place.origin().ascii_serialization();
+        if place.scheme() == "http" && self.url.starts_with("https:") {
+            return Err(refused(format!(
+                "it wants content to be sent to {shown}, where everybody on the way could read it: nothing was"
+            )));
+        }
         match is_apart(&place, &self.registry) {
             Ok(()) => Ok(place),
             Err(why) => {

@@ -49,26 +49,28 @@ impl Store {
     /// Whether there are layers for which it is time to wait for the disk.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
+        let here = boot();
         let is_due = |mark: &Mark| mark.since.elapsed().is_ok_and(|since| since > SETTLES);
-        self.marks().iter().any(is_due)
+        self.marks().iter().any(|mark| is_due(mark) && is_of(&mark.path, &here))
     }
 
     /// Waits until everything of the store's file system is on the disk; the layers that were unpacked before that are then believed in
-    /// every run of the machine.
+    /// every run of the machine. Marks of layers that are gone go as well.
     ///
     /// # Errors
     ///
     /// When the disk fails.
     pub fn settle(&self) -> Result<(), StoreError> {
         let here = boot();
-        let marks: Vec<Mark> = self.marks().into_iter().filter(|mark| is_of(&mark.path, &here)).collect();
-        if marks.is_empty() {
-            return Ok(());
+        let (marks, others): (Vec<Mark>, Vec<Mark>) =
+            self.marks().into_iter().partition(|mark| is_of(&mark.path, &here));
+        if !marks.is_empty() {
+            let root = File::open(&self.root).map_err(failed("open", &self.root))?;
+            let synced = rustix::fs::syncfs(root).map_err(io::Error::from);
+            synced.map_err(failed("sync the file system of", &self.root))?;
         }
-        let root = File::open(&self.root).map_err(failed("open", &self.root))?;
-        let synced = rustix::fs::syncfs(root).map_err(io::Error::from);
-        synced.map_err(failed("sync the file system of", &self.root))?;
-        for mark in marks {
+        let is_gone = |mark: &Mark| self.layer_of(&mark.path).is_none_or(|layer| !layer.exists());
+        for mark in marks.into_iter().chain(others.into_iter().filter(is_gone)) {
             let Some(layer) = mark.path.file_name().and_then(|name| name.to_str()) else { continue };
             // Whoever unpacks it once more holds this lock, and writes a new mark.
             let _lock = self.lock(&lock_of(layer))?;
@@ -82,6 +84,12 @@ impl Store {
     fn marks(&self) -> Vec<Mark> {
         let entries = fs::read_dir(self.unsettled()).into_iter().flatten().flatten();
         entries.filter_map(|entry| about(entry.path())).collect()
+    }
+
+    /// The layer that has this mark.
+    fn layer_of(&self, mark: &Path) -> Option<PathBuf> {
+        let (key, hex) = mark.file_name()?.to_str()?.rsplit_once('_')?;
+        Some(self.root.join("layers").join(key).join(hex))
     }
 
     fn unsettled(&self) -> PathBuf {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use coracle_cnb::{ApiVersion, RunToml};
 use coracle_images::{
     AuthDocument, AuthError, AuthFile, Credentials, HelperError, Helpers, Reference, helper_environment,
+    is_root_s_alone,
 };
 
 use super::documents::run_images;
@@ -32,6 +33,8 @@ pub(super) struct Keys {
     helpers: Helpers,
     /// Where buildpacks write: no helper is below.
     untrusted: Vec<PathBuf>,
+    /// Whether the configuration names helpers that root does not ask on its word.
+    is_unheard: bool,
 }
 
 /// What a phase has found.
@@ -81,8 +84,15 @@ impl Keys {
         keys.untrusted = folders.filter_map(|folder| folder.canonicalize().ok()).collect();
         let told = helper_environment(env.iter().map(|(name, value)| (name.clone(), value.clone())));
         let helpers = Helpers::new(set(env, "PATH").unwrap_or_default(), told);
-        keys.helpers = if User::of_process().uid == 0 { helpers.of_root_alone() } else { helpers };
-        Ok(keys)
+        if User::of_process().uid != 0 {
+            return Ok(Self { helpers, ..keys });
+        }
+        if keys.names_helpers() && !is_root_s_alone(&keys.place) {
+            keys.is_unheard = true;
+            keys.document.helpers.clear();
+            keys.document.store = None;
+        }
+        Ok(Self { helpers: helpers.of_root_alone(), ..keys })
     }
 
     /// Whether there is a program to ask.
@@ -95,6 +105,12 @@ impl Keys {
     pub(super) fn of(&self, images: &[Reference]) -> Result<Found, ImagesError> {
         let mut found = Found { auth: self.document.auths.clone(), ..Found::default() };
         let mut answers = Answers::new();
+        if self.is_unheard && !images.is_empty() {
+            found.notices.push(format!(
+                "`{}` names credential helpers, and others than root can change it or put another in its place: root asks none of them; {CREDENTIALS_VARIABLE} is another way to hand credentials over",
+                self.place.display()
+            ));
+        }
         for image in images {
             let (registry, name) = (image.registry.as_str(), image.name());
             if self.given.entry(&name).is_some() {

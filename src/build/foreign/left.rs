@@ -130,8 +130,8 @@ fn place<'a>(tree: Tree, found: &Found<'_>, group: &'a Group) -> Place<'a> {
     let Some(element) = of(first) else { return Place::Nowhere };
     match below {
         [] => Place::OfBuildpack(element),
-        [name] if name.to_string_lossy().contains(".sbom.") => Place::OfPhases(Some(element)),
         [name] if is_document(name) => Place::Document(element),
+        [name] if name.to_string_lossy().contains(".sbom.") => Place::OfPhases(Some(element)),
         [_] if found.is_layer || found.kind == Kind::Folder => Place::Layer(element),
         [_] => Place::Nowhere,
         _ => Place::Content,

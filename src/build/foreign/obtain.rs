@@ -16,7 +16,7 @@ use crate::build::phase::{PLATFORM_API, Phase};
 use crate::build::{Build, BuildLayers, BuildRequest, ExecEnv};
 use crate::error::Error;
 use crate::pull::PullPolicy;
-use crate::run::unpacked_layers;
+use crate::run::layer_paths;
 use crate::trust::Trust;
 use crate::worker::{FetchLifecycle, FindLifecycle, TakeLifecycle};
 
@@ -83,7 +83,7 @@ impl Build<'_> {
         let image = self.image(reference)?;
         let described = Described::of_image(&image.config)
             .map_err(|source| LifecycleError::Described { name: name.clone(), source })?;
-        let layers = unpacked_layers(&self.store, &image, self.stage)?;
+        let layers = layer_paths(&self.store, &image, self.stage);
         let layer = self.stage.work(FindLifecycle { layers, name: name.clone() })?;
         Ok(Found { name, described, place: Place::Layer(layer) })
     }

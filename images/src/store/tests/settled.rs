@@ -57,5 +57,10 @@ fn marks_of_another_run_stay_and_old_ones_ask_for_the_disk() {
     fs::write(mark(&store), "another run\n").unwrap();
     store.settle().unwrap();
     assert!(mark(&store).exists(), "nobody knows what became of that layer");
+    let file = fs::File::options().write(true).open(mark(&store)).unwrap();
+    file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60)).unwrap();
+    assert!(!store.is_unsettled(), "and nobody can find out");
     remove_tree(&store.root().join("layers")).unwrap();
+    store.settle().unwrap();
+    assert!(!mark(&store).exists(), "of a layer that is gone");
 }
