@@ -1,6 +1,6 @@
 //! What the container of a phase may use and change. Pure; the snapshots of `phase.rs` show it.
 
-use coracle_runtime::{Bounds, Network, Rootfs, SandboxSpec};
+use coracle_runtime::{Access, Bounds, Network, Rootfs, SandboxSpec};
 
 use super::phase::{Phase, Plan};
 use crate::watch::Watched;
@@ -25,6 +25,13 @@ pub(super) fn watched(phase: Phase, plan: &Plan, spec: &SandboxSpec) -> Watched 
     let mut folders = vec![plan.folders.layers(), plan.folders.workspace()];
     if let Rootfs::Overlay { scratch, .. } = &spec.rootfs {
         folders.push(scratch.clone());
+    }
+    // What else of the work folder it may write to, such as what it hands over.
+    let written = spec.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
+    for source in written.map(|mount| &mount.source).filter(|source| source.starts_with(&plan.folders.root)) {
+        if !folders.iter().any(|folder| source.starts_with(folder)) {
+            folders.push(source.clone());
+        }
     }
     let idle = (phase == Phase::Build).then_some(plan.idle.as_secs().max(1));
     Watched { idle, disk: Some((plan.disk, folders)) }

@@ -78,27 +78,27 @@ impl Repository {
             refused("it began an upload and did not say where (its answer has no Location)".to_owned())
         })?;
         let place = begun.url().join(header).map_err(|error| refused(error.to_string()))?;
-        if !matches!(place.scheme(), "http" | "https") {
-            return Err(refused(format!("it wants content to be sent to {place}, which is no web address")));
-        }
-        let shown = place.origin().ascii_serialization();
-        if place.scheme() == "http" && self.url.starts_with("https:") {
-            return Err(refused(format!(
-                "it wants content to be sent to {shown}, where everybody on the way could read it: nothing was"
-            )));
-        }
-        match is_apart(&place, &self.registry) {
-            Ok(()) => Ok(place),
-            Err(why) => {
-                Err(refused(format!("it wants content to be sent to {shown}, and {why}: nothing was")))
-            }
-        }
+        follows(&self.url, &self.registry, &place).map_err(refused)?;
+        Ok(place)
     }
 
     /// Whether this is the registry itself.
     fn is_of(&self, place: &Url) -> bool {
         Url::parse(&self.url).is_ok_and(|own| own.origin() == place.origin())
     }
+}
+
+/// Why a place is not one for content of a registry that is spoken to at `own`.
+fn follows(own: &str, registry: &str, place: &Url) -> Result<(), String> {
+    let shown = place.origin().ascii_serialization();
+    let wants = |why: &str| Err(format!("it wants content to be sent to {shown}{why}"));
+    match place.scheme() {
+        "https" => {}
+        "http" if own.starts_with("http:") => {}
+        "http" => return wants(", where everybody on the way could read it: nothing was"),
+        _ => return Err(format!("it wants content to be sent to {place}, which is no web address")),
+    }
+    is_apart(place, registry).or_else(|why| wants(&format!(", and {why}: nothing was")))
 }
 
 fn late() -> OciDistributionError {
@@ -135,6 +135,28 @@ async fn unless_stalled<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn content_goes_where_nobody_on_the_way_reads_it_and_never_to_a_neighbour() {
+        let place = |own: &str, place: &str| follows(own, "r.example", &Url::parse(place).unwrap());
+        for (own, there) in [
+            ("https://r.example", "https://r.example/v2/x"),
+            ("https://r.example", "https://storage.example/x"),
+            ("http://r.example", "http://r.example/x"),
+        ] {
+            assert_eq!(place(own, there), Ok(()), "{own} {there}");
+        }
+        for (there, why) in [
+            ("http://r.example/x", "http://r.example, where everybody on the way could read it: nothing was"),
+            ("ftp://r.example/x", "ftp://r.example/x, which is no web address"),
+        ] {
+            let text = format!("it wants content to be sent to {why}");
+            assert_eq!(place("https://r.example", there), Err(text));
+        }
+        let near = place("https://r.example", "https://169.254.169.254/x").unwrap_err();
+        assert!(near.starts_with("it wants content to be sent to https://169.254.169.254, and "), "{near}");
+        assert!(near.ends_with(": nothing was"), "{near}");
+    }
 
     #[test]
     fn an_upload_ends_when_nothing_of_it_is_taken_and_not_before() {

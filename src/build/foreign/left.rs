@@ -180,6 +180,8 @@ mod tests {
             (Tree::Layers, "a_b/x.toml", false),
             (Tree::Layers, "a_b/x.sha", false),
             (Tree::Layers, "a_b/x.sbom.cdx.json", false),
+            // Who reads documents takes it for that of the layer `x.sbom`.
+            (Tree::Layers, "a_b/x.sbom.toml", false),
             (Tree::Layers, "a_b/x", true),
             (Tree::Layers, "a_b/x", false),
             (Tree::Layers, "a_b/x/launch.toml", false),
