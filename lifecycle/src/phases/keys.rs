@@ -169,7 +169,8 @@ impl Keys {
         arguments: &Arguments,
         api: ApiVersion,
     ) -> Result<Found, ImagesError> {
-        let images = if self.names_helpers() { images(phase, arguments, api) } else { Vec::new() };
+        let asks = self.names_helpers() || self.is_unheard;
+        let images = if asks { images(phase, arguments, api) } else { Vec::new() };
         self.of(&images)
     }
 }
