@@ -25,8 +25,8 @@ use crate::worker::{Keep, KeepImage, KnownRunImage, MakeFolders, Remote, RunImag
 /// The phase, and its container.
 const PHASE: &str = "rebaser";
 
-/// Its exit code where no run image can be read.
-const UNREADABLE: i32 = 3;
+/// Its exit code where no run image can be read that the image itself names, among other failures to rebase.
+const UNREADABLE: i32 = 72;
 
 /// Nobody in particular: the phase needs no more than to be somebody.
 const USER: u32 = 1000;
