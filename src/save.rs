@@ -4,12 +4,11 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 
-use coracle_images::{ArchiveError, Reference, Store};
+use coracle_images::{ArchiveError, Reference, Store, host_program};
 use coracle_runtime::{JobOutput, Terminator};
 
 use crate::error::Error;
@@ -77,13 +76,7 @@ impl Loader {
     /// [`SaveError::NoLoader`].
     pub fn find(name: &str, path: &OsStr, untrusted: &Path) -> Result<Self, Error> {
         let untrusted = untrusted.canonicalize().unwrap_or_else(|_| untrusted.to_owned());
-        let usable = |program: &PathBuf| {
-            let Ok(real) = program.canonicalize() else { return false };
-            let runs =
-                real.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0);
-            program.is_absolute() && runs && !real.starts_with(&untrusted) && !program.starts_with(&untrusted)
-        };
-        let program = std::env::split_paths(path).map(|folder| folder.join(name)).find(usable);
+        let program = host_program(path, name, &[untrusted]);
         let program = program.ok_or_else(|| SaveError::NoLoader { name: name.to_owned() })?;
         Ok(Self { name: name.to_owned(), program })
     }
@@ -152,6 +145,8 @@ fn save_as(home: &Home, names: &[Reference], out: &mut dyn Write) -> Result<(), 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]

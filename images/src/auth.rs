@@ -17,7 +17,7 @@ use crate::reference::DOCKER_HUB;
 
 pub use documents::{AuthDocument, AuthError};
 pub use edit::with_entry;
-pub use helper::{HelperError, Helpers, TOKEN_USER, helper_environment, is_root_s_alone};
+pub use helper::{HelperError, Helpers, TOKEN_USER, helper_environment, host_program, is_root_s_alone};
 
 /// A text that is overwritten when it is dropped. What other crates copy of it (the client of registries for one) is not.
 pub type Secret = Zeroizing<String>;

@@ -20,7 +20,7 @@ pub mod unpack;
 
 pub use auth::{
     AuthDocument, AuthError, AuthFile, Credentials, HelperError, Helpers, Secret, TOKEN_USER,
-    helper_environment, is_root_s_alone, registry_of, server_url, with_entry,
+    helper_environment, host_program, is_root_s_alone, registry_of, server_url, with_entry,
 };
 pub use compression::{
     CompressedWriter, CompressionError, LayerCompression, LayerWriter, WrittenLayer, uncompressed,

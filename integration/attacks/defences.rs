@@ -15,7 +15,7 @@ pub(super) const DEFENCES: &[(&str, &[(&str, &str)])] = &[
     ("A10", &[("runtime/src/network.rs", "leave"), ("runtime/src/way_out.rs", "rules")]),
     ("A11", &[("runtime/src/reaper.rs", "reap_until")]),
     ("A12", &[("runtime/src/launcher.rs", "mount_rootfs")]),
-    ("A13", &[("src/build/phase.rs", "sandbox"), ("images/src/auth/helper.rs", "program")]),
+    ("A13", &[("src/build/phase.rs", "sandbox"), ("images/src/auth/helper.rs", "program_in")]),
     ("A14", &[("src/build/phase.rs", "base_environment")]),
     ("A15", &[("src/build/phase.rs", "sandbox")]),
     ("A16", &[("src/build/phase.rs", "sandbox"), ("src/build/phase.rs", "host_mounts")]),

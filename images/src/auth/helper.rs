@@ -156,8 +156,7 @@ impl Helpers {
     /// Looks for programs in `path` (as the variable `PATH` has it) and tells them `env` and nothing else.
     #[must_use]
     pub fn new(path: &OsStr, env: Vec<(OsString, OsString)>) -> Self {
-        let folders = std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect();
-        Self { folders, env, limit: LIMIT, of_root_alone: false }
+        Self { folders: absolute_folders(path), env, limit: LIMIT, of_root_alone: false }
     }
 
     /// For a process of root: a program that others can change is not started, and a variable that names a file or folder which others
@@ -281,19 +280,36 @@ impl Helpers {
     /// The first file that can be executed; never one that came with an application.
     fn program(&self, name: &str, untrusted: &[PathBuf]) -> Result<PathBuf, HelperError> {
         let program = format!("docker-credential-{name}");
-        let trusted = |path: &PathBuf| {
-            let Ok(real) = path.canonicalize() else { return false };
-            let Ok(about) = real.metadata() else { return false };
-            let foreign = untrusted.iter().any(|folder| real.starts_with(folder) || path.starts_with(folder));
-            about.is_file() && about.permissions().mode() & 0o111 != 0 && !foreign
-        };
-        let mut places = self.folders.iter().map(|folder| folder.join(&program));
-        let found = places.find(trusted).ok_or_else(|| HelperError::Missing { name: name.to_owned() })?;
+        let found = program_in(&self.folders, &program, untrusted);
+        let found = found.ok_or_else(|| HelperError::Missing { name: name.to_owned() })?;
         if self.of_root_alone && !is_root_s_alone(&found) {
             return Err(HelperError::NotOfRoot { program: found });
         }
         Ok(found)
     }
+}
+
+/// The folders of a list (as the variable `PATH` has it) that mean the same wherever a process is.
+fn absolute_folders(path: &OsStr) -> Vec<PathBuf> {
+    std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect()
+}
+
+/// The first file of this name that can be executed; never one below an `untrusted` folder, by its path or behind a link.
+fn program_in(folders: &[PathBuf], name: &str, untrusted: &[PathBuf]) -> Option<PathBuf> {
+    let trusted = |path: &PathBuf| {
+        let Ok(real) = path.canonicalize() else { return false };
+        let Ok(about) = real.metadata() else { return false };
+        let foreign = untrusted.iter().any(|folder| real.starts_with(folder) || path.starts_with(folder));
+        about.is_file() && about.permissions().mode() & 0o111 != 0 && !foreign
+    };
+    folders.iter().map(|folder| folder.join(name)).find(trusted)
+}
+
+/// A program of the host in a list of folders (as the variable `PATH` has it): only absolute ones count, and nothing that came with the
+/// application in `untrusted`.
+#[must_use]
+pub fn host_program(path: &OsStr, name: &str, untrusted: &[PathBuf]) -> Option<PathBuf> {
+    program_in(&absolute_folders(path), name, untrusted)
 }
 
 /// Whether nobody but root can put another file or folder into the place of this one, or change it.

@@ -166,15 +166,6 @@ fn mixins_count_whatever_stage_they_are_for() {
 fn an_equal_layer_of_the_run_image_does_not_mislead() {
     let run = app(&["new"], &|_, _| {});
     let old = app(&["same", "more", "same"], &|_, _| {});
-    let platform_api = "0.13".parse().unwrap();
-    let input = RebaseInput {
-        image: &old,
-        run: &run,
-        run_name: "run:1",
-        run_reference: "r",
-        force: false,
-        platform_api,
-    };
-    let layers = rebase(&input).unwrap().image.config.rootfs.diff_ids;
+    let layers = rebased(&old, &run).rootfs.diff_ids;
     assert_eq!(layers, [Digest::of("new"), Digest::of("own"), Digest::of("own")]);
 }

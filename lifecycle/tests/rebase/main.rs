@@ -141,6 +141,14 @@ fn try_rebase(app: &Image, run: &Image, force: bool) -> Result<Vec<String>, Reba
     Ok(rebase(&input)?.overruled.iter().map(ToString::to_string).collect())
 }
 
+/// The configuration of an image that was moved.
+fn rebased(app: &Image, run: &Image) -> Config {
+    let platform_api = "0.13".parse().unwrap();
+    let input =
+        RebaseInput { image: app, run, run_name: "run:1", run_reference: "r", force: false, platform_api };
+    rebase(&input).unwrap().image.config
+}
+
 fn phase(args: &[&str], env: &Env) -> Result<(), PhaseError> {
     let args: Vec<OsString> = args.iter().map(OsString::from).collect();
     let launcher = Launcher { program: b"launcher", metadata: json!({ "version": "1" }) };

@@ -22,15 +22,7 @@ fn what_is_said_of_an_image_is_written_again_as_the_reference_writes_it() {
             {"key": "b", "version": "1", "layers": null},
         ]);
     });
-    let input = RebaseInput {
-        image: &old,
-        run: &run,
-        run_name: "run:1",
-        run_reference: "r",
-        force: false,
-        platform_api: "0.13".parse().unwrap(),
-    };
-    let config = rebase(&input).unwrap().image.config;
+    let config = rebased(&old, &run);
     assert_eq!((config.author.as_str(), config.os_version.as_str()), ("", "2"));
     assert!(config.os_features.is_empty() && config.other.is_empty() && config.docker_version.is_empty());
     let label = config.label(LABEL).unwrap();
@@ -128,15 +120,7 @@ fn a_run_image_of_either_key_is_one_that_the_image_was_built_for() {
         metadata["runImage"]["image"] = "other:1".into();
         metadata["stack"] = json!({"runImage": {"image": "run:1"}});
     });
-    let input = RebaseInput {
-        image: &old,
-        run: &run,
-        run_name: "run:1",
-        run_reference: "r",
-        force: false,
-        platform_api: "0.13".parse().unwrap(),
-    };
-    let config = rebase(&input).unwrap().image.config;
+    let config = rebased(&old, &run);
     let label: Value = serde_json::from_str(config.label(LABEL).unwrap()).unwrap();
     assert_eq!(label["runImage"]["image"], "other:1", "it stays");
 }
