@@ -114,7 +114,7 @@ fn a_rebuild_with_nothing_changed_writes_little() {
 }
 
 /// How many files and folders a rebuild opens in which nothing was changed, of a layer and an application of so many files each.
-fn opened(files: usize) -> usize {
+fn opened(files: usize, trust: &str) -> usize {
     let fill = format!("i=0; while [ $i -lt {files} ]; do : >\"$1/kept/$i\"; i=$((i + 1)); done");
     let keeper = Buildpack::passing("fixture/keeper")
         .build("if test -e \"$1/kept/content\"; then printf '[types]\\nlaunch = true\\ncache = true\\n' >\"$1/kept.toml\"; exit 0; fi")
@@ -125,19 +125,20 @@ fn opened(files: usize) -> usize {
         std::fs::write(site.app().join(format!("file-{number}")), "").expect("write the application");
     }
     let traced = Traced::new(&site);
-    let args = ["--publish", "--verbose"];
-    for _ in 0..2 {
-        site.built(&site.registry.reference("app"), &args);
-    }
+    let args = ["--publish", "--verbose", trust];
+    site.built(&site.registry.reference("app"), &args);
     let (calls, _) = traced.build(&args);
     ["open", "openat", "openat2"].iter().filter_map(|name| calls.get(*name)).sum()
 }
 
 #[test]
 fn a_rebuild_with_nothing_changed_opens_no_file_of_a_layer_or_of_the_application() {
-    let (few, many) = (opened(10), opened(400));
+    let (few, many) = (opened(10, "--trust-builder=false"), opened(400, "--trust-builder=false"));
     // Not to the last one: threads that wait look again.
     assert!(many < few + 50, "{few}, {many}");
+    // Nor of what the one container of a trusted builder left.
+    let trusted = opened(400, "--trust-builder");
+    assert!(trusted < few + 50, "{few}, {trusted}");
     // 2,226 as measured, by some hundred programs that start and look for what they are made of.
     assert!(few < 2500, "{few}");
 }

@@ -195,7 +195,7 @@ fn in_the_registry(
     let withheld = Withheld::of(request, observer, unknown);
     let reached: Vec<_> = known.iter().chain([&request.image]).collect();
     let auth = keys.of_repositories(&reached)?.to_config();
-    let folders = Folders { root: stage.folder(), tree: false, copy: false };
+    let folders = Folders { root: stage.folder(), tree: false };
     let user = User { uid: USER, gid: USER, home: "/".to_owned() };
     stage.work(MakeFolders { folders: folders.clone(), phase: PHASE.to_owned(), ids: stage.ids, user })?;
     observer.event(Event::PhaseStarted { phase: PHASE.to_owned() });

@@ -57,7 +57,7 @@ pub(crate) use foreign::{AskDigest, CheckStacks, Lend, TakeDetected};
 pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use known::{KnownRunImage, RunImageOfLabel};
-pub(crate) use layers::{CheckLayers, KeepLayers, LeaveLayers, ReuseLayers};
+pub(crate) use layers::{CheckLayers, KeepCreated, KeepLayers, LeaveLayers, ReuseLayers};
 pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle, WriteLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{LayOut, MakeFolders, Prepare};
@@ -121,6 +121,7 @@ jobs!(
     ReuseLayers,
     CheckLayers,
     KeepLayers,
+    KeepCreated,
     LeaveLayers,
     Keep,
     KnownRunImage,

@@ -4,6 +4,7 @@
 //! [`export`] packs them. The folders were written by foreign programs: they are opened without following a link.
 
 mod bills;
+mod digests;
 mod extended;
 mod found;
 mod outbox;
@@ -30,13 +31,13 @@ use crate::folder::FolderError;
 use crate::known::{KnownApplication, KnownLayers};
 
 pub(crate) use outbox::{Staged, Staging};
-pub(crate) use pack::Layers;
 pub(crate) use write::without_digest;
 
 pub use bills::{Bills, FOLDER as LIFECYCLE_FOLDER};
 pub use extended::{Extended, ExtendedError};
 pub use found::{Found, FoundBuildpack, FoundLayer};
 pub use outbox::{Outbox, OutboxError};
+pub use pack::{App, Layers};
 pub use plan::{ExportPlan, LayerSource, PlannedLayer};
 pub use publish::{PublishError, Publisher, Source};
 pub use slices::slice;

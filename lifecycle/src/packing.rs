@@ -75,6 +75,7 @@ pub(crate) enum Origin {
 
 /// What became of a job.
 pub(crate) struct Done {
+    pub(crate) diff_id: Digest,
     pub(crate) image: Option<(Layer, Origin)>,
     pub(crate) cache: Option<Result<InCache, PackError>>,
 }
@@ -140,7 +141,7 @@ impl Job<'_> {
                 InCache { diff_id: packed.diff_id.clone(), reused, unread: false, layer: Some(layer) }
             })),
         };
-        Ok(Done { image: image?, cache })
+        Ok(Done { diff_id: packed.diff_id, image: image?, cache })
     }
 
     /// Reads the layer once; twice where the cache's archive, with which it was compared, could not be read to the end.

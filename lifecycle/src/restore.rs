@@ -228,7 +228,7 @@ fn planned_layer(
 }
 
 /// Names come from labels, which anybody may have written: one that would lead elsewhere is no layer's.
-fn is_layer_name(name: &str) -> bool {
+pub fn is_layer_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && name.len() < 250 && !name.contains(['/', '\0'])
 }
 

@@ -26,7 +26,7 @@ use super::folders::{self, Folders};
 use super::foreign::{Foreign, LAYOUTS};
 use super::phase::{Phase, Plan, sandbox};
 use super::run_image::Namer;
-use super::{Build, Buildpack, LifecycleChoice, proxies, tree};
+use super::{Build, Buildpack, LifecycleChoice, proxies};
 use crate::error::Error;
 use crate::pull::fetched_and_told;
 use crate::run::{environment, host_files, layer_paths};
@@ -109,12 +109,6 @@ impl Build<'_> {
         let mut plan = self.plan(&image, &of, run_image, chosen.is_some(), players)?;
         let (flow, line) = flow::choose(name, &self.circumstances(&of, &plan)?);
         self.note(line);
-        // Whether layers are as they were is looked at between phases; whether the copy is, after them as well.
-        if plan.folders.tree && flow == Flow::Creator {
-            plan.folders.tree = false;
-            let why = tree::do_not_stay("all phases share one container, and nobody looks in between");
-            Some(why).filter(|_| request.verbose).into_iter().for_each(|text| self.note(text));
-        }
         plan.auth = thread::scope(|scope| {
             // Helpers may take their time.
             let auth = scope.spawn(|| self.auth(Some(&plan.run_image).filter(|image| self.is_known(image))));
@@ -151,7 +145,7 @@ impl Build<'_> {
         (api, foreign): (ApiVersion, Option<Foreign>),
     ) -> Result<Plan, Error> {
         let request = self.request;
-        let folders = Folders { root: self.stage.folder(), tree: self.tree, copy: self.tree };
+        let folders = Folders { root: self.stage.folder(), tree: self.tree };
         let mut layers = layer_paths(&self.store, image, self.stage);
         layers.push(folders.buildpacks());
         Ok(Plan {

@@ -10,16 +10,16 @@ use std::path::Path;
 use coracle_lifecycle::env::BUILD_VARIABLES;
 use coracle_runtime::{Access, Bounds, EphemeralFile, Input, PROGRAM, Rootfs, SandboxSpec};
 
+use super::Build;
 use super::bounds::watched;
 use super::folders::{self, guest};
 use super::phase::{Phase, Plan, mount, sandbox, where_images_are};
-use super::{Build, tree};
 use crate::error::Error;
 use crate::program::{CREATOR_MEMORY, HandedOver};
 use crate::sbom;
 use crate::stage::CA_BUNDLE;
 use crate::watch::Watched;
-use crate::worker;
+use crate::worker::{self, Clocks};
 
 /// The name of the container, its folders and its program.
 pub(super) const CREATOR: &str = "creator";
@@ -34,11 +34,9 @@ impl Build<'_> {
         let spec = container(plan);
         // Phases that only send, and programs of detection, may say nothing for long.
         let watched = Watched { idle: None, ..watched(Phase::Build, plan, &spec) };
+        let since = Clocks::now();
         self.launched(CREATOR, spec, &watched)?;
-        if plan.folders.copy {
-            // If its programs have left the copy of the application as it was.
-            tree::leave_layers(self.stage);
-        }
+        self.keep_created(plan, since);
         let report = || {
             let (folders, phase) = (plan.folders.clone(), CREATOR.to_owned());
             self.stage.work(worker::Keep { folders, phase, documents: vec!["report.toml".to_owned()] })
@@ -144,13 +142,10 @@ mod tests {
     use coracle_images::AuthFile;
 
     use super::*;
-    use crate::build::folders::Folders;
     use crate::build::phase::tests::{plan, shown};
 
     #[test]
     fn who_gets_what_where_one_container_does_it_all() {
-        let plan =
-            |publish| Plan { folders: Folders { tree: false, ..plan(publish).folders }, ..plan(publish) };
         let cached = Plan { cache_image: Some("c.example/cache:1".parse().unwrap()), ..plan(true) };
         insta::assert_snapshot!(shown([plan(true), plan(false), cached].map(|plan| container(&plan))));
     }

@@ -28,10 +28,8 @@ pub(crate) const BUILDPACKS: &str = "/buildpacks";
 pub(crate) struct Folders {
     /// The work folder, in the stage's root.
     pub(crate) root: PathBuf,
-    /// Whether layers stay unpacked until the next build.
+    /// Whether layers stay unpacked until the next build, and the copy of the application stays.
     pub(crate) tree: bool,
-    /// Whether the copy of the application does.
-    pub(crate) copy: bool,
 }
 
 impl Folders {
@@ -61,7 +59,7 @@ impl Folders {
 
     /// The copy of the application.
     pub(crate) fn workspace(&self) -> PathBuf {
-        if self.copy { Path::new(TREE).join("workspace") } else { self.below("workspace") }
+        if self.tree { Path::new(TREE).join("workspace") } else { self.below("workspace") }
     }
 
     /// OCI layouts of images that phases ask for, and of the one they make.

@@ -16,7 +16,7 @@ use super::{Build, BuildRequest, Buildpack, LifecycleChoice};
 use crate::error::Error;
 use crate::home::CacheFolder;
 use crate::stage::Stage;
-use crate::worker::{CheckLayers, Clocks, KeepLayers, LeaveLayers, ReuseLayers};
+use crate::worker::{CheckLayers, Clocks, KeepCreated, KeepLayers, LeaveLayers, ReuseLayers};
 
 /// How cached layers come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,6 +94,18 @@ impl Build<'_> {
         }
         let (folders, ids, user) = (plan.folders.clone(), self.stage.ids, plan.user.clone());
         match self.stage.work(KeepLayers { folders, ids, user, workspace }) {
+            Ok(notes) => self.explain(notes),
+            Err(error) => self.note(format!("layers do not stay unpacked: {error}")),
+        }
+    }
+
+    /// After the one container of a trusted builder. Nothing that was in there has a say on what stays.
+    pub(super) fn keep_created(&self, plan: &Plan, since: Clocks) {
+        if !plan.folders.tree {
+            return;
+        }
+        let (folders, ids, user) = (plan.folders.clone(), self.stage.ids, plan.user.clone());
+        match self.stage.work(KeepCreated { folders, ids, user, since }) {
             Ok(notes) => self.explain(notes),
             Err(error) => self.note(format!("layers do not stay unpacked: {error}")),
         }

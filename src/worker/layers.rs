@@ -92,6 +92,26 @@ impl Job for KeepLayers {
     }
 }
 
+/// Keep the layers that the one container of a trusted builder left, of which nobody's word is to be had.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct KeepCreated {
+    pub(crate) folders: Folders,
+    pub(crate) ids: IdMap,
+    pub(crate) user: User,
+    /// Before it was started.
+    pub(crate) since: Clocks,
+}
+
+impl Job for KeepCreated {
+    /// Why which layers do not stay.
+    type Answer = Vec<String>;
+
+    fn carry_out(self) -> Result<Vec<String>, AnyError> {
+        let data = Path::new(folders::CACHE).join(folders::CACHE_DATA);
+        tree(self.ids, &self.user)?.keep_created(&data, (self.user.uid, self.user.gid), self.since)
+    }
+}
+
 /// Leave the layers of the last build, and its copy of the application, for the next one, where they are still what they were; there
 /// is no image of this build.
 #[derive(Debug, Serialize, Deserialize)]

@@ -44,7 +44,7 @@ impl Job for Prepare {
         let folders = &self.folders;
         // Runtimes look mounts up as a guest's id; the home above, of mode 0700, keeps everybody else out.
         fs::set_permissions(&folders.root, Permissions::from_mode(0o755))?;
-        if folders.copy {
+        if folders.tree {
             layers::tree(self.ids, &self.user)?.begin(self.clear_cache)?;
         }
         for folder in folders.of_ours() {
@@ -66,7 +66,7 @@ impl Job for Prepare {
         }
         give_all(&folders.buildpacks(), root)?;
         let source = Path::new(folders::SOURCE);
-        let (copied, notes) = match folders.copy {
+        let (copied, notes) = match folders.tree {
             true => layers::tree(self.ids, &self.user)?.copy_source(source, &self.excluded, Clocks::now())?,
             false => (copy_tree(source, &folders.workspace(), user, &self.excluded)?, Vec::new()),
         };

@@ -8,7 +8,7 @@
 //! | `kept/BUILDPACK/LAYER` | what stays until the next |
 //! | `records.json` | for each of those the digest of its archive, and its signature; the same of the application |
 //!
-//! and what `tree/workspace.rs` says.
+//! and what `tree/workspace.rs` says. What one container made that was all phases, `tree/created.rs` looks at.
 //!
 //! A record counts only while the signature holds, whatever happened to the folders meanwhile. So no order of writing, moving
 //! and being killed can do harm, and what of `layers` is left is looked for there by the next build.
@@ -97,7 +97,7 @@ pub(crate) struct Clocks {
 }
 
 impl Clocks {
-    pub(super) fn now() -> Self {
+    pub(crate) fn now() -> Self {
         let read = |clock| {
             let time = rustix::time::clock_gettime(clock);
             i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec)
@@ -375,6 +375,7 @@ fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
+mod created;
 mod workspace;
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(super) fn pack(
             Some(bills) => bills.pack(input.layers(), tar),
             None => input.layers().pack(Path::new("sbom/launch"), tar),
         },
-        LayerSource::App(paths) => app(input, paths, tar),
+        LayerSource::App(paths) => input.app().pack(paths, tar),
         LayerSource::Launcher => launcher(input, tar),
         LayerSource::Config if input.config_as_it_is => input.layers().pack(Path::new("config"), tar),
         LayerSource::Config => config(input, tar),
@@ -43,16 +43,28 @@ pub(super) fn pack(
 
 /// The build's layers, as layers of images and caches are packed of them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Layers<'a> {
-    pub(crate) dir: BorrowedFd<'a>,
+pub struct Layers<'a> {
+    pub dir: BorrowedFd<'a>,
     /// Where that folder is in the image.
-    pub(crate) path: &'a str,
+    pub path: &'a str,
     /// Those above it, from the root.
-    pub(crate) above: &'a [Parent],
+    pub above: &'a [Parent],
     /// Of a layer and all in it.
-    pub(crate) owner: (u32, u32),
+    pub owner: (u32, u32),
     /// Of what is above a layer, if not its own.
-    pub(crate) owner_above: Option<(u32, u32)>,
+    pub owner_above: Option<(u32, u32)>,
+}
+
+/// The application, as layers of images are packed of it.
+#[derive(Debug, Clone, Copy)]
+pub struct App<'a> {
+    pub dir: BorrowedFd<'a>,
+    /// Where that folder is in the image.
+    pub path: &'a str,
+    /// Those above it, from the root.
+    pub above: &'a [Parent],
+    /// Of all in it.
+    pub owner: (u32, u32),
 }
 
 impl ExportInput<'_> {
@@ -64,6 +76,10 @@ impl ExportInput<'_> {
             owner: self.owner,
             owner_above: self.owner_above,
         }
+    }
+
+    fn app(&self) -> App<'_> {
+        App { dir: self.app_dir, path: self.app_path, above: self.above_app, owner: self.owner }
     }
 }
 
@@ -95,19 +111,22 @@ impl Layers<'_> {
     }
 }
 
-fn app(input: &ExportInput<'_>, paths: &[PathBuf], mut tar: TarWriter<'_>) -> Result<(), PackError> {
-    if !paths.is_empty() {
-        tar.parents(input.above_app)?;
-    }
-    for path in paths {
-        if path == Path::new("") {
-            let own = parent(input.app_path.to_owned(), input.app_dir)?;
-            tar.folder(&own.path, own.mode, input.owner.0, input.owner.1)?;
-        } else {
-            tar.path(input.app_dir, input.app_path, path, input.owner.0, input.owner.1)?;
+impl App<'_> {
+    /// Writes the archive of some of its paths, and before them, if there are any, the folders above.
+    pub(super) fn pack(&self, paths: &[PathBuf], mut tar: TarWriter<'_>) -> Result<(), PackError> {
+        if !paths.is_empty() {
+            tar.parents(self.above)?;
         }
+        for path in paths {
+            if path == Path::new("") {
+                let own = parent(self.path.to_owned(), self.dir)?;
+                tar.folder(&own.path, own.mode, self.owner.0, self.owner.1)?;
+            } else {
+                tar.path(self.dir, self.path, path, self.owner.0, self.owner.1)?;
+            }
+        }
+        tar.finish()
     }
-    tar.finish()
 }
 
 fn launcher(input: &ExportInput<'_>, mut tar: TarWriter<'_>) -> Result<(), PackError> {

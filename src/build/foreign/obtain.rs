@@ -193,7 +193,7 @@ impl Build<'_> {
 
     /// A root filesystem of a lifecycle for this build, with nothing else in it.
     fn taken(&self, source: PathBuf, name: String, verified: bool) -> Result<Found, Error> {
-        let folders = Folders { root: self.stage.folder(), tree: false, copy: false };
+        let folders = Folders { root: self.stage.folder(), tree: false };
         let text = self.stage.work(TakeLifecycle {
             source,
             name: name.clone(),

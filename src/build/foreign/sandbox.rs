@@ -133,7 +133,7 @@ mod tests {
         let plan = Plan {
             api: ApiVersion::new(0, minor),
             process_type: (minor > 2).then(|| "web".to_owned()),
-            folders: Folders { root: "/work/op".into(), tree: false, copy: false },
+            folders: Folders { root: "/work/op".into(), tree: false },
             ..plan(publish)
         };
         let with_buildpacks = match &privileged {

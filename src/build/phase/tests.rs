@@ -7,7 +7,7 @@ use crate::worker::Place;
 pub(in crate::build) fn plan(publish: bool) -> Plan {
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     Plan {
-        folders: Folders { root: "/work/op".into(), tree: true, copy: true },
+        folders: Folders { root: "/work/op".into(), tree: true },
         runtime: Runtime::Youki,
         api: PLATFORM_API,
         foreign: None,
