@@ -8,6 +8,8 @@ mod container;
 mod extensions;
 mod given;
 mod helpers;
+mod options;
+mod standalone;
 
 use std::fs;
 use std::io::Read as _;
@@ -216,11 +218,11 @@ fn what_programs_leave_running_ends_with_their_phase() {
     assert_eq!(lines[0], lines[1], "{}", ran.stdout);
 }
 
-/// The probe's reports in what a creator said, of detection and of the build.
-fn reports(ran: &Ran) -> Vec<Value> {
+/// The probe's reports in what a phase said: of detection and of the build, each one.
+fn reports(ran: &Ran, count: usize) -> Vec<Value> {
     let lines = ran.stdout.lines().filter(|line| line.starts_with('{'));
     let reports: Vec<Value> = lines.filter_map(|line| serde_json::from_str(line).ok()).collect();
-    assert_eq!(reports.len(), 2, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(reports.len(), count, "{}{}", ran.stdout, ran.stderr);
     reports
 }
 
@@ -245,7 +247,7 @@ fn programs_under_a_creator_find_no_credentials_and_no_way_to_root() {
         let ran = container.ran(who, "creator", &["-log-level", "debug", &image], env);
         assert_eq!(ran.code, Some(0), "{who:?}: {}{}", ran.stdout, ran.stderr);
         assert!(!ran.stderr.contains("can read"), "{}", ran.stderr);
-        for report in reports(&ran) {
+        for report in reports(&ran, 2) {
             for secret in [PASSWORD, HEADER] {
                 assert_eq!(found(&report, secret).map(Vec::len), Some(0), "{who:?}: {report:#}");
             }

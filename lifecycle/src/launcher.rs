@@ -251,7 +251,7 @@ fn find_program(command: &OsStr, env: &Env, home: &Path) -> Result<PathBuf, Laun
     found.filter(|path| path.is_absolute()).ok_or_else(missing)
 }
 
-/// The profile scripts that a shell reads before the process starts.
+/// The profile scripts that a shell reads before the process starts: to its end, so that a FIFO or a device would never let it start.
 fn profiles(
     layers: &[Vec<PathBuf>],
     kind: Option<&OsStr>,
@@ -261,15 +261,24 @@ fn profiles(
     for layer in layers.iter().flatten() {
         let folder = layer.join("profile.d");
         for folder in std::iter::once(folder.clone()).chain(kind.map(|kind| folder.join(kind))) {
-            profiles.extend(
-                file::entries(&folder)?.into_iter().filter(|entry| !entry.is_dir).map(|entry| entry.path),
-            );
+            for entry in file::entries(&folder)?.into_iter().filter(|entry| !entry.is_dir) {
+                check_that_it_ends(&entry.path)?;
+                profiles.push(entry.path);
+            }
         }
     }
-    if app_dir.join(".profile").metadata().is_ok_and(|own| !own.is_dir()) {
+    let own = app_dir.join(".profile");
+    if own.metadata().is_ok_and(|own| !own.is_dir()) {
+        check_that_it_ends(&own)?;
         profiles.push(".profile".into());
     }
     Ok(profiles)
+}
+
+/// What cannot be looked at is for the shell to tell of.
+fn check_that_it_ends(script: &Path) -> Result<(), FileError> {
+    let is_unfit = script.metadata().is_ok_and(|about| !about.is_file());
+    if is_unfit { Err(FileError::Unfit { path: script.to_owned() }) } else { Ok(()) }
 }
 
 /// Paths stand between double quotes, as with the reference: variables in a working folder count.

@@ -152,6 +152,30 @@ fn tree_in_order() {
     );
 }
 
+/// As the reference's archives have them. The device is one that any user may make: what overlay file systems hide names with.
+#[test]
+fn fifos_and_devices_are_entries_and_are_not_opened() {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    let dir = tempfile::tempdir().unwrap();
+    let mode = Mode::from_bits_truncate(0o640);
+    mknod(&dir.path().join("device"), SFlag::S_IFCHR, mode, makedev(0, 0)).unwrap();
+    nix::unistd::mkfifo(&dir.path().join("fifo"), mode).unwrap();
+    for name in ["device", "fifo"] {
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    let root = fs::File::open(dir.path()).unwrap();
+    let mut out = Vec::new();
+    pack_dir(root.as_fd(), "/x", &PackOptions { mtime: EPOCH, ..PackOptions::default() }, &mut out).unwrap();
+    assert_eq!(list(&out)[1..], ["/x/device Char 640 0:0 315532801", "/x/fifo Fifo 640 0:0 315532801"]);
+    let mut archive = tar::Archive::new(&out[..]);
+    let device = archive.entries().unwrap().nth(1).unwrap().unwrap();
+    assert_eq!(
+        (device.header().device_major().unwrap(), device.header().device_minor().unwrap()),
+        (Some(0), Some(0))
+    );
+    assert_eq!(device.size(), 0);
+}
+
 #[test]
 fn chosen_paths_stay_below() {
     let dir = sample();
