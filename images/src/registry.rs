@@ -38,7 +38,7 @@ pub use error::RegistryError;
 pub use identity::IdentityError;
 pub use push::Pushed;
 
-use client::{Clients, Leave, named, split_certificates};
+use client::{Clients, Greetings, Leave, named, split_certificates};
 use read::Repository;
 
 /// Pauses between attempts.
@@ -65,6 +65,7 @@ pub struct Registry {
     options: Arc<RegistryOptions>,
     certificates: Arc<Vec<Vec<u8>>>,
     clients: Arc<Mutex<Clients>>,
+    greetings: Greetings,
     known: Arc<Mutex<Vec<Image>>>,
 }
 
@@ -98,6 +99,7 @@ impl Registry {
             options: Arc::new(options),
             certificates: Arc::new(certificates),
             clients: Arc::default(),
+            greetings: Greetings::default(),
             known: Arc::default(),
         })
     }
@@ -195,7 +197,8 @@ impl Registry {
         }
     }
 
-    /// Makes sure that this repository may be written: sends the two bytes of the OCI empty value, which nothing names.
+    /// Makes sure that this repository may be written: asks it to take over the two bytes of the OCI empty value, which nothing names,
+    /// from itself, and sends them if it has not got them.
     ///
     /// To begin an upload and go away would say the same, but leaves the upload open on the registry.
     ///
@@ -203,11 +206,10 @@ impl Registry {
     ///
     /// When writing is refused or the registry cannot be asked.
     pub fn check_write(&self, reference: &Reference) -> Result<(), RegistryError> {
-        match self.push_bytes(reference, EMPTY_VALUE)? {
-            Pushed::Sent => Ok(()),
-            // Only reading was asked for so far. What is there already is taken over without an upload.
-            Pushed::Present => self.mount_blob(reference, reference, &Digest::of(EMPTY_VALUE)).map(drop),
-        }
+        let digest = Digest::of(EMPTY_VALUE);
+        self.ask_to_write("write to", reference, async |repository| {
+            repository.ensure(digest.as_str(), EMPTY_VALUE).await
+        })
     }
 
     /// Shows the name and the password that there are for a registry to it, or to its token server. Whether it wanted to see
@@ -286,8 +288,14 @@ impl Registry {
     ) -> Result<T, RegistryError> {
         let mut pauses = PAUSES.iter();
         loop {
+            let is_known = self.greetings.of(&reference.registry).is_some();
             match attempt()? {
                 Ok(answer) => return Ok(answer),
+                // It was refused to whoever shows nothing, and has said where access is to be had.
+                Err(source)
+                    if error::is_refusal(&source)
+                        && !is_known
+                        && self.greetings.of(&reference.registry).is_some() => {}
                 Err(source) => match pauses.next() {
                     Some(pause) if error::may_pass(&source) => thread::sleep(Duration::from_millis(*pause)),
                     _ => return Err(RegistryError::request(act, reference, source)),

@@ -41,10 +41,10 @@ fn an_image_that_cannot_be_had_or_left_ends_the_analyzer_with_its_name_and_the_c
         (vec!["-run-image", &run, nobody], nobody, "read", refused),
         (vec!["-run-image", nobody, &app], nobody, "read", refused),
         (vec!["-run-image", &run, "-previous-image", nobody, &app], nobody, "read", refused),
-        (vec!["-run-image", &run, "-previous-image", &run, &closed], &closed, "send content to", broken),
-        (vec!["-run-image", &run, "-tag", &closed, &app], &closed, "send content to", broken),
-        (vec!["-run-image", &run, "-cache-image", &closed, &app], &closed, "send content to", broken),
-        (vec!["-run-image", &run, "-tag", &app, "-tag", &closed, &app], &closed, "send content to", broken),
+        (vec!["-run-image", &run, "-previous-image", &run, &closed], &closed, "write to", broken),
+        (vec!["-run-image", &run, "-tag", &closed, &app], &closed, "write to", broken),
+        (vec!["-run-image", &run, "-cache-image", &closed, &app], &closed, "write to", broken),
+        (vec!["-run-image", &run, "-tag", &app, "-tag", &closed, &app], &closed, "write to", broken),
     ] {
         let (code, text) = analyze(dir.path(), &args);
         assert_eq!(code, 32, "{args:?}: {text}");

@@ -1,11 +1,12 @@
 //! Which client speaks to a registry, and what it shows there.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use oci_client::secrets::RegistryAuth;
 
+use super::identity::Challenge;
 use super::owner::redirections;
 use super::read::Repository;
 use super::{Registry, RegistryError, identity};
@@ -29,6 +30,22 @@ pub(super) struct Clients {
     admissions: HashMap<Purpose, Admission>,
     /// Identity tokens that token servers gave in place of the user's, by registry.
     renewed: HashMap<String, Secret>,
+}
+
+/// What registries have said of their token servers, with access or without: each is asked once.
+#[derive(Clone, Default)]
+pub(super) struct Greetings(Arc<Mutex<HashMap<String, Option<Challenge>>>>);
+
+impl Greetings {
+    pub(super) fn of(&self, registry: &str) -> Option<Option<Challenge>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(registry).cloned()
+    }
+
+    /// What a registry says first is what counts.
+    pub(super) fn hear(&self, registry: &str, challenge: Option<Challenge>) {
+        let mut greetings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        greetings.entry(registry.to_owned()).or_insert(challenge);
+    }
 }
 
 /// What access is for.
@@ -63,7 +80,7 @@ impl Registry {
         let scheme = if self.is_plain(reference) { "http" } else { "https" };
         let registry = reference.registry.clone();
         let url = format!("{scheme}://{registry}/v2/{}", reference.repository);
-        Ok(Repository { client, registry, url, auth })
+        Ok(Repository { client, registry, url, auth, greetings: self.greetings.clone() })
     }
 
     /// The client that asks a registry for what it has, or sends it something, made when it is first needed.
@@ -141,11 +158,22 @@ impl Registry {
         let scope = format!("repository:{}:{acts}", reference.repository);
         let (registry, plain) = (&reference.registry, self.is_plain(reference));
         let exchange = |client: reqwest::Client, secret: identity::Secret<'_>| {
-            self.runtime.block_on(identity::exchange(&client, registry, plain, Some(&scope), secret))
+            self.runtime.block_on(async {
+                let challenge = match self.greetings.of(registry) {
+                    Some(challenge) => challenge,
+                    None => identity::greet(&client, registry, plain).await?,
+                };
+                self.greetings.hear(registry, challenge.clone());
+                identity::exchange(&client, registry, plain, challenge, Some(&scope), secret).await
+            })
         };
         let asking = |clients: &mut Clients| self.asking(clients, reference);
         let access = match credentials {
             Some(Credentials::Bearer(token)) => return Ok((RegistryAuth::Bearer(token.to_string()), None)),
+            // Who has nothing to show asks for what it wants, and learns from the refusal where access is to be had.
+            None | Some(Credentials::Anonymous) if self.greetings.of(registry).is_none() => {
+                return Ok((RegistryAuth::Anonymous, Some(Instant::now())));
+            }
             None | Some(Credentials::Anonymous) => {
                 match exchange(asking(clients)?, identity::Secret::Nothing) {
                     Err(error) if error.is_of_a_stranger() => return Err(error),

@@ -231,6 +231,11 @@ fn status(error: &OciDistributionError) -> Option<u16> {
     }
 }
 
+/// Whether who asked has shown too little.
+pub(crate) fn is_refusal(error: &OciDistributionError) -> bool {
+    status(error) == Some(401)
+}
+
 /// Whether asking again may help: a broken connection, or a server in trouble.
 pub(crate) fn may_pass(error: &OciDistributionError) -> bool {
     match status(error) {

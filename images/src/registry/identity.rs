@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use http_auth::ChallengeParser;
-use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::header::{HeaderMap, WWW_AUTHENTICATE};
 use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
@@ -188,7 +188,9 @@ pub(super) async fn log_in(
     user: &str,
     password: &str,
 ) -> Result<bool, IdentityError> {
-    if exchange(client, registry, plain, None, Secret::Password { user, password }).await?.is_some() {
+    let challenge = greet(client, registry, plain).await?;
+    let secret = Secret::Password { user, password };
+    if exchange(client, registry, plain, challenge, None, secret).await?.is_some() {
         return Ok(true);
     }
     let door = door(registry, plain);
@@ -205,23 +207,34 @@ pub(super) async fn log_in(
     }
 }
 
-/// Asks the registry for its token server, and that for access of this scope. A registry without one takes a password
-/// itself: nothing.
+/// Where a registry's token server is, and what that calls the registry.
+pub(super) type Challenge = (String, Option<String>);
+
+/// What an answer says of it.
+pub(super) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
+    let challenges = headers.get_all(WWW_AUTHENTICATE);
+    challenges.iter().filter_map(|value| value.to_str().ok()).find_map(realm_and_service)
+}
+
+/// Asks a registry for its token server, if it has one.
+pub(super) async fn greet(
+    client: &Client,
+    registry: &str,
+    plain: bool,
+) -> Result<Option<Challenge>, IdentityError> {
+    let greeting = answer(registry, || client.get(door(registry, plain))).await?;
+    Ok(challenge(greeting.headers()))
+}
+
+/// Asks the token server of a registry for access of this scope. A registry without one takes a password itself: nothing.
 pub(super) async fn exchange(
     client: &Client,
     registry: &str,
     plain: bool,
+    challenge: Option<Challenge>,
     scope: Option<&str>,
     secret: Secret<'_>,
 ) -> Result<Option<Access>, IdentityError> {
-    let greeting = match secret {
-        // Whoever asks is patient with the registry itself.
-        Secret::Nothing => client.get(door(registry, plain)).send().await,
-        _ => Ok(answer(registry, || client.get(door(registry, plain))).await?),
-    };
-    let greeting = greeting.map_err(|source| unanswered(registry, source))?;
-    let challenges = greeting.headers().get_all(WWW_AUTHENTICATE);
-    let challenge = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(realm_and_service);
     let Some((realm, service)) = challenge else {
         return match secret {
             Secret::Nothing | Secret::Password { .. } => Ok(None),
@@ -311,7 +324,7 @@ fn unanswered(server: &str, source: reqwest::Error) -> IdentityError {
     IdentityError::Ask { server: server.to_owned(), advice, source: source.without_url() }
 }
 
-pub(super) fn realm_and_service(header: &str) -> Option<(String, Option<String>)> {
+pub(super) fn realm_and_service(header: &str) -> Option<Challenge> {
     let challenges = ChallengeParser::new(header).flatten();
     let bearer = challenges.into_iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case("Bearer"))?;
     let value = |name: &str| {

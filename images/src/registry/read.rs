@@ -6,6 +6,8 @@ use oci_client::secrets::RegistryAuth;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 
+use super::client::Greetings;
+use super::identity;
 use crate::document::media;
 use crate::limits;
 
@@ -26,6 +28,7 @@ pub(super) struct Repository {
     /// As `https://registry.example/v2/team/app`.
     pub(super) url: String,
     pub(super) auth: RegistryAuth,
+    pub(super) greetings: Greetings,
 }
 
 /// What a registry sent as a manifest.
@@ -39,7 +42,7 @@ impl Repository {
     /// The manifest of a tag or digest.
     pub(super) async fn manifest(&self, name: &str) -> Result<Manifest, OciDistributionError> {
         let request = self.request(Method::GET, "manifests", name)?.header(ACCEPT, DOCUMENTS.join(", "));
-        let mut response = granted(request.send().await?).await?;
+        let mut response = granted(self.sent(request).await?).await?;
         let digest = response.headers().get(DIGEST).and_then(|value| value.to_str().ok().map(str::to_owned));
         let limit = usize::try_from(limits::MANIFEST).unwrap_or(usize::MAX);
         Ok(match body(&mut response, limit).await? {
@@ -53,16 +56,16 @@ impl Repository {
         let request =
             |method| Ok(self.request(method, "manifests", name)?.header(ACCEPT, DOCUMENTS.join(", ")));
         let asked: Result<RequestBuilder, OciDistributionError> = request(Method::HEAD);
-        if asked?.send().await?.status().is_success() {
+        if self.sent(asked?).await?.status().is_success() {
             return Ok(());
         }
         // An answer without a body does not say why.
         let asked: Result<RequestBuilder, OciDistributionError> = request(Method::GET);
-        granted(asked?.send().await?).await.map(drop)
+        granted(self.sent(asked?).await?).await.map(drop)
     }
 
     pub(super) async fn has_blob(&self, digest: &str) -> Result<bool, OciDistributionError> {
-        let response = self.request(Method::HEAD, "blobs", digest)?.send().await?;
+        let response = self.sent(self.request(Method::HEAD, "blobs", digest)?).await?;
         match response.status() {
             StatusCode::NOT_FOUND => Ok(false),
             _ => Ok(response.error_for_status().map(|_| true)?),
@@ -79,7 +82,7 @@ impl Repository {
         if offset > 0 {
             request = request.header(RANGE, format!("bytes={offset}-"));
         }
-        let response = granted(request.send().await?).await?;
+        let response = granted(self.sent(request).await?).await?;
         let skip = if response.status() == StatusCode::PARTIAL_CONTENT { 0 } else { offset };
         Ok((response, skip))
     }
@@ -91,6 +94,18 @@ impl Repository {
         name: &str,
     ) -> Result<RequestBuilder, OciDistributionError> {
         self.with_access(self.client.request(method, format!("{}/{kind}/{name}", self.url)))
+    }
+
+    /// The answer to a request. A registry that refuses says where access is to be had; who it has sent us to does not.
+    pub(super) async fn sent(&self, request: RequestBuilder) -> Result<Response, OciDistributionError> {
+        let response = request.send().await?;
+        if response.status() == StatusCode::UNAUTHORIZED
+            && self.is_of(response.url())
+            && let Some(challenge) = identity::challenge(response.headers())
+        {
+            self.greetings.hear(&self.registry, Some(challenge));
+        }
+        Ok(response)
     }
 
     /// Shows the registry what lets it do as asked.

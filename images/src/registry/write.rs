@@ -30,8 +30,13 @@ impl Repository {
     /// Sends content of this size in one piece.
     pub(super) async fn send_blob(&self, digest: &str, size: u64, pieces: Pieces) -> Answer<()> {
         let began = self.request(Method::POST, "blobs", "uploads/")?.header(CONTENT_LENGTH, 0);
-        let began = in_time(async { granted(began.send().await?).await }).await?;
-        let mut place = self.place(&began)?;
+        let began = in_time(async { granted(self.sent(began).await?).await }).await?;
+        self.upload(&began, digest, size, pieces).await
+    }
+
+    /// Sends content to where the registry wants it.
+    async fn upload(&self, began: &Response, digest: &str, size: u64, pieces: Pieces) -> Answer<()> {
+        let mut place = self.place(began)?;
         place.query_pairs_mut().append_pair("digest", digest);
         let taken = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&taken);
@@ -54,20 +59,34 @@ impl Repository {
 
     /// Takes content over from another repository; false if the registry does not.
     pub(super) async fn mount(&self, digest: &str, from: &str) -> Answer<bool> {
+        Ok(self.mounted(digest, from).await?.status() == StatusCode::CREATED)
+    }
+
+    /// Takes content over. 202: an upload was begun instead, as the specification allows.
+    async fn mounted(&self, digest: &str, from: &str) -> Answer<Response> {
         let request = self.request(Method::POST, "blobs", "uploads/")?.header(CONTENT_LENGTH, 0);
-        let (client, asked) = request.build_split();
-        let mut asked = asked?;
-        asked.url_mut().query_pairs_mut().append_pair("mount", digest).append_pair("from", from);
-        let response = in_time(async { granted(client.execute(asked).await?).await }).await?;
-        // 202: an upload was begun instead, as the specification allows.
-        Ok(response.status() == StatusCode::CREATED)
+        let request = request.query(&[("mount", digest), ("from", from)]);
+        in_time(async { granted(self.sent(request).await?).await }).await
+    }
+
+    /// Has the repository hold these few bytes, whether it holds them or not: they are taken over from itself, or else sent.
+    pub(super) async fn ensure(&self, digest: &str, bytes: &'static [u8]) -> Answer<()> {
+        let from = self.url.split_once("/v2/").map_or("", |(_, repository)| repository);
+        let began = self.mounted(digest, from).await?;
+        if began.status() == StatusCode::CREATED {
+            return Ok(());
+        }
+        let (sender, pieces) = mpsc::channel(1);
+        let _ = sender.send(Ok(Bytes::from_static(bytes))).await;
+        drop(sender);
+        self.upload(&began, digest, bytes.len() as u64, pieces).await
     }
 
     pub(super) async fn put_manifest(&self, name: &str, media_type: &str, bytes: Vec<u8>) -> Answer<()> {
         let kind = HeaderValue::from_str(media_type)
             .map_err(|_| OciDistributionError::UnsupportedMediaTypeError(media_type.to_owned()))?;
         let request = self.request(Method::PUT, "manifests", name)?.header(CONTENT_TYPE, kind).body(bytes);
-        in_time(async { granted(request.send().await?).await.map(drop) }).await
+        in_time(async { granted(self.sent(request).await?).await.map(drop) }).await
     }
 
     /// Where the registry wants content to be sent.
@@ -83,7 +102,7 @@ impl Repository {
     }
 
     /// Whether this is the registry itself.
-    fn is_of(&self, place: &Url) -> bool {
+    pub(super) fn is_of(&self, place: &Url) -> bool {
         Url::parse(&self.url).is_ok_and(|own| own.origin() == place.origin())
     }
 }

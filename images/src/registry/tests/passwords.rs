@@ -35,13 +35,13 @@ fn a_registry_that_changes_its_mind_sends_nobody_to_a_stranger() {
     for basic in [Some(BASIC.to_owned()), None] {
         let stranger = Server::start(State::default());
         let realm = Some(format!("{}/token", elsewhere(&stranger)));
-        // Once for reading, once for writing.
-        let honest = Some(2);
+        // For reading and for writing; who has no password does not ask.
+        let (honest, greetings) = (Some(1), usize::from(basic.is_some()));
         let server = Server::start(State { basic: basic.clone(), realm, honest, ..State::default() });
         let auth = if basic.is_some() { with_basic(&server.host) } else { AuthFile::default() };
         round(&server, &registry(auth)).unwrap();
         assert_eq!(stranger.log(), Vec::<String>::new(), "{basic:?}");
-        assert_eq!(server.log().iter().filter(|line| *line == "GET /v2/").count(), 2, "{basic:?}");
+        assert_eq!(server.log().iter().filter(|line| *line == "GET /v2/").count(), greetings, "{basic:?}");
     }
 }
 
@@ -182,5 +182,34 @@ fn access_is_asked_for_once() {
     let asked: Vec<String> =
         server.log().into_iter().filter(|line| line.contains("/token") || line.ends_with("/v2/")).collect();
     let token = |acts: &str| format!("GET /token?scope=repository%3Ateam%2Fapp%3A{acts}&service=x");
-    assert_eq!(asked, ["GET /v2/".to_owned(), token("pull"), "GET /v2/".to_owned(), token("pull%2Cpush")]);
+    assert_eq!(asked, ["GET /v2/".to_owned(), token("pull"), token("pull%2Cpush")]);
+}
+
+/// Where the token server is, who has no password learns from the refusal of what it wanted.
+#[test]
+fn who_has_no_password_asks_for_no_more_than_it_wants() {
+    let image = image();
+    for bearer in [false, true] {
+        let server = Server::start(State { bearer, ..State::default() });
+        let (client, name) = (registry(AuthFile::default()), server.name("team/app:1"));
+        client.push_image(&name, &image).unwrap();
+        server.log();
+        let client = registry(AuthFile::default());
+        assert_eq!(client.image(&name, &platform()).unwrap().digest, image.digest);
+        client.check_write(&name).unwrap();
+        let digest = &image.manifest.config.digest;
+        let empty = Digest::of("{}").as_str().replace(':', "%3A");
+        let manifest = "GET /v2/team/app/manifests/1".to_owned();
+        let token = |acts: &str| format!("GET /token?scope=repository%3Ateam%2Fapp%3A{acts}&service=x");
+        let mut expected = vec![manifest.clone()];
+        if bearer {
+            expected.extend([token("pull"), manifest]);
+        }
+        expected.push(format!("GET /v2/team/app/blobs/{digest}"));
+        expected.extend(bearer.then(|| token("pull%2Cpush")));
+        expected.push(format!("POST /v2/team/app/blobs/uploads/?mount={empty}&from=team%2Fapp"));
+        let log = server.log();
+        assert_eq!(log[..log.len() - 1], expected, "{bearer}");
+        assert!(log[log.len() - 1].starts_with("PUT /v2/app/blobs/uploads/1?digest="), "{log:?}");
+    }
 }
