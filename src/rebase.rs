@@ -2,7 +2,8 @@
 
 use coracle_cnb::{RunImageEntry, RunToml};
 use coracle_images::{Digest, Reference, Secret, Store};
-use coracle_lifecycle::analyze::{Access as Readable, choose_run_image};
+use coracle_lifecycle::analyze::choose_run_image;
+use coracle_lifecycle::phases::RUN_IMAGE_UNREADABLE;
 use coracle_lifecycle::rebase::{
     RebaseError, RebaseInput, known_run_image, metadata_of, rebase as move_image,
 };
@@ -24,9 +25,6 @@ use crate::worker::{Keep, KeepImage, KnownRunImage, MakeFolders, Remote, RunImag
 
 /// The phase, and its container.
 const PHASE: &str = "rebaser";
-
-/// Its exit code where no run image can be read that the image itself names, among other failures to rebase.
-const UNREADABLE: i32 = 72;
 
 /// Nobody in particular: the phase needs no more than to be somebody.
 const USER: u32 = 1000;
@@ -130,7 +128,7 @@ fn in_the_store(
 /// Of the names that an image knows its run image by, the one nearest to it.
 fn chosen(name: &Reference, known: RunImageEntry) -> Result<String, RebaseError> {
     let known = RunToml { images: vec![known] };
-    choose_run_image(name, &known, &mut |_| Readable::Readable).map_err(|_| RebaseError::NoRunImage)
+    choose_run_image(name, &known, &mut |_| true).map_err(|_| RebaseError::NoRunImage)
 }
 
 /// Whether an image stands on one of this repository, by what its label says: in a registry by name, in a layout folder by path. It was
@@ -201,7 +199,7 @@ fn in_the_registry(
     observer.event(Event::PhaseStarted { phase: PHASE.to_owned() });
     match stage.launch_phase(sandbox(home, request, &folders, &auth), PHASE, &Watched::default())? {
         Outcome::Exited(0) => {}
-        outcome @ Outcome::Exited(UNREADABLE) => {
+        outcome @ Outcome::Exited(code) if code == i32::from(RUN_IMAGE_UNREADABLE) => {
             return withheld.explain(stage, Error::Phase { phase: PHASE, outcome });
         }
         outcome => return Err(Error::Phase { phase: PHASE, outcome }),
@@ -220,7 +218,8 @@ fn sandbox(home: &Home, request: &RebaseRequest, folders: &Folders, auth: &Secre
     ];
     let files = host_files(home);
     mounts.extend(files.iter().map(|file| mount(file, &file.to_string_lossy(), Access::ReadOnly)));
-    let mut argv = vec![program, "-report".to_owned(), format!("{}/report.toml", guest::OUT)];
+    let report = format!("{}/report.toml", guest::OUT);
+    let mut argv = vec![program, "-distinct".to_owned(), "-report".to_owned(), report];
     argv.extend(request.run_image.iter().flat_map(|name| ["-run-image".to_owned(), name.to_string()]));
     argv.extend(request.insecure.iter().flat_map(|host| ["-insecure-registry".to_owned(), host.clone()]));
     argv.extend(request.force.then(|| "-force".to_owned()));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::go_toml_serializer::ESCAPED;
+use crate::go_values::go_text;
 use crate::{BuildpackId, GroupElement, ProcessType};
 
 /// `launch.toml` (Buildpack API, "launch.toml").
@@ -65,6 +66,13 @@ pub struct BomBuildpack {
 pub enum Command {
     Text(String),
     List(Vec<String>),
+    /// Not all are text. Within `metadata.toml` they are taken for text, within `launch.toml` they are an error.
+    Mixed(#[serde(deserialize_with = "as_texts")] Vec<String>),
+}
+
+fn as_texts<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let values = Vec::<toml::Value>::deserialize(deserializer)?;
+    Ok(values.iter().map(go_text).collect())
 }
 
 impl Default for Command {
@@ -77,7 +85,7 @@ impl Serialize for Command {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Text(text) => serializer.serialize_newtype_struct(ESCAPED, text),
-            Self::List(words) => serializer.serialize_newtype_struct(ESCAPED, words),
+            Self::List(words) | Self::Mixed(words) => serializer.serialize_newtype_struct(ESCAPED, words),
         }
     }
 }
@@ -87,7 +95,7 @@ impl Command {
     pub fn words(&self) -> Vec<String> {
         match self {
             Self::Text(text) => vec![text.clone()],
-            Self::List(words) => words.clone(),
+            Self::List(words) | Self::Mixed(words) => words.clone(),
         }
     }
 }

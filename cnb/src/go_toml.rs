@@ -103,9 +103,10 @@ fn write_value(out: &mut String, value: &Tree) {
         }
         Tree::Table(table) => {
             out.push('{');
-            for (index, (key, item)) in
-                table.iter().filter(|(_, item)| !matches!(item, Tree::Nothing)).enumerate()
-            {
+            // Tables after plain keys, here too.
+            let plain = table.iter().filter(|(_, item)| !is_table(item) && !matches!(item, Tree::Nothing));
+            let tables = table.iter().filter(|(_, item)| is_table(item));
+            for (index, (key, item)) in plain.chain(tables).enumerate() {
                 if index > 0 {
                     out.push_str(", ");
                 }

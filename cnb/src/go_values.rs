@@ -1,5 +1,8 @@
-//! Dates and numbers in the forms in which the reference writes them (Go's `time.RFC3339Nano` and `strconv.FormatFloat`).
+//! Values in the forms in which the reference writes them (Go's `time.RFC3339Nano`, `strconv.FormatFloat` and `fmt.Sprint`).
 
+use std::collections::BTreeMap;
+
+use toml::Value;
 use toml::value::{Date, Datetime, Offset, Time};
 
 /// A float in TOML: the fewest digits, with an exponent below 1e-4 and from 1e6 on.
@@ -33,6 +36,50 @@ pub(crate) fn json_date(date: &Datetime) -> String {
     let day = date.date.as_ref().map_or_else(|| "0000-01-01".to_owned(), day_text);
     let time = date.time.as_ref().map_or_else(|| "00:00:00".to_owned(), time_text);
     format!("{day}T{time}{}", date.offset.map_or_else(|| "Z".to_owned(), offset_text))
+}
+
+/// Any value as text, where text was expected (Go's `fmt.Sprint`).
+pub(crate) fn go_text(value: &Value) -> String {
+    let joined = |texts: Vec<String>| texts.join(" ");
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => text_of_float(*number),
+        Value::Boolean(flag) => flag.to_string(),
+        Value::Datetime(date) => text_of_date(date),
+        Value::Array(items) => format!("[{}]", joined(items.iter().map(go_text).collect())),
+        Value::Table(table) => {
+            let members: BTreeMap<_, _> = table.iter().collect();
+            let members = members.into_iter().map(|(key, item)| format!("{key}:{}", go_text(item)));
+            format!("map[{}]", joined(members.collect()))
+        }
+    }
+}
+
+/// As in TOML, but that a whole number has no fraction.
+fn text_of_float(number: f64) -> String {
+    match number {
+        f64::INFINITY => "+Inf".to_owned(),
+        f64::NEG_INFINITY => "-Inf".to_owned(),
+        number if number.is_nan() => "NaN".to_owned(),
+        number => toml_float(number).trim_end_matches(".0").to_owned(),
+    }
+}
+
+/// What a date leaves open is the first day of the year nought, or midnight; its zone has the name of the kind of date.
+fn text_of_date(date: &Datetime) -> String {
+    let day = date.date.as_ref().map_or_else(|| "0000-01-01".to_owned(), day_text);
+    let time = date.time.as_ref().map_or_else(|| "00:00:00".to_owned(), time_text);
+    let zone = match (date.offset, &date.date, &date.time) {
+        (Some(offset), ..) => match offset_text(offset).replace(':', "") {
+            utc if utc == "Z" => "+0000 UTC".to_owned(),
+            offset => format!("{offset} {offset}"),
+        },
+        (None, Some(_), Some(_)) => "+0000 datetime-local".to_owned(),
+        (None, Some(_), None) => "+0000 date-local".to_owned(),
+        (None, None, _) => "+0000 time-local".to_owned(),
+    };
+    format!("{day} {time} {zone}")
 }
 
 fn day_text(day: &Date) -> String {
@@ -94,6 +141,34 @@ mod tests {
         ] {
             let date = text.parse().unwrap();
             assert_eq!((toml_date(&date).as_str(), json_date(&date).as_str()), (toml, json));
+        }
+    }
+
+    #[test]
+    fn values_become_text_as_with_go() {
+        for (value, go) in [
+            ("\"a b\"", "a b"),
+            ("0x1F", "31"),
+            ("1.0", "1"),
+            ("0.1", "0.1"),
+            ("100000.0", "100000"),
+            ("1e6", "1e+06"),
+            ("1e-5", "1e-05"),
+            ("-0.0", "-0"),
+            ("inf", "+Inf"),
+            ("-inf", "-Inf"),
+            ("nan", "NaN"),
+            ("true", "true"),
+            ("1979-05-27T07:32:00Z", "1979-05-27 07:32:00 +0000 UTC"),
+            ("1979-05-27T00:32:00.5-07:00", "1979-05-27 00:32:00.5 -0700 -0700"),
+            ("1979-05-27T07:32:00", "1979-05-27 07:32:00 +0000 datetime-local"),
+            ("1979-05-27", "1979-05-27 00:00:00 +0000 date-local"),
+            ("07:32:00.25", "0000-01-01 07:32:00.25 +0000 time-local"),
+            ("[[1], [{ z = 1 }]]", "[[1] [map[z:1]]]"),
+            ("{ b = 1, a = [\"x\", true] }", "map[a:[x true] b:1]"),
+        ] {
+            let table: toml::Table = format!("value = {value}").parse().unwrap();
+            assert_eq!(go_text(&table["value"]), go, "{value}");
         }
     }
 }

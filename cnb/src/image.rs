@@ -36,7 +36,10 @@ fn metadata_as_toml<S: serde::Serializer>(
     let buildpack = |buildpack: &BuildpackLayers| TomlBuildpack {
         key: buildpack.key.clone(),
         version: buildpack.version.clone(),
-        layers: buildpack.layers.iter().map(|(name, of)| (name.clone(), layer(of))).collect(),
+        layers: buildpack
+            .layers
+            .as_ref()
+            .map(|layers| layers.iter().map(|(name, of)| (name.clone(), layer(of))).collect()),
         store: buildpack
             .store
             .as_ref()
@@ -81,7 +84,8 @@ struct TomlMetadata<'a> {
 struct TomlBuildpack {
     key: String,
     version: String,
-    layers: BTreeMap<String, TomlLayer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<BTreeMap<String, TomlLayer>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<TomlStore>,
 }

@@ -45,10 +45,18 @@ pub struct BuildpackLayers {
     pub key: String,
     #[serde(default)]
     pub version: String,
-    #[serde(default, deserialize_with = "crate::nullable")]
-    pub layers: BTreeMap<String, LayerMetadata>,
+    /// By name. Nothing, in JSON `null`, is not the same as no layers.
+    #[serde(default)]
+    pub layers: Option<BTreeMap<String, LayerMetadata>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<StoreMetadata>,
+}
+
+impl BuildpackLayers {
+    /// The layer of this name.
+    pub fn layer(&self, name: &str) -> Option<&LayerMetadata> {
+        self.layers.as_ref()?.get(name)
+    }
 }
 
 /// One layer of a buildpack.

@@ -106,21 +106,12 @@ pub fn target(config: &Config) -> RunImageTarget {
     }
 }
 
-/// Whether an image may be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    Readable,
-    /// Nobody objects, but there is none.
-    Absent,
-    Denied,
-}
-
-/// The run image of run.toml: of its first entry, a name on the output's registry if it can be read, else the first that can.
-/// Where there is none at all, one that may be read is named nonetheless, as the reference does.
+/// The run image of run.toml: of its first entry, a name on the output's registry if it may be read, else the first that may. What is not
+/// there may be read, as with the reference.
 pub fn choose_run_image(
     output: &Reference,
     run: &RunToml,
-    access: &mut dyn FnMut(&Reference) -> Access,
+    may_read: &mut dyn FnMut(&Reference) -> bool,
 ) -> Result<String, AnalyzeError> {
     let entry = run.images.first().filter(|entry| !entry.image.is_empty()).ok_or(AnalyzeError::NoRunImage)?;
     let names: Vec<&String> = std::iter::once(&entry.image).chain(&entry.mirrors).collect();
@@ -128,15 +119,8 @@ pub fn choose_run_image(
     let near = |name: &&String| parsed(name).is_some_and(|reference| reference.registry == output.registry);
     let (mut order, far): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| near(name));
     order.extend(far);
-    let mut absent = None;
-    for name in order {
-        match parsed(&name).map(|reference| access(&reference)) {
-            Some(Access::Readable) => return Ok(name.clone()),
-            Some(Access::Absent) => absent = absent.or_else(|| Some(name.clone())),
-            Some(Access::Denied) | None => {}
-        }
-    }
-    absent.ok_or_else(|| {
+    let chosen = order.into_iter().find(|name| parsed(name).is_some_and(|reference| may_read(&reference)));
+    chosen.cloned().ok_or_else(|| {
         AnalyzeError::Unreadable(names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
     })
 }
@@ -189,14 +173,10 @@ mod tests {
         let run: RunToml =
             toml::from_str("[[images]]\nimage = \"a.org/run\"\nmirrors = [\"b.org/run\", \"c.org/run\"]\n")
                 .unwrap();
-        let choose_or = |output: &str, readable: &[&str], other: Access| {
-            let access = &mut |reference: &Reference| match readable.contains(&reference.registry.as_str()) {
-                true => Access::Readable,
-                false => other,
-            };
-            choose_run_image(&output.parse().unwrap(), &run, access)
+        let choose = |output: &str, readable: &[&str]| {
+            let may_read = &mut |reference: &Reference| readable.contains(&reference.registry.as_str());
+            choose_run_image(&output.parse().unwrap(), &run, may_read)
         };
-        let choose = |output: &str, readable: &[&str]| choose_or(output, readable, Access::Denied);
         let all = ["a.org", "b.org", "c.org"];
         assert_eq!(choose("c.org/app", &all).unwrap(), "c.org/run");
         assert_eq!(choose("d.org/app", &all).unwrap(), "a.org/run");
@@ -206,9 +186,7 @@ mod tests {
             error.to_string(),
             "no run image can be read; tried: `a.org/run`, `b.org/run`, `c.org/run`"
         );
-        assert_eq!(choose_or("c.org/app", &["b.org"], Access::Absent).unwrap(), "b.org/run");
-        assert_eq!(choose_or("c.org/app", &[], Access::Absent).unwrap(), "c.org/run");
-        let none = choose_run_image(&"x".parse().unwrap(), &RunToml::default(), &mut |_| Access::Readable);
+        let none = choose_run_image(&"x".parse().unwrap(), &RunToml::default(), &mut |_| true);
         assert_eq!(none, Err(AnalyzeError::NoRunImage));
     }
 }

@@ -88,9 +88,13 @@ impl EnvDelta {
                 Some(b"prepend") => Action::Prepend,
                 Some(b"override") => Action::Override,
                 Some(b"default") => Action::Default,
+                // As the reference: a dot and nothing after it is for a list of folders.
+                Some(b"") => Action::Prepend,
                 Some(_) => continue,
             };
-            let delimiter = delimiters.get(name).copied().cloned().unwrap_or_default();
+            let delimiter = delimiters.get(name).copied().cloned();
+            let delimiter =
+                delimiter.or_else(|| (suffix == Some(b"")).then(|| ":".into())).unwrap_or_default();
             let name = OsStr::from_bytes(name).to_owned();
             changes.push(Change { name, action, value: value.clone(), delimiter });
         }
@@ -222,9 +226,21 @@ mod tests {
             ("D.default", "d"),
             ("E", "e"),
             ("F.unknown", "f"),
+            ("G.", "g"),
+            ("H.", "h"),
+            ("H.delim", "-"),
         ];
-        let before = [("A", "a"), ("B", "b"), ("C", ""), ("D", "old"), ("E", "old")];
-        let after = [("A", "a;tail"), ("B", "headb"), ("C", "c"), ("D", "old"), ("E", "e")];
+        let before =
+            [("A", "a"), ("B", "b"), ("C", ""), ("D", "old"), ("E", "old"), ("G", "old"), ("H", "old")];
+        let after = [
+            ("A", "a;tail"),
+            ("B", "headb"),
+            ("C", "c"),
+            ("D", "old"),
+            ("E", "e"),
+            ("G", "g:old"),
+            ("H", "h-old"),
+        ];
         assert_eq!(apply(&files, Action::Override, &before), pairs(&after));
     }
 

@@ -10,7 +10,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use coracle_cnb::{ApiVersion, BuildpackId, GroupElement, Metadata, Process};
+use coracle_cnb::{ApiVersion, BuildpackId, GroupElement, IdError, Metadata, Process};
 use serde::Deserialize;
 
 use crate::env::{Action, Env, EnvDelta, Purpose, add_layer_dirs};
@@ -32,6 +32,9 @@ pub enum LaunchError {
         "buildpack `{buildpack}`: Buildpack API `{api}` is not supported (supported: {first} to {last}): build the image again"
     )]
     BuildpackApi { buildpack: String, api: String, first: ApiVersion, last: ApiVersion },
+    /// A buildpack of the image is not one (exit 1).
+    #[error("read metadata")]
+    BuildpackId(#[source] IdError),
     /// Neither a process type nor a command was given.
     #[error("no process type and no command were given")]
     NothingToRun,
@@ -91,7 +94,7 @@ impl LaunchError {
         match self {
             Self::PlatformApi(_) => 11,
             Self::BuildpackApi { .. } => 12,
-            Self::NoMetadata(_) | Self::File(FileError::Document { .. }) => 1,
+            Self::NoMetadata(_) | Self::BuildpackId(_) | Self::File(FileError::Document { .. }) => 1,
             _ => 82,
         }
     }
@@ -169,7 +172,8 @@ struct Said {
 
 #[derive(Deserialize)]
 struct SaidBuildpack {
-    id: BuildpackId,
+    #[serde(default)]
+    id: String,
     /// Any text.
     #[serde(default)]
     api: String,
@@ -181,9 +185,12 @@ impl Said {
         let spoken = |SaidBuildpack { id, api: text }| {
             let api = text.parse().ok().filter(|api| crate::api::runs_buildpack_api(*api));
             let [first, .., last] = crate::api::BUILDPACK_APIS;
-            let refused =
-                || LaunchError::BuildpackApi { buildpack: id.to_string(), api: text.clone(), first, last };
+            let refused = || {
+                let (buildpack, api) = (id.clone(), text.clone());
+                LaunchError::BuildpackApi { buildpack, api, first, last }
+            };
             let api = Some(api.ok_or_else(refused)?);
+            let id: BuildpackId = id.parse().map_err(LaunchError::BuildpackId)?;
             Ok(GroupElement { id, version: String::new(), api, homepage: None, optional: false })
         };
         let buildpacks = self.buildpacks.into_iter().map(spoken).collect::<Result<_, LaunchError>>()?;

@@ -65,7 +65,7 @@ pub use generate_programs::Chosen;
 pub use images::{ImagesError, layout_path};
 pub use owner::OwnerError;
 pub use privileges::{PrivilegesError, User, close_process};
-pub use rebaser::RebaserError;
+pub use rebaser::{RUN_IMAGE_UNREADABLE, RebaserError};
 pub use times::{Took, took};
 
 use documents::{analyzed, group, left, needed, run_toml};

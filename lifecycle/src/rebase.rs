@@ -103,7 +103,7 @@ pub fn metadata_of(image: &Image) -> Result<LifecycleMetadata, RebaseError> {
     let mut metadata: LifecycleMetadata =
         read_json(LIFECYCLE_METADATA_LABEL, label).map_err(RebaseError::Metadata)?;
     for buildpack in metadata.buildpacks.iter_mut().flatten() {
-        buildpack.layers.values_mut().for_each(|layer| take_numbers_for_floats(&mut layer.data));
+        buildpack.layers.iter_mut().flatten().for_each(|(_, layer)| take_numbers_for_floats(&mut layer.data));
         buildpack.store.iter_mut().for_each(|store| take_numbers_for_floats(&mut store.metadata));
     }
     Ok(metadata)
@@ -305,8 +305,8 @@ fn above(image: &Image, metadata: &LifecycleMetadata) -> Result<usize, RebaseErr
             .buildpacks
             .iter()
             .flatten()
-            .flat_map(|buildpack| buildpack.layers.values())
-            .filter(|layer| layer.launch)
+            .flat_map(|buildpack| buildpack.layers.iter().flatten())
+            .filter(|(_, layer)| layer.launch)
             .count();
     let diff_ids: &[Digest] = &image.config.rootfs.diff_ids;
     let is_top =

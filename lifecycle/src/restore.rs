@@ -172,8 +172,8 @@ pub fn plan(
     for element in &group.group {
         let id = element.id.as_str();
         let of_image = metadata.buildpacks.iter().flatten().find(|buildpack| buildpack.key == id);
-        let of_image = of_image.map(|buildpack| &buildpack.layers);
-        let cached = cache.buildpack(id).map(|buildpack| &buildpack.layers);
+        let of_image = of_image.and_then(|buildpack| buildpack.layers.as_ref());
+        let cached = cache.buildpack(id).and_then(|buildpack| buildpack.layers.as_ref());
         let in_cache = |name: &str| cached.and_then(|cached| cached.get(name)).filter(|layer| layer.cache);
         let mut of_buildpack = Vec::new();
         for (name, layer) in of_image.into_iter().flatten() {

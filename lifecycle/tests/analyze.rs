@@ -107,7 +107,16 @@ fn reads_images_from_layout_folders() {
     assert_eq!(recorded_reference(&first, "image"), "");
     let pinned = format!("{layout_text}/example.org/run/1@{}", run.digest);
     assert_eq!(recorded_reference(&first, "run-image"), pinned);
-    assert!(first.contains("image = \"example.org/run:1\"\n"), "{first}");
+    // As the reference, the folder for the name, but where the name is asked for.
+    assert!(first.contains(&format!("image = \"{layout_text}/example.org/run/1\"\n")), "{first}");
+    analyzer(&[&["-by-name"], &flags[..], &["app"]].concat(), &[]).unwrap();
+    assert!(read().contains("image = \"example.org/run:1\"\n"), "{}", read());
+    // Nobody looks which of the names has an image.
+    let run_toml = dir.path().join("run.toml");
+    std::fs::write(&run_toml, "[[images]]\nimage = \"a.org/none\"\nmirrors = [\"example.org/run:1\"]\n")
+        .unwrap();
+    analyzer(&[&flags[..5], &["-run", run_toml.to_str().unwrap(), "app"]].concat(), &[]).unwrap();
+    assert!(read().contains("/a.org/none/latest\"\n"), "{}", read());
 
     let mut config = run_config();
     config.config.labels.insert(LABEL.into(), r#"{"config":{"sha":"sha256:c"}}"#.into());

@@ -13,7 +13,7 @@ use coracle_runtime::{Access, Bounds, EphemeralFile, Input, PROGRAM, Rootfs, San
 use super::Build;
 use super::bounds::watched;
 use super::folders::{self, guest};
-use super::phase::{Phase, Plan, mount, sandbox, where_images_are};
+use super::phase::{Phase, Plan, known_by_name, mount, sandbox, where_images_are};
 use crate::error::Error;
 use crate::program::{CREATOR_MEMORY, HandedOver};
 use crate::sbom;
@@ -133,6 +133,7 @@ fn arguments(plan: &Plan) -> Vec<String> {
     plan.shared_layers.iter().for_each(|layer| flag("shared-layer", &layer.to_string()));
     words.push("-times".to_owned());
     words.extend(where_images_are(plan));
+    words.extend(known_by_name(plan));
     words.push(plan.image.to_string());
     words
 }

@@ -13,7 +13,7 @@ use coracle_lifecycle::build::SharedLayer;
 use coracle_runtime::{Access, Bounds, EphemeralFile, Mount, Network, PROGRAM, Rootfs, Runtime, SandboxSpec};
 use zeroize::Zeroizing;
 
-pub(super) use self::arguments::where_images_are;
+pub(super) use self::arguments::{known_by_name, where_images_are};
 use super::bounds::bounds;
 use super::folders::{self, Folders, guest};
 use super::foreign::{self, Foreign};

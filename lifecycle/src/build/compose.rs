@@ -93,6 +93,7 @@ fn settled(element: &GroupElement, process: &Process) -> Result<Process, Compose
         (Command::List(words), true) => Command::List(words.clone()),
         (Command::Text(text), false) => Command::List(vec![text.clone()]),
         (Command::Text(_), true) => return Err(wrong(name, "a list")),
+        (Command::Mixed(_), _) => return Err(wrong(name, "a list of texts")),
         (Command::List(words), false) if words.is_empty() => Command::List(Vec::new()),
         (Command::List(_), false) => return Err(wrong(name, "text")),
     };

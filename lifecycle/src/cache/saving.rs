@@ -185,7 +185,7 @@ impl<'a> Saving<'a> {
         let known = match cached.of {
             Some((buildpack, layer)) => {
                 let known = self.previous.buildpack(buildpack.element.id.as_str());
-                known.and_then(|known| known.layers.get(&layer.name)).map(|known| known.sha.as_str())
+                known.and_then(|known| known.layer(&layer.name)).map(|known| known.sha.as_str())
             }
             None => Some(self.previous.metadata().sbom.sha.as_str()),
         };
@@ -296,7 +296,7 @@ impl Saved {
             .map(|buildpack| BuildpackLayers {
                 key: buildpack.element.id.to_string(),
                 version: buildpack.element.version.clone(),
-                layers: BTreeMap::new(),
+                layers: Some(BTreeMap::new()),
                 store: None,
             })
             .collect();
@@ -324,7 +324,8 @@ impl Saved {
                 let buildpack = buildpack.element.id.dir();
                 self.known.push(KnownLayer { buildpack, name, diff_id });
                 let saved = found.metadata(&layer.diff_id);
-                self.metadata.buildpacks[cached.slot.0].layers.insert(found.name.clone(), saved);
+                let buildpack = &mut self.metadata.buildpacks[cached.slot.0];
+                buildpack.layers.get_or_insert_default().insert(found.name.clone(), saved);
             }
             None => self.metadata.sbom = Sha { sha: layer.diff_id.to_string() },
         }

@@ -136,7 +136,7 @@ fn source(
     }
     let known = input.analyzed.metadata.buildpacks.iter().flatten();
     let known = known.filter(|known| known.key == buildpack.element.id.as_str());
-    let sha = known.filter_map(|known| known.layers.get(&layer)).map(|known| known.sha.clone()).next();
+    let sha = known.filter_map(|known| known.layer(&layer)).map(|known| known.sha.clone()).next();
     match sha {
         Some(diff_id) => Ok(LayerSource::Previous { buildpack: place, layer, diff_id }),
         None => Err(ExportError::Unknown { name, layer }),

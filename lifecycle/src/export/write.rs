@@ -116,7 +116,7 @@ fn likely(input: &ExportInput<'_>, found: &Found, planned: &PlannedLayer) -> boo
     let LayerSource::Buildpack { buildpack, layer } = &planned.source else { return true };
     let id = found.buildpacks[*buildpack].element.id.as_str();
     let known = input.analyzed.metadata.buildpacks.iter().flatten().find(|known| known.key == id);
-    let known = known.and_then(|known| known.layers.get(layer));
+    let known = known.and_then(|known| known.layer(layer));
     known.is_some_and(|known| previous.config.rootfs.diff_ids.iter().any(|id| id.as_str() == known.sha))
 }
 
@@ -201,7 +201,7 @@ fn start(input: &ExportInput<'_>, found: &Found) -> LifecycleMetadata {
     let buildpacks = found.buildpacks.iter().map(|buildpack| BuildpackLayers {
         key: buildpack.element.id.to_string(),
         version: buildpack.element.version.clone(),
-        layers: BTreeMap::new(),
+        layers: Some(BTreeMap::new()),
         store: buildpack.store.as_ref().map(|store| StoreMetadata {
             metadata: store
                 .metadata
@@ -252,7 +252,8 @@ fn record(metadata: &mut LifecycleMetadata, found: &Found, source: &LayerSource,
         LayerSource::Buildpack { buildpack, layer } | LayerSource::Previous { buildpack, layer, .. } => {
             let known = found.buildpacks[*buildpack].layers.iter().find(|known| known.name == *layer);
             if let (Some(list), Some(known)) = (&mut metadata.buildpacks, known) {
-                list[*buildpack].layers.insert(layer.clone(), known.metadata(diff_id));
+                let layers = list[*buildpack].layers.get_or_insert_default();
+                layers.insert(layer.clone(), known.metadata(diff_id));
             }
         }
         // What is on the run image is the run image's, and not told of.

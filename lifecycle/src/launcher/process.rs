@@ -43,7 +43,6 @@ pub(super) fn select(
     };
     match args {
         [] => Err(LaunchError::NothingToRun),
-        [dashes] if dashes == "--" => Err(LaunchError::NothingToRun),
         [dashes, command, args @ ..] if dashes == "--" => Ok(user(command, args, true)),
         [command, args @ ..] => Ok(user(command, args, false)),
     }

@@ -57,7 +57,9 @@ pub(super) fn look_up(call: &Call<'_>, group: &Group, analyzed: &mut Analyzed) -
     let extend = run_image.extend && call.api >= TARGETS;
     let is_known = run_image.target.as_ref().is_some_and(|target| !target.os.is_empty());
     let is_chosen = call.api >= COMMAND_LISTS && !group.group_extensions.is_empty() && !is_known;
-    let is_checked = call.api >= RUN_IMAGE_IS_CHECKED && offers(&run_toml(call)?, &name);
+    // Nobody forbids what would be in a layout folder.
+    let is_checked =
+        call.api >= RUN_IMAGE_IS_CHECKED && !call.arguments.on("layout") && offers(&run_toml(call)?, &name);
     if !(extend || is_chosen || is_checked) {
         return Ok(());
     }

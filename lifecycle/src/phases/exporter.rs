@@ -74,7 +74,7 @@ pub(super) fn export_image(
     verified: &[Digest],
     scratch: &Scratch,
 ) -> Result<(), PhaseError> {
-    let below = Below::find(images, &mut documents.analyzed, extended)?;
+    let below = Below::find(images, call.arguments.on("by-name"), &mut documents.analyzed, extended)?;
     let place = CachePlace::of(call, Some(images))?;
     // Image and cache are made together in any case: each layer is read once for both.
     if call.arguments.on("parallel") && place.is_nowhere() {

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use coracle_cnb::{Report, ReportImage, RunToml};
 use coracle_images::Reference;
 
-use super::analyzer::access;
+use super::analyzer::may_read;
 use super::images::{Images, ImagesError, layout_path};
 use super::keys::names_of;
 use super::outputs::{Outputs, reference};
@@ -14,6 +14,9 @@ use crate::analyze::{AnalyzeError, choose_run_image};
 use crate::export::{Outbox, OutboxError, PublishError, Publisher, Source};
 use crate::file::{self, FileError};
 use crate::rebase::{RebaseError, RebaseInput, known_run_image, metadata_of, rebase};
+
+/// The exit code where no run image can be read, for who wants to tell that from other failures (`-distinct`). No specification has it.
+pub const RUN_IMAGE_UNREADABLE: u8 = 79;
 
 /// Why the image stays on its run image, or did not get all of its names.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +30,9 @@ pub enum RebaserError {
     /// No run image can be chosen.
     #[error("rebase")]
     Choice(#[source] AnalyzeError),
+    /// One of the two before, and who called wants to know that it is this (`-distinct`).
+    #[error(transparent)]
+    RunImage(Box<RebaserError>),
     /// The image must stay where it is.
     #[error("rebase `{name}`")]
     Rebase {
@@ -50,6 +56,7 @@ impl RebaserError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Images(_) => 1,
+            Self::RunImage(_) => RUN_IMAGE_UNREADABLE,
             _ => 72,
         }
     }
@@ -64,7 +71,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
         None => names[0].clone(),
     };
     let images = Images::new(call)?;
-    Ok(move_image(call, &images, &source, &names, run_name)?)
+    move_image(call, &images, &source, &names, run_name).map_err(|error| {
+        let of_run_image = matches!(error, RebaserError::Images(_) | RebaserError::Choice(_));
+        let distinct = of_run_image && call.arguments.on("distinct");
+        if distinct { RebaserError::RunImage(Box::new(error)) } else { error }.into()
+    })
 }
 
 /// As `-run-image` says, or its old name `-image`. Who gives both can mean only one; the variable means less than either.
@@ -99,7 +110,7 @@ fn move_image(
             let known = RunToml { images: vec![known] };
             let offered: Vec<_> = names_of(&known).filter_map(|name| name.parse().ok()).collect();
             images = images.also_for(call, &offered)?;
-            choose_run_image(&names[0], &known, &mut access(&images)).map_err(RebaserError::Choice)?
+            choose_run_image(&names[0], &known, &mut may_read(&images)).map_err(RebaserError::Choice)?
         }
     };
     let run_reference: Reference = run_name.parse().map_err(ImagesError::from)?;

@@ -84,6 +84,7 @@ pub(super) const PHASES: &[Phase] = &[
         flags: &[
             always("analyzed"),
             variable("buildpacks"),
+            always("by-name"),
             always("cache-image"),
             always("gid"),
             since(13, "insecure-registry"),
@@ -233,6 +234,7 @@ pub(super) const PHASES: &[Phase] = &[
         flags: &[
             always("analyzed"),
             always("app"),
+            always("by-name"),
             always("cache-dir"),
             always("cache-image"),
             always("compression"),
@@ -271,6 +273,7 @@ pub(super) const PHASES: &[Phase] = &[
             since(11, "build-config"),
             always("build-layers"),
             always("buildpacks"),
+            always("by-name"),
             always("cache-dir"),
             always("cache-image"),
             always("compression"),
@@ -330,6 +333,7 @@ pub(super) const PHASES: &[Phase] = &[
     Phase {
         name: "rebaser",
         flags: &[
+            always("distinct"),
             since(12, "force"),
             always("gid"),
             always("image"),

@@ -133,7 +133,7 @@ fn decision_0012_what_did_not_change_is_neither_sent_nor_listed_twice() {
     remote.save(&builds, &path, &[]);
     let manifest = remote.manifest();
     assert_eq!(manifest["layers"].as_array().unwrap().len(), 1);
-    let sha: Digest = remote.cache().metadata().buildpacks[0].layers["x"].sha.parse().unwrap();
+    let sha: Digest = remote.cache().metadata().buildpacks[0].layer("x").unwrap().sha.parse().unwrap();
     let sent = uploads(&remote.registry);
     assert_eq!(remote.save(&builds, &path, &[]), ["Adding cache layer 'a/one:x'"]);
     assert_eq!(remote.save(&builds, &path, std::slice::from_ref(&sha)), ["Reusing cache layer 'a/one:x'"]);
@@ -216,7 +216,7 @@ fn layers_that_are_not_what_they_should_be_stay_away_and_are_made_again() {
     builds.write("a_one/x/file", "text");
     builds.write("a_one/x.toml", "[types]\ncache = true\n");
     remote.save(&builds, &path, &[]);
-    let sha = remote.cache().metadata().buildpacks[0].layers["x"].sha.clone();
+    let sha = remote.cache().metadata().buildpacks[0].layer("x").unwrap().sha.clone();
     forge(&remote, vec![other], LIST, &sha);
     let forged = remote.client.image(&remote.name, &Platform::host()).unwrap();
     let descriptor = forged.manifest.layers[0].clone();

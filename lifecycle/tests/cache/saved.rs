@@ -181,7 +181,8 @@ fn a_verified_archive_is_linked_while_the_layer_is_the_same() {
     build.save();
     let archives = build.archives();
     let layers = Cache::open(&build.cache()).unwrap().metadata().buildpacks.clone();
-    let verified: Vec<Digest> = layers[0].layers.values().map(|layer| layer.sha.parse().unwrap()).collect();
+    let verified: Vec<Digest> =
+        layers[0].layers.iter().flatten().map(|(_, layer)| layer.sha.parse().unwrap()).collect();
     let save = |verified: &[Digest]| {
         let previous = Cache::open(&build.cache()).unwrap();
         let steps = build.save_knowing(&previous, verified).unwrap();

@@ -22,10 +22,19 @@ fn a_layout_holds_what_is_new() {
     let also = layout_path(&dir, &"example.org/app:also".parse().unwrap());
     assert_eq!(read_layout(&also, None).unwrap().digest, image.digest);
     assert_eq!(blobs(&also).len(), blobs(&folder).len());
-    let metadata: Value = serde_json::from_str(image.config.label(LABEL).unwrap()).unwrap();
-    let reference = metadata["runImage"]["reference"].as_str().unwrap();
-    assert!(reference.starts_with("example.org/run@sha256:"), "{reference}");
+    // As the reference, the folder and the digest, but where the name is asked for.
+    let reference = |image: &Image| {
+        let metadata: Value = serde_json::from_str(image.config.label(LABEL).unwrap()).unwrap();
+        metadata["runImage"]["reference"].as_str().unwrap().to_owned()
+    };
+    let path = dir.join("example.org/run/latest").display().to_string();
+    assert!(reference(&image).starts_with(&format!("{path}@sha256:")), "{}", reference(&image));
     assert_eq!(build.report()["image"]["digest"].as_str().unwrap(), image.digest.as_str());
+
+    build.export(&[&["-by-name"], &flags[..], &["example.org/app:named"]].concat()).unwrap();
+    let named = layout_path(&dir, &"example.org/app:named".parse().unwrap());
+    let named = reference(&read_layout(&named, None).unwrap());
+    assert!(named.starts_with("example.org/run@sha256:"), "{named}");
 
     // The previous image without its layers is enough to leave out all that did not change.
     fs::remove_dir_all(&folder).unwrap();

@@ -12,7 +12,7 @@ use std::path::Path;
 use coracle_fixtures::{DockerRegistry, Entry, Image as Fixture, Layer as FixtureLayer, RegistryAccess};
 use coracle_images::{Config, Descriptor, Digest, Image, Layer, Reference, read_layout, write_sparse_layout};
 use coracle_lifecycle::env::Env;
-use coracle_lifecycle::phases::{Launcher, PhaseError, layout_path, main};
+use coracle_lifecycle::phases::{Launcher, PhaseError, RUN_IMAGE_UNREADABLE, layout_path, main};
 use coracle_lifecycle::rebase::{RebaseError, RebaseInput, rebase};
 use coracle_lifecycle::with_causes;
 use serde_json::{Value, json};

@@ -62,8 +62,11 @@ fn images_move_within_a_registry() {
     assert_eq!(report["image"]["tags"], toml::Value::from(vec![target, other]));
 
     let exit = |args: &[&str]| phase(args, &env).map_err(|error| error.exit_code());
-    assert_eq!(exit(&["-run-image", &registry.reference("base/none:1"), &source]), Err(1));
-    assert_eq!(exit(&[&registry.reference("team/none:1")]), Err(72));
+    let none = registry.reference("base/none:1");
+    assert_eq!(exit(&["-run-image", &none, &source]), Err(1));
+    // Whoever wants to tell that from all else is told.
+    assert_eq!(exit(&["-distinct", "-run-image", &none, &source]), Err(RUN_IMAGE_UNREADABLE));
+    assert_eq!(exit(&["-distinct", &registry.reference("team/none:1")]), Err(72));
     registry.push(&fixture(&["new"], &[]), "base/other", "1");
     assert_eq!(exit(&["-run-image", &registry.reference("base/other:1"), &source]), Err(72));
     assert_eq!(exit(&["-force", "-run-image", &registry.reference("base/other:1"), &source]), Ok(()));

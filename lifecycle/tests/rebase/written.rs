@@ -29,6 +29,7 @@ fn what_is_said_of_an_image_is_written_again_as_the_reference_writes_it() {
     for part in [
         r#""big":12345678901234567000,"exact":9007199254740992,"list":[1,-9007199254740992,1.5]"#,
         r#""store":{"metadata":{"n":1234567890123456800}}"#,
+        r#"{"key":"b","version":"1","layers":null}"#,
         r#""stack":{"runImage":{"mirrors":["m"]}}"#,
     ] {
         assert!(label.contains(part), "{label}");

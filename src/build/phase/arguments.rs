@@ -121,11 +121,17 @@ pub(super) fn arguments(phase: Phase, plan: &Plan) -> Vec<String> {
         }
     }
     words.extend(where_images_are(plan));
+    words.extend(known_by_name(plan));
     words.push(plan.image.to_string());
     if phase == Phase::Export {
         words.extend(plan.tags.iter().map(ToString::to_string));
     }
     words
+}
+
+/// A folder of the build means nothing to whoever reads the image's labels later.
+pub(in crate::build) fn known_by_name(plan: &Plan) -> Option<String> {
+    (!plan.publish).then(|| "-by-name".to_owned())
 }
 
 /// In registries, or in folders.

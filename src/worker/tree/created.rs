@@ -92,7 +92,7 @@ fn listed(data: &Path) -> Vec<KnownLayer> {
     let mut listed = Vec::new();
     for buildpack in &cache.metadata().buildpacks {
         let Ok(id) = buildpack.key.parse::<BuildpackId>() else { continue };
-        for (name, layer) in buildpack.layers.iter().filter(|(name, _)| is_layer_name(name)) {
+        for (name, layer) in buildpack.layers.iter().flatten().filter(|(name, _)| is_layer_name(name)) {
             let diff_id: Option<Digest> = layer.sha.parse().ok();
             let known = |diff_id| KnownLayer { buildpack: id.dir(), name: name.clone(), diff_id };
             listed.extend(diff_id.map(known));

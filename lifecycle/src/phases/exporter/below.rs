@@ -17,8 +17,10 @@ pub(super) struct Below<'a> {
 }
 
 impl<'a> Below<'a> {
+    /// `by_name`: the label of an image in a layout names its run image as labels of images in registries do.
     pub(super) fn find(
         images: &Images,
+        by_name: bool,
         analyzed: &mut Analyzed,
         extended: Option<&'a Extended>,
     ) -> Result<Self, ExporterError> {
@@ -26,9 +28,11 @@ impl<'a> Below<'a> {
         let run = run.ok_or(ExporterError::NoRunImage)?;
         let run_name = images.named(&run.reference)?;
         let mut image = images.image(&run_name)?;
-        // Whoever wrote analyzed.toml may have named it by a tag only, and a folder of this build means nothing to whoever reads the label.
-        let pinned = Reference { tag: None, ..run_name.with_digest(image.digest.clone()) };
-        run.reference = pinned.to_string();
+        // Whoever wrote analyzed.toml may have named it by a tag only.
+        if by_name || matches!(images, Images::Registry(_)) {
+            let pinned = Reference { tag: None, ..run_name.with_digest(image.digest.clone()) };
+            run.reference = pinned.to_string();
+        }
         if let Some(extended) = extended.filter(|_| run.extend) {
             image.config.config = extended.image.config.config.clone();
         }

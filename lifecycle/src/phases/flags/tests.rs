@@ -65,13 +65,13 @@ const OF_PHASES: &str = "
 
 /// Flags that no other lifecycle has, or not in that phase; a platform finds them where it looks for them only.
 const OURS: &str = "
-    analyzer known-images
+    analyzer by-name known-images
     detector scratch
     restorer kaniko unchanged verified
     builder build-layers scratch shared-layer step times
-    exporter compression known-images metadata packed scratch unchanged verified
-    creator build-layers compression extensions generated scratch shared-layer times
-    rebaser layout layout-dir";
+    exporter by-name compression known-images metadata packed scratch unchanged verified
+    creator build-layers by-name compression extensions generated scratch shared-layer times
+    rebaser distinct layout layout-dir";
 
 fn lines(table: &'static str) -> impl Iterator<Item = Vec<&'static str>> {
     table.trim().lines().map(|line| line.split_whitespace().collect())

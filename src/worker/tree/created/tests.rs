@@ -73,7 +73,7 @@ impl Created {
         let buildpack = |(key, layers): (&str, _)| BuildpackLayers {
             key: key.to_owned(),
             version: "1".to_owned(),
-            layers,
+            layers: Some(layers),
             store: None,
         };
         let metadata = CacheMetadata {
