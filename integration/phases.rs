@@ -191,7 +191,18 @@ fn who_does_not_take_part_is_told_with_the_reason() {
     let (code, stdout, _) = ran(&mut platform.phase("detector", &["-log-level", "debug"]));
     assert!(code == Some(0) && stdout.contains("\nskip: wants@1 requires jdk\n"), "{stdout}");
     let (code, stdout, _) = ran(&mut platform.phase("detector", &[]));
-    assert_eq!((code, stdout.as_str()), (Some(0), "passes 1\n"));
+    assert_eq!((code, stdout.as_str()), (Some(0), "1 of 2 buildpacks participating\npasses 1\n"));
+
+    // What is broken is told also where nobody misses it.
+    let optional = format!("{}optional = true\n", order(&["passes", "broken"]));
+    platform.write("order.toml", &optional);
+    let (code, stdout, _) = ran(&mut platform.phase("detector", &[]));
+    let told = "======== Output: broken@1 (exit code 3) ========\nSEGFAULT\n1 of 2 buildpacks participating\npasses 1\n";
+    assert_eq!((code, stdout.as_str()), (Some(0), told));
+    let (_, stdout, _) = ran(&mut platform.phase("detector", &["-log-level", "debug"]));
+    assert!(stdout.contains("\nerr:  broken@1 (exit code 3)\n"), "{stdout}");
+    let (_, stdout, _) = ran(&mut platform.phase("detector", &["-log-level", "warn"]));
+    assert_eq!(stdout, "", "no information at this level");
 
     platform.write("order.toml", &order(&["absent"]));
     let (code, _, stderr) = ran(&mut platform.phase("detector", &[]));
@@ -223,6 +234,34 @@ fn what_is_told_and_what_is_warned_of_have_streams_of_their_own() {
     let (code, stdout, stderr) = ran(platform.phase("detector", &[]).env("CNB_USE_DAEMON", "true"));
     assert_eq!((code, stdout.as_str()), (Some(3), ""));
     assert!(stderr.contains("not exchanged with a daemon"), "{stderr}");
+    // A buildpack's streams stay what they are (docs/decisions/0009), and levels are for what the phase itself says.
+    let default = "[[processes]]\ntype = \"web\"\ncommand = [\"a\"]\ndefault = true\n";
+    let twice = format!("{default}\n{}", default.replace("true", "false"));
+    platform.buildpack(
+        "one",
+        "build",
+        &format!("echo built; echo oops >&2; printf '%s' '{twice}' >$CNB_LAYERS_DIR/launch.toml"),
+    );
+    assert_eq!(ran(&mut platform.phase("detector", &[])).0, Some(0));
+    let remark = "warning: buildpack `one@1` redefines the default process type `web` as one that is no default: the image has none until another buildpack names one\n";
+    for (level, stderr) in [
+        ("info", format!("oops\n{remark}")),
+        ("WARN", format!("oops\n{remark}")),
+        ("error", "oops\n".to_owned()),
+    ] {
+        for variable in [false, true] {
+            let words: &[&str] = if variable { &[] } else { &["-log-level", level] };
+            let mut builder = platform.phase("builder", words);
+            if variable {
+                builder.env("CNB_LOG_LEVEL", level);
+            }
+            assert_eq!(
+                ran(&mut builder),
+                (Some(0), "built\n".to_owned(), stderr.clone()),
+                "{level} {variable}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -42,6 +42,9 @@ const OPTIONS: [(&str, &str, &str); 31] = [
     ("CNB_STACK_PATH", "-stack", "/own/stack.toml"),
 ];
 
+const DOCUMENTS: [(&str, &str); 3] =
+    [("CNB_ANALYZED_PATH", "a.toml"), ("CNB_GROUP_PATH", "g.toml"), ("CNB_PLAN_PATH", "p.toml")];
+
 /// Leaves what it was told in a layer of the image.
 const TELL: &str = "mkdir -p \"$1/told\"; printf '[types]\\nlaunch = true\\n' >\"$1/told.toml\"
 { pwd; id -u; id -g; echo \"layers $1 platform $2 word ${SAID:-none} config ${CONFIGURED:-none} api\"; ls \"$1\"; } >\"$1/told/text\"
@@ -93,6 +96,10 @@ fn create(container: &Container, image: &str, as_variables: bool, without: &[&st
     args.push(container.registry.reference(image));
     env.push(("CNB_REGISTRY_AUTH", container.header()));
     env.push(("CNB_PLATFORM_API", "0.15".to_owned()));
+    // These a creator has no flags for.
+    for (variable, document) in DOCUMENTS {
+        env.push((variable, format!("/own/reports/{document}")));
+    }
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let ran = container.ran(Who::Root, "creator", &args, &env);
@@ -153,6 +160,12 @@ fn a_creator_does_all_that_it_is_told_by_flags_as_by_variables() {
     let report = fs::read_to_string(container.path("own/reports/report.toml")).expect("read -report");
     for name in ["by-variables", "tagged:v2"] {
         assert!(report.contains(&container.registry.reference(name)), "{report}");
+    }
+    for (variable, document) in DOCUMENTS {
+        assert!(container.path("own/reports").join(document).exists(), "{variable}");
+    }
+    for document in ["analyzed.toml", "group.toml", "plan.toml", "report.toml"] {
+        assert!(!container.path("own/layers").join(document).exists(), "{document}");
     }
     let listing = container.owned(&["own/cache", "own/launch-cache", "own/layers"]);
     assert!(listing.lines().all(|line| line.ends_with(" 1003:1004")), "{listing}");

@@ -18,7 +18,7 @@ use std::process::ExitStatus;
 
 use coracle_cnb::{ApiVersion, Group, GroupElement, LaunchToml, Plan};
 
-pub use compose::{ComposeError, compose, in_form_of, read_launch};
+pub use compose::{ComposeError, compose, in_form_of, read_launch, remarks};
 pub use keep::{BuildLayers, KeepError, Note, SharedLayer};
 pub use step::{build_step, is_open};
 pub use tree::TreeError;

@@ -8,7 +8,7 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use coracle_cnb::{ApiVersion, Group, GroupElement, LaunchToml};
-use coracle_lifecycle::build::{BuildError, compose, in_form_of, read_launch};
+use coracle_lifecycle::build::{BuildError, compose, in_form_of, read_launch, remarks};
 use programs::{Options, PROGRAMS, group, program};
 
 fn run(dir: &Path, group: &Group, plan: &str) -> Result<(), BuildError> {
@@ -141,6 +141,38 @@ fn processes_are_composed_by_the_rules_of_their_api() {
     assert!(compose_one("0.9", old).is_err());
     assert!(compose_one("0.8", new).is_err());
     assert!(compose_one("0.9", &format!("{new}direct = true\n")).is_err());
+}
+
+#[test]
+fn what_becomes_of_processes_otherwise_than_their_authors_wrote_is_remarked() {
+    let dir = tempfile::tempdir().unwrap();
+    let web = "[[processes]]\ntype = \"web\"\ncommand = \"a\"\n";
+    let remarked = |documents: &[&str]| {
+        let ids = &["one", "two", "three"][..documents.len()];
+        for (id, text) in ids.iter().zip(documents) {
+            std::fs::create_dir_all(dir.path().join(id)).unwrap();
+            std::fs::write(dir.path().join(id).join("launch.toml"), text).unwrap();
+        }
+        let group = group("0.7", ids);
+        remarks(&read_launch(std::fs::File::open(dir.path()).unwrap().as_fd(), &group).unwrap())
+    };
+    let default = format!("{web}default = true\n");
+    let redefined = "redefines the default process type `web` as one that is no default: the image has none until another buildpack names one";
+    assert_eq!(remarked(&[&default, web]), [format!("buildpack `two@1` {redefined}")]);
+    assert_eq!(remarked(&[&default, web, web]), [format!("buildpack `two@1` {redefined}")]);
+    assert_eq!(remarked(&[web, &default, &default]), Vec::<String>::new());
+    assert_eq!(
+        remarked(&[&format!("{web}working-dir = \"/d\"\n")]),
+        [
+            "buildpack `one@1`: the working directory `/d` of process `web` counts for nothing before Buildpack API 0.8"
+        ]
+    );
+    assert_eq!(
+        remarked(&["[[bom]]\nname = \"x\"\n"]),
+        [
+            "buildpack `one@1`: [[bom]] in launch.toml is deprecated: bills of materials are files, such as launch.sbom.cdx.json"
+        ]
+    );
 }
 
 #[test]

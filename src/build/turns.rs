@@ -76,19 +76,19 @@ impl Build<'_> {
         let Detected { group, extensions, runs, tried } = self
             .stage
             .work(worker::Detect { folders: plan.folders.clone(), exec_env: plan.exec_env.clone() })?;
-        if group.is_err() || plan.verbose {
-            for run in runs {
-                let verdict = match run.exit {
-                    0 => "passed".to_owned(),
-                    100 => "does not take part".to_owned(),
-                    exit => format!("failed (exit code {exit})"),
-                };
-                self.line(Phase::Detect, format!("{}: {verdict}", run.buildpack));
-                run.output.lines().for_each(|text| self.line(Phase::Detect, format!("  {text}")));
-            }
-            let tried = tried.iter().flat_map(|group| group.lines());
-            tried.for_each(|text| self.line(Phase::Detect, text.to_owned()));
+        let all = group.is_err() || plan.verbose;
+        // What is broken in a buildpack is told also where the group does without it.
+        for run in runs.into_iter().filter(|run| all || ![0, 100].contains(&run.exit)) {
+            let verdict = match run.exit {
+                0 => "passed".to_owned(),
+                100 => "does not take part".to_owned(),
+                exit => format!("failed (exit code {exit})"),
+            };
+            self.line(Phase::Detect, format!("{}: {verdict}", run.buildpack));
+            run.output.lines().for_each(|text| self.line(Phase::Detect, format!("  {text}")));
         }
+        let tried = tried.iter().filter(|_| all).flat_map(|group| group.lines());
+        tried.for_each(|text| self.line(Phase::Detect, text.to_owned()));
         let buildpacks = self.taking_part(group)?;
         extensions.iter().for_each(|name| self.line(Phase::Detect, format!("{name} (image extension)")));
         Ok((buildpacks, !extensions.is_empty()))

@@ -70,6 +70,35 @@ pub fn compose(built: &[(GroupElement, LaunchToml)], group: &Group) -> Result<Me
     Ok(metadata)
 }
 
+/// API since which a process has a working directory.
+const WORKING_DIRS: ApiVersion = ApiVersion::new(0, 8);
+
+/// What [`compose`] did that a buildpack's author may not expect, for people. Pure.
+pub fn remarks(built: &[(GroupElement, LaunchToml)]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let mut default = None;
+    for (element, launch) in built {
+        let name = element.name();
+        if !launch.bom.is_empty() {
+            remarks.push(format!("buildpack `{name}`: [[bom]] in launch.toml is deprecated: bills of materials are files, such as launch.sbom.cdx.json"));
+        }
+        for process in &launch.processes {
+            let kind = &process.kind;
+            if process.default {
+                default = Some(kind);
+            } else if default == Some(kind) {
+                default = None;
+                remarks.push(format!("buildpack `{name}` redefines the default process type `{kind}` as one that is no default: the image has none until another buildpack names one"));
+            }
+            let dir = process.working_dir.as_deref().unwrap_or_default();
+            if !dir.is_empty() && element.api.is_some_and(|api| api < WORKING_DIRS) {
+                remarks.push(format!("buildpack `{name}`: the working directory `{dir}` of process `{kind}` counts for nothing before Buildpack API {WORKING_DIRS}"));
+            }
+        }
+    }
+    remarks
+}
+
 /// The metadata in the form of a Platform API: before 0.9 it holds the unstructured bill of materials, before 0.10 commands are
 /// text, and further words of them go before the arguments. Pure.
 pub fn in_form_of(platform_api: ApiVersion, built: &[(GroupElement, LaunchToml)], metadata: &mut Metadata) {
@@ -107,10 +136,7 @@ fn settled(element: &GroupElement, process: &Process) -> Result<Process, Compose
         direct: Some(lists || process.direct.unwrap_or(false)),
         default: false,
         buildpack_id: Some(element.id.clone()),
-        working_dir: process
-            .working_dir
-            .clone()
-            .filter(|dir| !dir.is_empty() && api >= ApiVersion::new(0, 8)),
+        working_dir: process.working_dir.clone().filter(|dir| !dir.is_empty() && api >= WORKING_DIRS),
         exec_env: process.exec_env.clone(),
     })
 }

@@ -39,10 +39,9 @@ impl fmt::Display for Tried {
                 (Verdict::OtherTarget, _) => {
                     write!(f, "\nerr:  {module} (does not support the run image's target)")?;
                 }
-                (Verdict::Error(why), optional) => {
-                    let word = if *optional { "skip:" } else { "err: " };
+                (Verdict::Error(why), _) => {
                     let why = why.as_deref().map(one_line).filter(|why| !why.is_empty());
-                    write!(f, "\n{word} {module} ({})", why.as_deref().unwrap_or("error"))?;
+                    write!(f, "\nerr:  {module} ({})", why.as_deref().unwrap_or("error"))?;
                 }
             }
         }

@@ -33,6 +33,7 @@ pub(super) fn build_group(
 ) -> Result<Metadata, PhaseError> {
     let built = with_input(call, group, plan, analyzed, build::build)?;
     let mut metadata = build::compose(&built, group)?;
+    build::remarks(&built).iter().for_each(|text| call.warn(text));
     build::in_form_of(call.api, &built, &mut metadata);
     write_metadata(&call.arguments.path("layers").join("config"), &metadata)?;
     Ok(metadata)

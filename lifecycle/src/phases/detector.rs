@@ -104,11 +104,15 @@ pub(super) fn detect_group(call: &Call<'_>, analyzed: &Analyzed) -> Result<Detec
     let given = call.given(&target, Some(&exec_env));
     let (detected, tried) = detect::resolve(&order, &catalog, given, &mut programs);
     let runs = programs.runs;
-    let explain = |text: &str| if detected.is_err() { call.say(text) } else { call.whisper(text) };
-    runs.iter().filter_map(said).for_each(|text| explain(&text));
-    tried.iter().for_each(|group| explain(&group.to_string()));
+    let explain = |is_told: bool, text: &str| if is_told { call.say(text) } else { call.whisper(text) };
+    let failed = detected.is_err();
+    for run in &runs {
+        // What is broken in a buildpack is told also where the group does without it.
+        said(run).iter().for_each(|text| explain(failed || ![0, 100].contains(&run.exit), text));
+    }
+    tried.iter().for_each(|group| explain(failed, &group.to_string()));
     let detected = detected.map_err(PhaseError::NotDetected)?;
-    announce(call, &detected.group);
+    announce(call, &detected.group, tried.last().map_or(0, |group| group.results.len()));
     Ok(detected)
 }
 
@@ -125,9 +129,14 @@ fn said(run: &DetectRun) -> Option<String> {
     Some(format!("======== Output: {module}{end} ========\n{}", output.trim_end()))
 }
 
-fn announce(call: &Call<'_>, group: &Group) {
-    let width = group.group.iter().map(|element| element.id.as_str().len()).max().unwrap_or(0);
-    for element in &group.group {
+/// Who takes part, of how many that were asked, in the words that people look for in a build's log.
+fn announce(call: &Call<'_>, group: &Group, asked: usize) {
+    let elements: Vec<_> = group.group_extensions.iter().chain(&group.group).collect();
+    if elements.len() < asked {
+        call.say(&format!("{} of {asked} buildpacks participating", elements.len()));
+    }
+    let width = elements.iter().map(|element| element.id.as_str().len()).max().unwrap_or(0);
+    for element in elements {
         call.say(&format!("{:width$} {}", element.id.as_str(), element.version));
     }
 }

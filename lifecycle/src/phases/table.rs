@@ -269,6 +269,7 @@ pub(super) const PHASES: &[Phase] = &[
     Phase {
         name: "creator",
         flags: &[
+            variable("analyzed"),
             always("app"),
             since(11, "build-config"),
             always("build-layers"),
@@ -280,6 +281,7 @@ pub(super) const PHASES: &[Phase] = &[
             since(10, "extensions"),
             since(10, "generated"),
             always("gid"),
+            variable("group"),
             since(13, "insecure-registry"),
             always("launch-cache"),
             always("launcher"),
@@ -289,6 +291,7 @@ pub(super) const PHASES: &[Phase] = &[
             since(12, "layout-dir"),
             always("order"),
             always("parallel"),
+            variable("plan"),
             always("platform"),
             always("previous-image"),
             always("process-type"),
