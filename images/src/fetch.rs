@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use reqwest::{StatusCode, Url, redirect};
 
+use crate::registry::near::{Apart, Lead, Named};
+use crate::registry::owner::redirections;
+
 /// Why a file was not fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -47,9 +50,6 @@ pub enum FetchError {
     },
 }
 
-/// Redirections of a download; release pages need one or two.
-const REDIRECTIONS: usize = 5;
-
 /// Fetches a file of at most `limit` bytes. No credentials are sent.
 ///
 /// # Errors
@@ -57,6 +57,7 @@ const REDIRECTIONS: usize = 5;
 /// [`FetchError`]; then part of the file may have been written.
 pub fn fetch(url: &str, limit: u64, to: &mut impl Write) -> Result<(), FetchError> {
     let parsed = Url::parse(url).map_err(|_| FetchError::Url(url.to_owned()))?;
+    let host = parsed.host_str().unwrap_or_default().to_owned();
     let is_own = matches!(parsed.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
     if parsed.scheme() != "https" && !(is_own && parsed.scheme() == "http") {
         return Err(FetchError::Url(url.to_owned()));
@@ -68,7 +69,8 @@ pub fn fetch(url: &str, limit: u64, to: &mut impl Write) -> Result<(), FetchErro
         .connect_timeout(Duration::from_secs(20))
         .read_timeout(Duration::from_secs(60))
         .https_only(!is_own)
-        .redirect(if is_own { redirect::Policy::none() } else { redirect::Policy::limited(REDIRECTIONS) });
+        .dns_resolver(Apart::new(&Named::new(&host), Lead::Content))
+        .redirect(if is_own { redirect::Policy::none() } else { redirections(&host) });
     if is_own {
         client = client.no_proxy();
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use oci_client::secrets::RegistryAuth;
 
 use super::identity::Challenge;
+use super::near::{Apart, Lead, Named};
 use super::owner::redirections;
 use super::read::Repository;
 use super::{Registry, RegistryError, identity};
@@ -27,6 +28,8 @@ pub(super) struct Clients {
     speaking: HashMap<(String, Leave), reqwest::Client>,
     /// One that asks for access follows no redirection.
     asking: HashMap<String, reqwest::Client>,
+    /// Where each registry was found, which is one thing for all of its clients.
+    found: HashMap<String, Arc<Named>>,
     admissions: HashMap<Purpose, Admission>,
     /// Identity tokens that token servers gave in place of the user's, by registry.
     renewed: HashMap<String, Secret>,
@@ -45,6 +48,13 @@ impl Greetings {
     pub(super) fn hear(&self, registry: &str, challenge: Option<Challenge>) {
         let mut greetings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         greetings.entry(registry.to_owned()).or_insert(challenge);
+    }
+}
+
+impl Clients {
+    fn found(&mut self, reference: &Reference) -> Arc<Named> {
+        let registry = &reference.registry;
+        Arc::clone(self.found.entry(registry.clone()).or_insert_with(|| Named::new(registry)))
     }
 }
 
@@ -94,7 +104,8 @@ impl Registry {
         if let Some(client) = clients.speaking.get(&key) {
             return Ok(client.clone());
         }
-        let client = self.client(reference, redirections(&reference.registry));
+        let found = clients.found(reference);
+        let client = self.client(reference, &found, Lead::Content, redirections(&reference.registry));
         let client = match leave {
             Leave::Read => client?.read_timeout(READ_TIMEOUT),
             // It would be the time of a whole upload: see `write.rs`.
@@ -114,7 +125,7 @@ impl Registry {
         if let Some(client) = clients.asking.get(&reference.registry) {
             return Ok(client.clone());
         }
-        let client = self.client_for_secrets(reference)?;
+        let client = self.client_for_secrets(reference, &clients.found(reference))?;
         clients.asking.insert(reference.registry.clone(), client.clone());
         Ok(client)
     }
@@ -210,13 +221,17 @@ impl Registry {
         let Credentials::Basic { user, password } = self.options.auth.lookup(&reference.name()) else {
             return Ok(false);
         };
-        let client = self.client_for_secrets(reference)?;
+        let client = self.client_for_secrets(reference, &Named::new(&reference.registry))?;
         identity::log_in(&client, &reference.registry, self.is_plain(reference), &user, &password).await
     }
 
     /// A client that sends what it is given to whom it was addressed.
-    fn client_for_secrets(&self, reference: &Reference) -> Result<reqwest::Client, identity::IdentityError> {
-        let client = self.client(reference, reqwest::redirect::Policy::none());
+    fn client_for_secrets(
+        &self,
+        reference: &Reference,
+        found: &Arc<Named>,
+    ) -> Result<reqwest::Client, identity::IdentityError> {
+        let client = self.client(reference, found, Lead::Access, reqwest::redirect::Policy::none());
         client
             .and_then(|client| client.read_timeout(READ_TIMEOUT).build())
             .map_err(|source| identity::IdentityError::Client { source })
@@ -225,11 +240,14 @@ impl Registry {
     fn client(
         &self,
         reference: &Reference,
+        found: &Arc<Named>,
+        lead: Lead,
         redirections: reqwest::redirect::Policy,
     ) -> Result<reqwest::ClientBuilder, reqwest::Error> {
         let mut client = reqwest::Client::builder()
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
+            .dns_resolver(Apart::new(found, lead))
             .redirect(redirections);
         for certificate in self.certificates.iter() {
             client = client.tls_certs_merge([reqwest::Certificate::from_pem(certificate)?]);

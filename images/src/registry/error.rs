@@ -7,6 +7,7 @@ use coracle_authorities::NOBODY;
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 
 use super::identity::IdentityError;
+use super::near;
 use crate::digest::Digest;
 use crate::image::ImageError;
 use crate::reference::Reference;
@@ -243,7 +244,7 @@ pub(crate) fn may_pass(error: &OciDistributionError) -> bool {
         None => {
             let connection =
                 matches!(error, OciDistributionError::RequestError(_) | OciDistributionError::IoError(_));
-            connection && tls_failure(error).is_none()
+            connection && tls_failure(error).is_none() && near::refused(error).is_none()
         }
     }
 }

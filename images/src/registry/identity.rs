@@ -15,7 +15,7 @@ use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 
 use super::owner::{belongs, may_be_asked};
-use super::{PAUSES, error};
+use super::{PAUSES, error, near};
 
 /// As long as an access token lasts that does not say so, by the specification.
 const LASTS: u64 = 60;
@@ -248,29 +248,37 @@ pub(super) async fn exchange(
         Secret::Nothing => may_be_asked(&realm, registry, plain),
         Secret::Identity(_) | Secret::Password { .. } => belongs(&realm, registry, plain),
     };
-    if let Err(why) = is_asked {
-        let (registry, (secret, instead)) = (registry.to_owned(), (secret.name(), secret.instead()));
-        return Err(IdentityError::Stranger { secret, instead, registry, server, why });
-    }
+    let stranger = |why| {
+        let (registry, server) = (registry.to_owned(), server.clone());
+        IdentityError::Stranger { secret: secret.name(), instead: secret.instead(), registry, server, why }
+    };
+    is_asked.map_err(stranger)?;
     let mut asked: Vec<(&str, &str)> = scope.map(|scope| ("scope", scope)).into_iter().collect();
     asked.extend(service.as_deref().map(|service| ("service", service)));
-    let mut given = match secret {
+    let given = match secret {
         Secret::Identity(token) => {
             let grant = [("grant_type", "refresh_token"), ("client_id", "coracle"), ("refresh_token", token)];
             let form: Vec<_> = grant.into_iter().chain(asked).collect();
-            answer(&server, || client.post(realm.clone()).form(&form)).await?
+            answer(&server, || client.post(realm.clone()).form(&form)).await
         }
         Secret::Nothing => {
             let mut place = realm.clone();
             place.query_pairs_mut().extend_pairs(asked);
-            answer(&server, || client.get(place.clone())).await?
+            answer(&server, || client.get(place.clone())).await
         }
         Secret::Password { user, password } => {
             let mut place = realm.clone();
             place.query_pairs_mut().extend_pairs(asked);
-            answer(&server, || client.get(place.clone()).basic_auth(user, Some(password))).await?
+            answer(&server, || client.get(place.clone()).basic_auth(user, Some(password))).await
         }
     };
+    let mut given = given.map_err(|error| match &error {
+        IdentityError::Ask { source, .. } => match near::refused(source) {
+            Some(near) => stranger(near.why()),
+            None => error,
+        },
+        _ => error,
+    })?;
     let (name, instead) = (secret.name(), secret.instead());
     match given.status() {
         StatusCode::OK => {}
@@ -309,7 +317,11 @@ async fn answer(
         match request().send().await {
             Ok(answer) if answer.status().is_server_error() && pause.is_some() => {}
             Ok(answer) => return Ok(answer),
-            Err(source) if pause.is_none() || error::tls_failure(&source).is_some() => {
+            Err(source)
+                if pause.is_none()
+                    || error::tls_failure(&source).is_some()
+                    || near::refused(&source).is_some() =>
+            {
                 return Err(unanswered(server, source));
             }
             Err(_) => {}

@@ -1,9 +1,9 @@
 //! Whether a place that a registry names is one that it may send a client to.
 
-use std::net::IpAddr;
-
 use reqwest::Url;
 use reqwest::redirect::Policy;
+
+use super::near::{Lead, Nearness, address, literal, may_lead};
 
 /// Of one request; storage behind registries needs one or two.
 const REDIRECTIONS: usize = 10;
@@ -21,8 +21,9 @@ pub(super) fn belongs(realm: &Url, registry: &str, plain: bool) -> Result<(), &'
     let (Some(own), Some(host)) = (own.host_str(), realm.host_str()) else {
         return Err("it has no name");
     };
-    let is_local = |host: &str| address(host).is_some_and(|address| address.is_loopback());
-    let is_place = |host: &str| address(host).is_some() || !host.contains('.');
+    let is_local =
+        |host: &str| host == "localhost" || address(host).is_some_and(|address| address.is_loopback());
+    let is_place = |host: &str| literal(host).is_some() || !host.contains('.');
     if own == host || is_local(own) && is_local(host) {
         return Ok(());
     }
@@ -51,28 +52,17 @@ pub(super) fn may_be_asked(realm: &Url, registry: &str, plain: bool) -> Result<(
     belongs(realm, registry, plain).or_else(|why| if is_public() { Ok(()) } else { Err(why) })
 }
 
-/// Whether a place that a registry redirects to may be asked: not where this machine or its cloud answers questions that are nobody
-/// else's, unless the registry is there itself.
+/// Whether a place that a registry redirects to may be asked, by what is written there: not where this machine or its cloud answers
+/// questions that are nobody else's, unless the registry is there itself. Where a name leads is seen when it is looked up: `near.rs`.
 pub(super) fn is_apart(realm: &Url, registry: &str) -> Result<(), &'static str> {
     let own = Url::parse(&format!("https://{registry}")).map_err(|_| "the registry has no name")?;
-    if is_near(realm) && !is_near(&own) { Err("that is this machine or its neighbour") } else { Ok(()) }
-}
-
-/// Whether this is an address of this machine, or a link-local one, where clouds tell their machines who they are.
-fn is_near(url: &Url) -> bool {
-    match url.host_str().and_then(address).map(|address| address.to_canonical()) {
-        Some(IpAddr::V4(address)) => {
-            address.is_loopback() || address.is_link_local() || address.is_unspecified()
-        }
-        Some(IpAddr::V6(address)) => {
-            address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
-        }
-        None => false,
-    }
+    let is = |url: &Url| url.host_str().and_then(literal).unwrap_or(Nearness::Outside);
+    let may = may_lead(is(&own), is(realm), Lead::Content);
+    if may { Ok(()) } else { Err("that is this machine or its neighbour") }
 }
 
 /// Follows what reading leads to, as far as [`is_apart`] lets it.
-pub(super) fn redirections(registry: &str) -> Policy {
+pub(crate) fn redirections(registry: &str) -> Policy {
     let registry = registry.to_owned();
     Policy::custom(move |attempt| {
         if attempt.previous().len() > REDIRECTIONS {
@@ -86,13 +76,6 @@ pub(super) fn redirections(registry: &str) -> Policy {
             }
         }
     })
-}
-
-fn address(host: &str) -> Option<IpAddr> {
-    if host == "localhost" {
-        return Some(IpAddr::from([127, 0, 0, 1]));
-    }
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 /// Whether a domain has one owner, as far as can be told without a list of all that have not: `org` has none, and names

@@ -6,6 +6,7 @@ mod content;
 mod endless;
 mod identity;
 mod known;
+mod near;
 mod passwords;
 mod server;
 mod uploads;

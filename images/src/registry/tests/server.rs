@@ -87,7 +87,11 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(state: State) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1", state)
+    }
+
+    pub(super) fn start_at(address: &str, state: State) -> Self {
+        let listener = TcpListener::bind((address, 0)).unwrap();
         let host = listener.local_addr().unwrap().to_string();
         let server = Self { host, state: Arc::new(Mutex::new(state)) };
         let serving = server.clone();
