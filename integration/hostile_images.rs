@@ -181,3 +181,22 @@ fn t25_a_layer_s_ceiling_is_the_user_s_to_raise() {
         }
     }
 }
+
+#[test]
+fn t25_a_layer_s_memory_is_the_user_s_to_raise() {
+    let (registry, home) = (DockerRegistry::open(), TestHome::new());
+    let image = RunImage::new().file(Entry::file("file", "x")).image();
+    registry.push(&image.compressed(Compression::ZstdLarge), "window", "latest");
+    let name = registry.reference("window:latest");
+    let expected = "its zstd frame at byte 0 needs a window of 67108864 bytes, more than the 33554432 bytes that are allowed; if you trust it, allow more with --max-zstd-window, or make the image anew with a smaller window\n";
+    let refused = home.run(&["pull", &name]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.ends_with(expected), "{}", refused.stderr);
+    assert_eq!(home.leftovers(), Vec::<String>::new());
+    let mut command = home.command(&["pull", &name]);
+    let allowed =
+        crate::harness::ran(command.env("CORACLE_MAX_ZSTD_WINDOW", "64M").output().expect("start coracle"));
+    assert_eq!(allowed.code, Some(0), "{}", allowed.stderr);
+    let less = TestHome::new().run(&["pull", "--max-zstd-window", "63M", &name]);
+    assert!(less.stderr.contains("more than the 66060288 bytes that are allowed"), "{}", less.stderr);
+}

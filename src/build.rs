@@ -211,7 +211,7 @@ impl Build<'_> {
             self.stage.work(Receive {
                 folders,
                 ids,
-                largest_layer: self.stage.largest_layer(),
+                allowed: self.stage.allowed(),
                 image,
                 names: names.clone(),
             })?

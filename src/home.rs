@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use coracle_images::unpack::Allowed;
 use coracle_images::{Digest, Reference};
 use nix::fcntl::OFlag;
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
@@ -23,7 +24,7 @@ pub struct Home {
     root: PathBuf,
     certificates: Option<PathBuf>,
     proxies: Vec<(String, String)>,
-    largest_layer: Option<u64>,
+    allowed: Allowed,
 }
 
 /// The folder of one application's cache, held by a lock.
@@ -47,7 +48,8 @@ impl Home {
     /// # Errors
     /// [`Error::Folder`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, Error> {
-        let home = Self { root: root.into(), certificates: None, proxies: Vec::new(), largest_layer: None };
+        let home =
+            Self { root: root.into(), certificates: None, proxies: Vec::new(), allowed: Allowed::default() };
         for folder in [home.root.clone(), home.store(), home.work()] {
             let mut builder = DirBuilder::new();
             builder.recursive(true).mode(0o700);
@@ -74,14 +76,14 @@ impl Home {
         Self { proxies, ..self }
     }
 
-    /// Let one layer unpack to this many bytes, however few it has when compressed.
+    /// Let layers unpack to more than is usual, or with more memory.
     #[must_use]
-    pub fn with_largest_layer(self, bytes: Option<u64>) -> Self {
-        Self { largest_layer: bytes, ..self }
+    pub fn allowing(self, allowed: Allowed) -> Self {
+        Self { allowed, ..self }
     }
 
-    pub(crate) fn largest_layer(&self) -> Option<u64> {
-        self.largest_layer
+    pub(crate) fn allowed(&self) -> Allowed {
+        self.allowed
     }
 
     pub(crate) fn proxies(&self) -> &[(String, String)] {

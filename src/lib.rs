@@ -47,6 +47,7 @@ pub use build::{
 };
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};
+pub use coracle_images::unpack::Allowed;
 pub use coracle_images::{AuthFile, CompressionError, Digest, LayerCompression, Reference, Secret, Store};
 pub use coracle_runtime::{Network, Outcome, Runtime, Terminator, take_variable};
 pub use credentials::{

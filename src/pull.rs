@@ -53,9 +53,8 @@ pub fn pull(
 ) -> Result<Pulled, Error> {
     let stage = Stage::start(home, Runtime::Youki, observer, hold)?;
     let keys = request.auth.keys(observer, None);
-    let pulled = Remote::new(&request.reference, &request.insecure, Some(&keys)).and_then(|image| {
-        stage.work(worker::Pull { image, ids: stage.ids, largest_layer: stage.largest_layer() })
-    });
+    let pulled = Remote::new(&request.reference, &request.insecure, Some(&keys))
+        .and_then(|image| stage.work(worker::Pull { image, ids: stage.ids, allowed: stage.allowed() }));
     let pulled = stage.finish_with(pulled)?;
     Ok(Pulled { digest: pulled.digest, fetched: pulled.fetched })
 }
@@ -69,7 +68,7 @@ pub(crate) fn is_unpacked(stage: &Stage<'_>, store: &Store, image: &Image) -> Re
     }
     let Some(name) = &image.reference else { return Ok(false) };
     let image = name.with_digest(image.digest.clone());
-    stage.work(worker::Unpack { image, ids: stage.ids, largest_layer: stage.largest_layer() })
+    stage.work(worker::Unpack { image, ids: stage.ids, allowed: stage.allowed() })
 }
 
 /// An image of the store, fetched first where the policy says so.
@@ -108,7 +107,7 @@ pub(crate) fn fetched_and_told(
     if policy == PullPolicy::Never {
         return Err(Error::NoImage(name.to_string()));
     }
-    let (image, largest_layer) = (Remote::new(name, insecure, keys)?, stage.largest_layer());
+    let (image, allowed) = (Remote::new(name, insecure, keys)?, stage.allowed());
     let heard = |event: &Event| {
         if let Event::PullStarted { digest, .. } = event
             // What is wrong with it is told by the worker, or in the end.
@@ -117,6 +116,6 @@ pub(crate) fn fetched_and_told(
             known(Image { reference: Some(name.clone()), ..image });
         }
     };
-    stage.work_and_hear(worker::Pull { image, ids: stage.ids, largest_layer }, &heard)?;
+    stage.work_and_hear(worker::Pull { image, ids: stage.ids, allowed }, &heard)?;
     here()?.ok_or_else(|| Error::NoImage(name.to_string()))
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
+use coracle_images::unpack::Allowed;
 use coracle_lifecycle::phases::{Took, took};
 use coracle_runtime::{
     Access, Bind, IdMap, JobOutput, Outcome, Runtime, SandboxSpec, Session, StageSetup, TUN, Terminator,
@@ -123,9 +124,9 @@ impl<'a> Stage<'a> {
         Ok(stage)
     }
 
-    /// The most that one layer may unpack to, where the user says so.
-    pub(crate) fn largest_layer(&self) -> Option<u64> {
-        self.home.largest_layer()
+    /// What the user allows layers.
+    pub(crate) fn allowed(&self) -> Allowed {
+        self.home.allowed()
     }
 
     /// The work folder's path in the stage's root.

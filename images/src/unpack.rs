@@ -21,7 +21,7 @@ use std::io::Read;
 use std::os::fd::BorrowedFd;
 
 pub use error::UnpackError;
-pub use limits::Limits;
+pub use limits::{Allowed, Limits};
 pub use owner::{OwnerError, OwnerMap, SingleOwner};
 
 use crate::unpack::archive::{Archive, Entry, Kind};

@@ -25,6 +25,8 @@ pub enum Compression {
     None,
     Gzip,
     Zstd,
+    /// One frame with a window of 64 MiB.
+    ZstdLarge,
 }
 
 /// An image in memory.
@@ -137,7 +139,9 @@ impl Image {
                 match self.compression {
                     Compression::None => "application/vnd.oci.image.layer.v1.tar",
                     Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
-                    Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+                    Compression::Zstd | Compression::ZstdLarge => {
+                        "application/vnd.oci.image.layer.v1.tar+zstd"
+                    }
                 },
             ),
             MediaTypes::Docker => (
@@ -146,7 +150,9 @@ impl Image {
                 match self.compression {
                     Compression::None => "application/vnd.docker.image.rootfs.diff.tar",
                     Compression::Gzip => "application/vnd.docker.image.rootfs.diff.tar.gzip",
-                    Compression::Zstd => panic!("Docker has no name for layers of zstd"),
+                    Compression::Zstd | Compression::ZstdLarge => {
+                        panic!("Docker has no name for layers of zstd")
+                    }
                 },
             ),
         };
@@ -225,5 +231,11 @@ fn compress(tar: &[u8], compression: Compression) -> Vec<u8> {
             encoder.write_all(tar).and_then(|()| encoder.finish()).expect("compress to memory")
         }
         Compression::Zstd => zstd::encode_all(tar, 1).expect("compress to memory"),
+        Compression::ZstdLarge => {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).expect("compress to memory");
+            encoder.window_log(26).expect("64 MiB are a window");
+            encoder.write_all(tar).expect("compress to memory");
+            encoder.finish().expect("compress to memory")
+        }
     }
 }

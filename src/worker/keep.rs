@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use coracle_images::unpack::Limits;
+use coracle_images::unpack::{Allowed, Limits};
 use coracle_images::{Digest, Image, Reference, Store, ingest_layer};
 use coracle_runtime::IdMap;
 use serde::{Deserialize, Serialize};
@@ -21,16 +21,16 @@ pub(crate) struct KeepImage {
     pub(crate) manifest: String,
     pub(crate) config: String,
     pub(crate) ids: IdMap,
-    pub(crate) largest_layer: Option<u64>,
+    pub(crate) allowed: Allowed,
 }
 
 impl KeepImage {
     pub(crate) fn new(reference: &Reference, image: &Image, stage: &Stage<'_>) -> Self {
-        let (ids, largest_layer) = (stage.ids, stage.largest_layer());
+        let (ids, allowed) = (stage.ids, stage.allowed());
         // Both were written as JSON a moment ago, which is UTF-8.
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let (manifest, config) = (text(&image.manifest_bytes), text(&image.config_bytes));
-        Self { reference: reference.clone(), manifest, config, ids, largest_layer }
+        Self { reference: reference.clone(), manifest, config, ids, allowed }
     }
 }
 
@@ -41,7 +41,7 @@ impl Job for KeepImage {
         let store = Store::open(STORE)?;
         let image =
             Image::from_bytes(Some(self.reference.clone()), self.manifest.into(), self.config.into())?;
-        let (key, limits) = (self.ids.key(), Limits::with_largest_layer(self.largest_layer));
+        let (key, limits) = (self.ids.key(), Limits::allowing(self.allowed));
         for (number, layer) in image.layers().iter().enumerate() {
             if store.layer_dir(&key, &layer.diff_id).is_some() {
                 continue;

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use coracle_images::unpack::Limits;
+use coracle_images::unpack::{Allowed, Limits};
 use coracle_images::{
     Digest, Image, Layer, OwnerError, OwnerMap, Platform, Reference, Store, Unverified, ingest_layer_from,
 };
@@ -45,8 +45,7 @@ impl OwnerMap for Owners {
 pub(crate) struct Pull {
     pub(crate) image: Remote,
     pub(crate) ids: IdMap,
-    /// The most that one layer may unpack to, where it is not the usual.
-    pub(crate) largest_layer: Option<u64>,
+    pub(crate) allowed: Allowed,
 }
 
 /// An image that is in the store now.
@@ -61,7 +60,7 @@ impl Job for Pull {
     type Answer = Pulled;
 
     fn carry_out(self) -> Result<Pulled, AnyError> {
-        let Self { image: remote, ids, largest_layer } = self;
+        let Self { image: remote, ids, allowed } = self;
         let store = Store::open(STORE)?;
         let (registry, reference) = (remote.registry()?, &remote.reference);
         let image = registry.image(reference, &Platform::host())?;
@@ -75,7 +74,7 @@ impl Job for Pull {
         store.put_image(&image)?;
         let (name, digest) = (reference.to_string(), image.digest.clone());
         tell(&Event::PullStarted { image: name, digest, layers: missing.len(), bytes });
-        let limits = Limits::with_largest_layer(largest_layer);
+        let limits = Limits::allowing(allowed);
         let fetched = |layer: &Layer| -> Result<Content, AnyError> {
             Ok(registry.unverified_blob(reference, &layer.descriptor)?)
         };
@@ -91,8 +90,7 @@ pub(crate) struct Unpack {
     /// By its digest.
     pub(crate) image: Reference,
     pub(crate) ids: IdMap,
-    /// The most that one layer may unpack to, where it is not the usual.
-    pub(crate) largest_layer: Option<u64>,
+    pub(crate) allowed: Allowed,
 }
 
 impl Job for Unpack {
@@ -100,7 +98,7 @@ impl Job for Unpack {
     type Answer = bool;
 
     fn carry_out(self) -> Result<bool, AnyError> {
-        let Self { image: name, ids, largest_layer } = self;
+        let Self { image: name, ids, allowed } = self;
         let store = Store::open(STORE)?;
         let Some(image) = store.image(&name)? else { return Ok(false) };
         let key = ids.key();
@@ -111,7 +109,7 @@ impl Job for Unpack {
         }
         let gone =
             |layer: &Layer| Err(format!("{} is not in the store any more", layer.descriptor.digest).into());
-        take_layers(&store, &missing, ids, &Limits::with_largest_layer(largest_layer), &gone)?;
+        take_layers(&store, &missing, ids, &Limits::allowing(allowed), &gone)?;
         Ok(true)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use coracle_images::unpack::Limits;
+use coracle_images::unpack::{Allowed, Limits};
 use coracle_images::{Digest, Reference, Store, ingest_layer};
 use coracle_lifecycle::phases::layout_path;
 use coracle_runtime::IdMap;
@@ -21,7 +21,7 @@ const IMAGE_LIMIT: u64 = 64 << 30;
 pub(crate) struct Receive {
     pub(crate) folders: Folders,
     pub(crate) ids: IdMap,
-    pub(crate) largest_layer: Option<u64>,
+    pub(crate) allowed: Allowed,
     /// The name by which the exporter knew it.
     pub(crate) image: Reference,
     /// All names it gets.
@@ -36,7 +36,7 @@ impl Job for Receive {
         let store = Store::open(STORE)?;
         let layout = layout_path(std::path::Path::new(""), &self.image);
         let image = store.receive(&self.folders.layout(), &layout, IMAGE_LIMIT)?;
-        let (key, limits) = (self.ids.key(), Limits::with_largest_layer(self.largest_layer));
+        let (key, limits) = (self.ids.key(), Limits::allowing(self.allowed));
         for layer in image.layers() {
             if store.layer_dir(&key, &layer.diff_id).is_none() {
                 let blob: File = store.blob(&layer.descriptor.digest)?;

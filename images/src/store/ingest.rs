@@ -132,7 +132,7 @@ pub fn ingest_layer_from<R: Read + Send>(
 
     let unreadable = |source| IngestError::Read { digest: digest.clone(), source };
     let (done, tee) = ahead(tee, |compressed| {
-        let inflated = inflate(compressed).map_err(unreadable)?;
+        let inflated = inflate(compressed, limits.window).map_err(unreadable)?;
         let (done, inflated) = ahead(inflated, |archive| {
             let mut archive = Hashing::new(archive);
             let unpacked = match &slot {

@@ -12,7 +12,7 @@ use crate::digest::Unverified;
 use crate::document::{Descriptor, media};
 use crate::image::Layer;
 use crate::pack::TarWriter;
-use crate::unpack::{Limits, SingleOwner};
+use crate::unpack::{Allowed, Limits, SingleOwner};
 
 mod archive;
 mod hostile;
@@ -125,7 +125,11 @@ fn a_layer_in_another_compression_is_stored_beside_its_tree() {
     let (bytes, first) = layer();
     ingest_layer(&store, &bytes[..], &first, "one", &me(), &Limits::default(), &|_| {}).unwrap();
     let mut plain = Vec::new();
-    io::copy(&mut crate::compression::inflate(&bytes[..]).unwrap(), &mut plain).unwrap();
+    io::copy(
+        &mut crate::compression::inflate(&bytes[..], crate::compression::LARGEST_WINDOW).unwrap(),
+        &mut plain,
+    )
+    .unwrap();
     let named = |content: &[u8]| Layer {
         descriptor: Descriptor::new(media::OCI_LAYER, Digest::of(content), content.len() as u64),
         diff_id: first.diff_id.clone(),

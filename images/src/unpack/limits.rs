@@ -1,5 +1,18 @@
 //! How much an archive may ask for.
 
+use serde::{Deserialize, Serialize};
+
+use crate::compression::LARGEST_WINDOW;
+
+/// What the user allows, where it is not what is usual.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowed {
+    /// The length of one layer's archive, bytes, however short it is when compressed.
+    pub layer: Option<u64>,
+    /// What the decoder of a zstd frame must remember, bytes (RFC 8878, section 3.1.1.1.2).
+    pub window: Option<u64>,
+}
+
 /// How much an archive may ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -19,6 +32,8 @@ pub struct Limits {
     pub extended_header: u64,
     /// Bytes of all extended attributes of one file.
     pub attributes: usize,
+    /// Bytes that the decoder of a zstd frame must remember.
+    pub window: u64,
 }
 
 impl Default for Limits {
@@ -33,6 +48,7 @@ impl Default for Limits {
             depth: 256,
             extended_header: 1 << 20,
             attributes: 64 << 10,
+            window: LARGEST_WINDOW,
         }
     }
 }
@@ -45,9 +61,14 @@ impl Limits {
         Self { bytes, ..self.clone() }
     }
 
-    /// As usual, but for the length of an archive: this is allowed however short it is when compressed.
+    /// As usual, but for what the user allows.
     #[must_use]
-    pub fn with_largest_layer(bytes: Option<u64>) -> Self {
-        bytes.map_or_else(Self::default, |bytes| Self { bytes, free: bytes, ..Self::default() })
+    pub fn allowing(allowed: Allowed) -> Self {
+        let usual = Self::default();
+        let window = allowed.window.unwrap_or(usual.window);
+        match allowed.layer {
+            Some(bytes) => Self { bytes, free: bytes, window, ..usual },
+            None => Self { window, ..usual },
+        }
     }
 }

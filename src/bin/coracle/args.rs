@@ -34,6 +34,10 @@ pub(crate) struct Args {
     /// The most that one layer may unpack to: a number with M, G or T [default: 50G, and 200 times its compressed size]
     #[arg(long, global = true, env = "CORACLE_MAX_LAYER_SIZE", value_name = "SIZE", value_parser = size)]
     pub(crate) max_layer_size: Option<u64>,
+    /// The most memory that unpacking a layer may ask for, where it is zstd with a large window: a number with M or G
+    /// [default: 32M]
+    #[arg(long, global = true, env = "CORACLE_MAX_ZSTD_WINDOW", value_name = "SIZE", value_parser = size)]
+    pub(crate) max_zstd_window: Option<u64>,
     /// Print results and errors only
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,

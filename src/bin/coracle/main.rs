@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use clap::Parser;
 use coracle::{
-    BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PruneRequest, PullRequest, RebaseRequest,
-    RunRequest, Store, Terminator, Timings, Trust,
+    Allowed, BuildRequest, BuilderRequest, Home, ImportRequest, Observer, PruneRequest, PullRequest,
+    RebaseRequest, RunRequest, Store, Terminator, Timings, Trust,
 };
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -56,7 +56,7 @@ fn main() -> ExitCode {
 
 fn home(args: &Args) -> Result<Home, Failure> {
     let home = Home::open(settings::home(args.home.clone())?)?;
-    let home = home.with_largest_layer(args.max_layer_size);
+    let home = home.allowing(Allowed { layer: args.max_layer_size, window: args.max_zstd_window });
     Ok(home.with_certificates(settings::certificates()?).with_proxies(settings::proxies()))
 }
 

@@ -65,10 +65,21 @@ fn t25_bombs_end_at_the_ceiling_and_the_user_can_raise_it() {
             bytes.len()
         );
         assert_eq!(outcome(&bytes, &layer, &limits), expected);
-        assert_eq!(outcome(&bytes, &layer, &Limits::with_largest_layer(Some(5 << 20))), "unpacked");
+        assert_eq!(
+            outcome(
+                &bytes,
+                &layer,
+                &Limits::allowing(Allowed { layer: Some(5 << 20), ..Allowed::default() })
+            ),
+            "unpacked"
+        );
         assert!(
-            outcome(&bytes, &layer, &Limits::with_largest_layer(Some(1 << 20)))
-                .contains("more than 1048576 bytes")
+            outcome(
+                &bytes,
+                &layer,
+                &Limits::allowing(Allowed { layer: Some(1 << 20), ..Allowed::default() })
+            )
+            .contains("more than 1048576 bytes")
         );
         // The same where the tree is there already, and the bytes are only read for their digests.
         let (_dir, store) = store();
@@ -113,6 +124,15 @@ fn t25_compressions() {
         );
         assert_eq!(of(magic), expected);
     }
+    // Memory is asked for before it is taken.
+    let mut large = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+    large.window_log(27).unwrap();
+    large.write_all(&archive).unwrap();
+    let large = large.finish().unwrap();
+    let expected = "cannot unpack the layer LAYER: cannot read the archive: its zstd frame at byte 0 needs a window of 134217728 bytes, more than the 33554432 bytes that are allowed; if you trust it, allow more with --max-zstd-window, or make the image anew with a smaller window";
+    assert_eq!(of(&large), expected);
+    let allowed = Allowed { window: Some(128 << 20), ..Allowed::default() };
+    assert_eq!(outcome(&large, &honest(&large, &archive), &Limits::allowing(allowed)), "unpacked");
     // A file may be called like a compression.
     let named = self::archive(|tar| tar.file("/BZh91", 0o644, 0, 0, 0, &mut &b""[..]).unwrap());
     assert_eq!(outcome(&named, &honest(&named, &named), &limits), "unpacked");
