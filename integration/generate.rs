@@ -123,6 +123,21 @@ fn with_extension(script: &str) -> Platform {
     platform
 }
 
+/// As the reference: extensions of every API have these, and their programs are found wherever a platform stands.
+#[test]
+fn an_extension_of_an_old_api_in_a_relative_folder_knows_where_it_writes() {
+    let platform = with_extension(
+        "echo \"$CNB_OUTPUT_DIR $CNB_PLATFORM_DIR $CNB_EXTENSION_DIR\"; cat $CNB_BP_PLAN_PATH",
+    );
+    let toml = "api = \"0.7\"\n[extension]\nid = \"ext\"\nversion = \"1\"\n";
+    platform.write("extensions/ext/1/extension.toml", toml);
+    let at = |path: &str| platform.at(path).display().to_string();
+    let told = format!("{} {} {}\n", at("layers/generated/ext"), at("platform"), at("extensions/ext/1"));
+    let mut detector = platform.phase("detector", &["-extensions", "extensions"]);
+    let (code, stdout, stderr) = ran(detector.current_dir(platform.at("")));
+    assert_eq!((code, stdout.as_str()), (Some(0), format!("ext 1\none 1\n{told}").as_str()), "{stderr}");
+}
+
 #[test]
 fn why_nothing_is_generated_is_said_with_the_exit_code_for_it() {
     for (api, script, code, told) in [

@@ -23,6 +23,8 @@ pub struct AnalyzeInput<'input> {
     pub run_name: &'input str,
     /// The run image, if it exists.
     pub run: Option<Found<'input>>,
+    /// Whether buildpacks are chosen by the run image's system, as they are since Platform API 0.12.
+    pub has_targets: bool,
 }
 
 /// Why nothing could be said.
@@ -65,7 +67,7 @@ pub fn analyze(input: &AnalyzeInput<'_>) -> Result<Analyzed, AnalyzeError> {
             RunImageTarget { os, arch: architecture, ..RunImageTarget::default() }
         }
     };
-    if target.os.is_empty() {
+    if target.os.is_empty() && input.has_targets {
         return Err(AnalyzeError::NoOs(input.run_name.to_owned()));
     }
     Ok(Analyzed {
@@ -141,7 +143,7 @@ mod tests {
     fn the_target_is_what_configuration_and_labels_say() {
         let run = config(&[("io.buildpacks.base.distro.name", "debian"), ("io.buildpacks.base.id", "i")]);
         let found = Found { reference: "r@d", config: &run };
-        let input = AnalyzeInput { previous: None, run_name: "r", run: Some(found) };
+        let input = AnalyzeInput { previous: None, run_name: "r", run: Some(found), has_targets: true };
         let run_image = analyze(&input).unwrap().run_image.unwrap();
         let target = run_image.target.unwrap();
         assert_eq!((target.os.as_str(), target.arch.as_str()), ("linux", "arm64"));
@@ -149,7 +151,9 @@ mod tests {
         assert_eq!(target.distro, Some(Distro { name: "debian".into(), version: String::new() }));
         let nothing = Config::default();
         let run = Some(Found { reference: "r@d", config: &nothing });
-        assert_eq!(analyze(&AnalyzeInput { run, ..input }), Err(AnalyzeError::NoOs("r".into())));
+        let input = AnalyzeInput { run, ..input };
+        assert_eq!(analyze(&input), Err(AnalyzeError::NoOs("r".into())));
+        assert!(analyze(&AnalyzeInput { has_targets: false, ..input }).is_ok());
     }
 
     #[test]
@@ -159,7 +163,7 @@ mod tests {
         let with = |label: &str| {
             let previous = config(&[(LIFECYCLE_METADATA_LABEL, label)]);
             let previous = Some(Found { reference: "p@d", config: &previous });
-            analyze(&AnalyzeInput { previous, run_name: "r", run }).unwrap()
+            analyze(&AnalyzeInput { previous, run_name: "r", run, has_targets: true }).unwrap()
         };
         assert_eq!(with(r#"{"config":{"sha":"c"}}"#).metadata.config.sha, "c");
         assert_eq!(with("{}").image.unwrap().reference, "p@d");

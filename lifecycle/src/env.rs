@@ -155,7 +155,8 @@ pub fn add_layer_dirs(env: &mut Env, layer: &Path, purpose: Purpose) {
     let folders = if purpose == Purpose::Build { &BUILD[..] } else { &BUILD[..2] };
     for (folder, variable) in folders {
         let path = layer.join(folder);
-        if path.is_dir() {
+        // Whatever it is, as with the reference.
+        if path.exists() {
             prepend_path(env, variable, path.as_os_str());
         }
     }

@@ -205,11 +205,13 @@ fn entries_up_to(limit: usize, dir: &Path) -> Result<Vec<DirEntry>, FileError> {
         let entry = entry.map_err(failed)?;
         let path = entry.path();
         // The folder knows what its entries are, but not where links lead.
-        let is_dir = match entry.file_type() {
-            Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+        let kind = entry.file_type().ok();
+        let is_link = kind.is_some_and(|kind| kind.is_symlink());
+        let is_dir = match kind {
+            Some(kind) if !is_link => kind.is_dir(),
             _ => path.is_dir(),
         };
-        entries.push(DirEntry { path, is_dir });
+        entries.push(DirEntry { path, is_dir, is_link });
     }
     entries.sort_by(|one, other| one.path.file_name().cmp(&other.path.file_name()));
     Ok(entries)
@@ -219,7 +221,10 @@ fn entries_up_to(limit: usize, dir: &Path) -> Result<Vec<DirEntry>, FileError> {
 #[derive(Debug, Clone)]
 pub struct DirEntry {
     pub path: PathBuf,
+    /// Whether it, or what it leads to, is a folder.
     pub is_dir: bool,
+    /// Whether it is a symbolic link.
+    pub is_link: bool,
 }
 
 impl DirEntry {

@@ -211,6 +211,9 @@ fn run(
     let status = around
         .command(&program, (module, &dir, toml), inherited, &paths)
         .map_err(file_error)?
+        // These an extension has at every API.
+        .envs(paths)
+        .env("CNB_PLATFORM_DIR", &around.platform_dir)
         // What an image is extended with does not depend on what the application is for.
         .env_remove("CNB_EXEC_ENV")
         .args([place, &around.platform_dir, &plan])

@@ -38,6 +38,9 @@ pub enum LaunchError {
     /// Neither a process type nor a command was given.
     #[error("no process type and no command were given")]
     NothingToRun,
+    /// The image has the process for other execution environments.
+    #[error("process type `{process}` is not for the execution environment `{exec_env}`: set CNB_EXEC_ENV")]
+    OtherExecEnv { process: String, exec_env: String },
     /// Whose process it is decides how it is started.
     #[error(
         "process type `{process}` is of buildpack `{buildpack}`, which the image's metadata does not name"
@@ -210,11 +213,12 @@ fn starting_env(outer: &Env) -> Env {
     env
 }
 
-/// The layers of each buildpack, in the order of the buildpacks.
+/// The layers of each buildpack, in the order of the buildpacks. A link is none.
 fn layers_of(layers_dir: &Path, metadata: &Metadata) -> Result<Vec<Vec<PathBuf>>, FileError> {
     let of_one = |buildpack: &GroupElement| {
         let entries = file::entries(&layers_dir.join(buildpack.id.dir()))?;
-        Ok(entries.into_iter().filter(|entry| entry.is_dir).map(|entry| entry.path).collect())
+        let layers = entries.into_iter().filter(|entry| entry.is_dir && !entry.is_link);
+        Ok(layers.map(|entry| entry.path).collect())
     };
     metadata.buildpacks.iter().map(of_one).collect()
 }

@@ -151,10 +151,9 @@ impl Call<'_> {
         given.map_or_else(|| "production".to_owned(), |value| value.to_string_lossy().into_owned())
     }
 
-    /// Whose files are: as `-uid` and `-gid` say, else this process's user's.
+    /// Whose an image's files are: as `-uid` and `-gid` say, else root's, whoever builds it.
     fn owner(&self) -> (u32, u32) {
-        let User { uid, gid } = User::of_process();
-        (self.arguments.id("uid").unwrap_or(uid), self.arguments.id("gid").unwrap_or(gid))
+        (self.arguments.id("uid").unwrap_or(0), self.arguments.id("gid").unwrap_or(0))
     }
 
     /// Whether metadata and layers of the last build stay away; what buildpacks stored comes back all the same.

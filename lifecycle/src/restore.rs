@@ -242,9 +242,15 @@ pub fn restore(input: &RestoreInput<'_>) -> Result<Vec<RestoreStep>, RestoreErro
     }
     place::stores(input)?;
     if input.skip_layers {
-        return Ok(Vec::new());
+        return place::remove_others(input, &[]);
     }
     let (planned, mut steps) = plan(input.group, input.metadata, input.cache, input.platform_api);
+    for step in place::remove_others(input, &planned)? {
+        let is_told = |told: &RestoreStep| told.to_string() == step.to_string();
+        if !steps.iter().any(is_told) {
+            steps.push(step);
+        }
+    }
     for layer in &planned {
         place::metadata(input, layer)?;
         steps.push(RestoreStep::Metadata { layer: layer.identifier.clone(), from: layer.from });

@@ -50,6 +50,7 @@ fn says_what_the_reference_said() {
                 previous: found(&image).then_some(Found { reference: &image, config: &previous }),
                 run_name: run_name.unwrap_or("REGISTRY/golden/run:latest"),
                 run: found(&run_image).then_some(Found { reference: &run_image, config: &run }),
+                has_targets: true,
             })
             .unwrap();
             // Where nothing was known of a launcher, the recording put its placeholder for the empty text.

@@ -138,13 +138,19 @@ fn errors_name_what_is_wrong_and_what_to_do() {
             "error: process type `web` is of buildpack `b`, which the image's metadata does not name\n",
         ),
         (
+            &METADATA.replace("direct = true", "direct = true\nexec-env = [\"test\"]"),
+            &["/cnb/process/web", "echo", "hi"],
+            "error: process type `web` is not for the execution environment `production`: set CNB_EXEC_ENV\n",
+        ),
+        (
             METADATA,
             &["/cnb/lifecycle/launcher", "--", "nope"],
             "error: find program `nope`: it is not on PATH\n",
         ),
     ] {
-        let (_, _, stderr) = said(argv, &[], &[("layers/config/metadata.toml", metadata)]);
-        assert_eq!(stderr, expected);
+        let (_, stdout, stderr) =
+            said(argv, &[("CNB_PLATFORM_API", "0.15")], &[("layers/config/metadata.toml", metadata)]);
+        assert_eq!((stdout.as_str(), stderr.as_str()), ("", expected));
     }
     let files = [("layers/config/metadata.toml", METADATA)];
     let (code, stdout, stderr) = said(&["/cnb/process/web"], &[("CNB_PROCESS_TYPE", "web")], &files);
@@ -175,6 +181,28 @@ fn only_what_the_launcher_needs_must_be_what_it_should_be() {
             said(&["/cnb/process/web"], &[], &[("layers/config/metadata.toml", &metadata)]);
         assert_eq!(found, Some(code), "{to}: {stderr}");
     }
+}
+
+/// As the reference: whatever is named `bin` is on the path, and a link is no layer.
+#[test]
+fn what_is_on_the_path_of_a_process() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |path: &str| root.path().join(path);
+    let metadata = METADATA.replace("\"env\"", "\"sh\", \"-c\", \"echo $PATH $A\"");
+    install(
+        &serde_json::json!({
+            "layers/config/metadata.toml": metadata, "layers/a/file/bin": "no folder",
+            "layers/a/folder/bin/x": "", "elsewhere/bin/x": "", "elsewhere/env/A": "linked",
+        }),
+        root.path(),
+    );
+    std::os::unix::fs::symlink("../../elsewhere", at("layers/a/link")).unwrap();
+    let mut command = Command::new(built_program("launcher", env!("CARGO_BIN_EXE_launcher")));
+    command.arg0("web").env_clear().envs([("PATH", "/usr/bin:/bin"), ("CNB_PLATFORM_API", "0.13")]);
+    let output =
+        command.env("CNB_LAYERS_DIR", at("layers")).env("CNB_APP_DIR", root.path()).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap().replace(root.path().to_str().unwrap(), "");
+    assert_eq!(stdout, "/layers/a/folder/bin:/layers/a/file/bin:/usr/bin:/bin\n");
 }
 
 /// What a buildpack left where variables and programs are looked for: read at once or not at all, and named.

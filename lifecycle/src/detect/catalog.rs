@@ -40,7 +40,7 @@ pub enum CatalogError {
     Api { kind: &'static str, name: String, api: ApiVersion },
     /// It does not say its API, or not in a form that is known.
     #[error(
-        "look up {kind} `{name}`: {document} does not say which Buildpack API it is for (api = `{found}`): take another version of it"
+        "look up {kind} `{name}`: {document} does not say which Buildpack API it is for (api = `{found}`): take another version of it, or the builder's own lifecycle (--lifecycle builder)"
     )]
     NoApi { kind: &'static str, name: String, document: &'static str, found: String },
     /// What it says of itself could not be read.

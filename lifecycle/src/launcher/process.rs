@@ -27,12 +27,19 @@ pub(super) fn select(
 ) -> Result<Selected, LaunchError> {
     let (name, args) = words.split_first().ok_or(LaunchError::NothingToRun)?;
     let called = Path::new(name).file_name().unwrap_or_default();
-    let visible = |process: &&Process| {
-        process.kind.as_str() == called
-            && (platform_api < ApiVersion::new(0, 15) || in_exec_env(process, env))
-    };
-    if let Some(process) = metadata.processes.iter().find(visible) {
+    let mut of_name = metadata.processes.iter().filter(|process| process.kind.as_str() == called).peekable();
+    let is_process = of_name.peek().is_some();
+    let mut visible =
+        of_name.filter(|process| platform_api < ApiVersion::new(0, 15) || in_exec_env(process, env));
+    if let Some(process) = visible.next() {
         return of_process(metadata, platform_api, process, args);
+    }
+    if is_process {
+        // What follows are a process's arguments, and no command.
+        return Err(LaunchError::OtherExecEnv {
+            process: called.to_string_lossy().into_owned(),
+            exec_env: exec_env(env).to_string_lossy().into_owned(),
+        });
     }
     let user = |command: &OsString, args: &[OsString], direct| Selected {
         kind: None,
@@ -48,9 +55,14 @@ pub(super) fn select(
     }
 }
 
-fn in_exec_env(process: &Process, env: &Env) -> bool {
+/// What the process is started for.
+fn exec_env(env: &Env) -> &OsStr {
     let wanted = env.get(OsStr::new("CNB_EXEC_ENV")).filter(|value| !value.is_empty());
-    let wanted = wanted.map_or(OsStr::new("production"), OsString::as_os_str);
+    wanted.map_or(OsStr::new("production"), OsString::as_os_str)
+}
+
+fn in_exec_env(process: &Process, env: &Env) -> bool {
+    let wanted = exec_env(env);
     process.exec_env.is_empty()
         || process.exec_env.iter().any(|offered| offered == "*" || wanted == offered.as_str())
 }

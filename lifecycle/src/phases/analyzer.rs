@@ -85,6 +85,7 @@ pub(super) fn analyze_images(
         previous: previous_pinned.as_ref().map(|(reference, config)| Found { reference, config }),
         run_name: &run_name,
         run: run_pinned.as_ref().map(|(reference, config)| Found { reference, config }),
+        has_targets: call.api >= TARGETS,
     })
     .map_err(PhaseError::Analyze)?;
     if let Some(run_image) = analyzed.run_image.as_mut().filter(|_| call.api < TARGETS) {

@@ -46,7 +46,9 @@ pub enum PhaseError {
     )]
     BuildpackApi { name: String, api: String },
     /// A buildpack of the group has no API.
-    #[error("group.toml does not say which Buildpack API buildpack `{0}` is for: detect again")]
+    #[error(
+        "group.toml does not say which Buildpack API buildpack `{0}` is for: detect again, or for one of another age take the builder's own lifecycle (--lifecycle builder)"
+    )]
     NoBuildpackApi(String),
     /// Which run image is meant cannot be known.
     #[error("choose a run image")]

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use coracle_cnb::{toml_of_json, write_toml};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{Mode, fstatat, mkdirat};
 use serde_json::Value;
 
-use super::{Planned, RestoreError, RestoreInput};
+use super::{Planned, RestoreError, RestoreInput, RestoreStep};
 use crate::folder;
 
 pub(super) use crate::folder::remove;
@@ -34,6 +34,38 @@ pub(super) fn stores(input: &RestoreInput<'_>) -> Result<(), RestoreError> {
 pub(super) fn metadata(input: &RestoreInput<'_>, layer: &Planned) -> Result<(), RestoreError> {
     let folder = make_folder(input.to.layers_dir, &layer.folder)?;
     document(folder.as_fd(), &format!("{}.toml", layer.name), &layer.metadata, &layer.identifier)
+}
+
+/// Removes what an earlier build has left, where platforms keep the layers' folder, of cached layers that do not come back.
+pub(super) fn remove_others(
+    input: &RestoreInput<'_>,
+    planned: &[Planned],
+) -> Result<Vec<RestoreStep>, RestoreError> {
+    let mut removed = Vec::new();
+    for element in &input.group.group {
+        let folder = folder::folder(input.to.layers_dir, Path::new(&element.id.dir()))?;
+        let cached = input.cache.buildpack(element.id.as_str()).and_then(|cached| cached.layers.as_ref());
+        let (Some(folder), Some(cached)) = (folder, cached) else { continue };
+        for name in cached.iter().filter(|(_, layer)| layer.cache).map(|(name, _)| name) {
+            let layer = format!("{}:{name}", element.id);
+            let comes = |one: &Planned| one.identifier == layer && one.content.is_some();
+            if !super::is_layer_name(name) || planned.iter().any(comes) {
+                continue;
+            }
+            let mut is_there = false;
+            for entry in [name.clone(), format!("{name}.toml")] {
+                if fstatat(&folder, entry.as_str(), AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+                    is_there = true;
+                    remove(folder.as_fd(), OsStr::new(&entry))
+                        .map_err(|errno| failed("remove", &entry, errno))?;
+                }
+            }
+            if is_there {
+                removed.push(RestoreStep::Removed { layer, why: "wrong sha" });
+            }
+        }
+    }
+    Ok(removed)
 }
 
 fn document(at: BorrowedFd<'_>, name: &str, metadata: &Value, layer: &str) -> Result<(), RestoreError> {

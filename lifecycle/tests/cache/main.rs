@@ -5,6 +5,7 @@
 mod image;
 mod restored;
 mod saved;
+mod stayed;
 
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;

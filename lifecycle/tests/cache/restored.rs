@@ -32,7 +32,7 @@ impl Builds {
     }
 
     /// Ends a build: its cached layers are saved, and all of them go.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         self.save_as(&self.layers().display().to_string(), &Cache::default(), &[]).unwrap();
         self.empty();
     }

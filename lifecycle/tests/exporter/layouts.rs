@@ -112,3 +112,49 @@ fn folders_above_layers_stay_as_they_are() {
         assert_eq!(folders(&archive)[..wanted.len()], wanted, "{}", layer.display());
     }
 }
+
+/// Names, modes, owners, sizes and times of an archive.
+fn headers(archive: &Path) -> Vec<(String, u32, u64, u64, u64, u64)> {
+    let mut archive = tar::Archive::new(fs::File::open(archive).unwrap());
+    let header = |entry: std::io::Result<tar::Entry<'_, fs::File>>| {
+        let entry = entry.unwrap();
+        let header = entry.header();
+        let name = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
+        let owner = (header.uid().unwrap(), header.gid().unwrap());
+        (name, header.mode().unwrap(), owner.0, owner.1, entry.size(), header.mtime().unwrap())
+    };
+    archive.entries().unwrap().map(header).collect()
+}
+
+/// As the reference: root's, not those of whoever builds, so that the image is the same for all.
+#[test]
+fn files_are_root_s_where_nobody_names_the_build_s_user_and_the_launcher_always() {
+    const TIME: u64 = 315_532_801;
+    let build = Build::new("example.org/run:latest");
+    let (dir, flags) = layout(&build);
+    let name = "example.org/app:1";
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    build.analyze(&[&flags[..], &[name]].concat());
+    let [layers, run, app] = ["layers", "run.toml", "app"].map(|path| build.at(path).display().to_string());
+    let own = ["-layers", &layers, "-run", &run, "-app", &app, "-compression", "none"];
+    let folder = layout_path(&dir, &name.parse().unwrap());
+    for (ids, owner) in
+        [(&[][..], (0, 0)), (&["-uid", "7"], (7, 0)), (&["-uid", "1001", "-gid", "1002"], (1001, 1002))]
+    {
+        build.phase("exporter", &[&flags[..], &own, ids, &[name]].concat()).unwrap();
+        let image = read_layout(&folder, Some(name)).unwrap();
+        let blob = |at: usize| folder.join("blobs/sha256").join(image.manifest.layers[at].digest.hex());
+        let kept = headers(&blob(1)).into_iter().find(|(path, ..)| path.ends_with("/kept/file")).unwrap();
+        assert_eq!((kept.2, kept.3), owner, "{ids:?}");
+        let program = b"launcher".len() as u64;
+        assert_eq!(
+            headers(&blob(4)),
+            [
+                ("/cnb".to_owned(), 0o755, 0, 0, 0, TIME),
+                ("/cnb/lifecycle".to_owned(), 0o755, 0, 0, 0, TIME),
+                ("/cnb/lifecycle/launcher".to_owned(), 0o755, 0, 0, program, TIME),
+            ],
+            "{ids:?}"
+        );
+    }
+}
