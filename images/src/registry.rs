@@ -14,6 +14,7 @@ mod identity;
 mod known;
 pub(crate) mod near;
 pub(crate) mod owner;
+mod parts;
 mod push;
 mod read;
 mod write;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use oci_client::errors::OciDistributionError;
 use tokio::runtime::Runtime;
+use tokio::sync::Semaphore;
 
 use crate::auth::AuthFile;
 use crate::digest::Digest;
@@ -68,6 +70,8 @@ pub struct Registry {
     clients: Arc<Mutex<Clients>>,
     greetings: Greetings,
     known: Arc<Mutex<Vec<Image>>>,
+    /// Ranges of content that are fetched ahead.
+    ranges: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Registry {
@@ -102,6 +106,7 @@ impl Registry {
             clients: Arc::default(),
             greetings: Greetings::default(),
             known: Arc::default(),
+            ranges: parts::permits(),
         })
     }
 

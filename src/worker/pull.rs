@@ -178,3 +178,6 @@ fn take_layers(
         Err(_) => Err("a thread that fetched layers panicked".into()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,12 +2,15 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::Response;
 
+use super::client::Leave;
+use super::parts::{PART, Pace, Parts};
 use super::{PAUSES, Registry, RegistryError};
 use crate::digest::{Digest, Hashing, Unverified};
 use crate::document::Descriptor;
@@ -20,6 +23,14 @@ struct BlobReader {
     digest: Digest,
     size: u64,
     response: Option<Response>,
+    pace: Pace,
+    /// What comes behind `turn` besides the response, which is given up when that has begun.
+    parts: Option<Parts>,
+    turn: u64,
+    /// What the response has brought of that already.
+    rest: Bytes,
+    /// Whether ranges were not tried in vain.
+    may_split: bool,
     chunk: Bytes,
     read: u64,
     /// How often the connection broke with less than [`PROGRESS`] after the time before.
@@ -79,6 +90,11 @@ impl Registry {
             digest: descriptor.digest.clone(),
             size: descriptor.size,
             response: None,
+            pace: Pace::new(),
+            parts: None,
+            turn: descriptor.size,
+            rest: Bytes::new(),
+            may_split: true,
             chunk: Bytes::new(),
             read: 0,
             failures: 0,
@@ -108,20 +124,73 @@ impl BlobReader {
             skip -= known as u64;
         }
         self.response = Some(response);
+        self.pace = Pace::new();
         Ok(())
     }
 
-    fn next(&self, response: &mut Response) -> io::Result<Bytes> {
-        let chunk = self.registry.runtime().block_on(response.chunk()).map_err(io::Error::other)?;
+    fn next(&mut self, response: &mut Response) -> io::Result<Bytes> {
+        let runtime = Arc::clone(self.registry.runtime());
+        let chunk = self.pace.piece(|| runtime.block_on(response.chunk())).map_err(io::Error::other)?;
         chunk.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Where everybody waits for this connection, what lies a little further on is asked for beside it.
+    fn split(&mut self) {
+        let is_long = self.size - self.read > 2 * PART;
+        if !self.may_split || self.parts.is_some() || !is_long || !self.pace.is_slow() {
+            return;
+        }
+        let turn = self.read + PART;
+        let mut parts = Parts::new(Arc::clone(&self.registry.ranges), turn, self.size);
+        match self.ask(&mut parts) {
+            Ok(true) => (self.parts, self.turn) = (Some(parts), turn),
+            // Others have all that there may be.
+            Ok(false) => self.pace = Pace::new(),
+            Err(_) => self.may_split = false,
+        }
+    }
+
+    fn ask(&self, parts: &mut Parts) -> Result<bool, RegistryError> {
+        let connect = || self.registry.connect(Leave::Read, "read content of", &self.reference);
+        parts.ask(self.registry.runtime(), self.digest.as_str(), connect)
+    }
+
+    /// Gets more bytes of what was asked for beside the response; false where that is all, or comes to nothing. Then the response goes
+    /// on, if there still is one.
+    fn refill_of_parts(&mut self) -> bool {
+        let Some(mut parts) = self.parts.take() else { return false };
+        let runtime = Arc::clone(self.registry.runtime());
+        match parts.next(&runtime) {
+            Some(Ok(piece)) => {
+                (self.chunk, self.rest, self.response) = (piece, Bytes::new(), None);
+                // Without more of them, those that there are end, and then a connection is opened as usual.
+                let _ = self.ask(&mut parts);
+                self.parts = Some(parts);
+                true
+            }
+            ended => {
+                self.may_split &= ended.is_none();
+                self.turn = self.size;
+                self.chunk = std::mem::take(&mut self.rest);
+                !self.chunk.is_empty()
+            }
+        }
     }
 
     /// Gets more bytes, from a new connection if need be.
     fn refill(&mut self) -> io::Result<()> {
         while self.chunk.is_empty() {
+            self.split();
+            if self.read >= self.turn && self.refill_of_parts() {
+                continue;
+            }
             let broken = match self.response.take() {
                 Some(mut response) => match self.next(&mut response) {
-                    Ok(chunk) => {
+                    Ok(mut chunk) => {
+                        let now = usize::try_from(self.turn - self.read).unwrap_or(usize::MAX);
+                        if self.parts.is_some() && chunk.len() > now {
+                            self.rest = chunk.split_off(now);
+                        }
                         (self.chunk, self.response) = (chunk, Some(response));
                         continue;
                     }

@@ -87,6 +87,17 @@ impl Repository {
         Ok((response, skip))
     }
 
+    /// The bytes from the first of these to before the second; a registry without ranges sends everything.
+    pub(super) async fn blob_part(
+        &self,
+        digest: &str,
+        from: u64,
+        to: u64,
+    ) -> Result<Response, OciDistributionError> {
+        let range = format!("bytes={from}-{}", to - 1);
+        granted(self.request(Method::GET, "blobs", digest)?.header(RANGE, range).send().await?).await
+    }
+
     pub(super) fn request(
         &self,
         method: Method,

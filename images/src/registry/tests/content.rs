@@ -46,6 +46,87 @@ fn a_large_layer_may_break_often_and_one_that_does_not_come_only_a_few_times() {
     }
 }
 
+/// Content that takes a while over one connection, and the registry that has it.
+fn slow(size: usize, state: State) -> (Server, Descriptor, Vec<u8>) {
+    let content: Vec<u8> = (0..size).map(|place| (place / 251 % 253) as u8).collect();
+    let descriptor = Descriptor::new("x", Digest::of(&content), size as u64);
+    let blobs = BTreeMap::from([(descriptor.digest.to_string(), content.clone())]);
+    let pace = Some(std::time::Duration::from_millis(8));
+    (Server::start(State { blobs, pace, ..state }), descriptor, content)
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn what_comes_slowly_comes_by_ranges_each_byte_once() {
+    let size = 30 * MIB + 12_345;
+    let (server, descriptor, content) = slow(size, State { ranges: true, ..State::default() });
+    assert!(read_blob(&server, &descriptor).unwrap() == content);
+    let mut asked: Vec<(usize, usize)> = server
+        .state
+        .lock()
+        .unwrap()
+        .ranges_asked
+        .iter()
+        .map(|range| {
+            let (from, last) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+            (from.parse().unwrap(), last.parse::<usize>().unwrap() + 1)
+        })
+        .collect();
+    asked.sort_unstable();
+    assert!(asked.len() >= 5, "{asked:?}");
+    assert!(asked.windows(2).all(|two| two[0].1 == two[1].0), "{asked:?}");
+    assert!(asked.iter().all(|(from, to)| to - from <= 2 * MIB) && asked.last().unwrap().1 == size);
+    let requests = server.log().iter().filter(|line| line.contains("/blobs/")).count();
+    assert_eq!(requests, 1 + asked.len());
+}
+
+#[test]
+fn a_registry_without_ranges_goes_on_with_what_it_had_begun() {
+    let (server, descriptor, content) = slow(24 * MIB, State::default());
+    assert!(read_blob(&server, &descriptor).unwrap() == content);
+    let requests = server.log().iter().filter(|line| line.contains("/blobs/")).count();
+    // Three were tried at once, once.
+    assert_eq!((requests, server.state.lock().unwrap().ranges_asked.len()), (4, 3));
+}
+
+#[test]
+fn ranges_that_break_off_are_resumed_over_one_connection() {
+    for part_cuts in [1, 2, 20] {
+        let state = State { ranges: true, part_cuts, ..State::default() };
+        let (server, descriptor, content) = slow(24 * MIB, state);
+        assert!(read_blob(&server, &descriptor).unwrap() == content, "{part_cuts}");
+        // The first that breaks ends all of them.
+        let asked = server.state.lock().unwrap().ranges_asked.clone();
+        assert_eq!(asked.iter().filter(|range| range.ends_with('-')).count(), 1, "{asked:?}");
+    }
+}
+
+#[test]
+fn of_all_that_is_read_at_once_so_many_ranges_are_on_their_way() {
+    let (server, descriptor, content) = slow(24 * MIB, State { ranges: true, ..State::default() });
+    let registry = registry(AuthFile::default());
+    let all = Arc::clone(&registry.ranges);
+    let before = all.available_permits();
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut blob = registry.blob(&server.name("app"), &descriptor).unwrap();
+                let mut bytes = Vec::new();
+                blob.read_to_end(&mut bytes).unwrap();
+                assert!(bytes == content);
+            });
+        }
+    });
+    // Given back, every one.
+    assert_eq!((before, all.available_permits()), (3, 3));
+    // Who ends early gives them back, too.
+    let mut blob = registry.blob(&server.name("app"), &descriptor).unwrap();
+    blob.read_exact(&mut vec![0; 16 * MIB]).unwrap();
+    drop(blob);
+    assert_eq!(all.available_permits(), 3);
+}
+
 #[test]
 fn other_content_is_an_error() {
     let digest = Digest::of(large());

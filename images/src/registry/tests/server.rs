@@ -16,6 +16,10 @@ pub(super) struct State {
     /// Requests to answer with 503.
     pub(super) troubles: usize,
     pub(super) ranges: bool,
+    /// Each connection brings 64 KiB in this time.
+    pub(super) pace: Option<Duration>,
+    /// Answers to ranges with an end to cut in the middle.
+    pub(super) part_cuts: usize,
     /// `Range` of the requests that had one.
     pub(super) ranges_asked: Vec<String>,
     pub(super) basic: Option<String>,
@@ -122,7 +126,11 @@ impl Server {
         stream.write_all(format!("{head}\r\n").as_bytes()).ok()?;
         let end = if answer.cut { answer.body.len() / 2 } else { answer.body.len() };
         if request.method != "HEAD" {
-            stream.write_all(&answer.body[..end]).ok()?;
+            let pace = self.state.lock().unwrap().pace;
+            for piece in answer.body[..end].chunks(1 << 16) {
+                thread::sleep(pace.unwrap_or_default());
+                stream.write_all(piece).ok()?;
+            }
         }
         Some(())
     }
@@ -230,13 +238,19 @@ impl Server {
                 let Some(blob) = state.blobs.get(name).cloned() else { return answer(404) };
                 let mut found = answer(200);
                 state.ranges_asked.extend(request.headers.get("range").cloned());
-                let offset = request.headers.get("range").filter(|_| state.ranges).map(|range| {
-                    range.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().unwrap()
+                let range = request.headers.get("range").filter(|_| state.ranges).map(|range| {
+                    let (from, to) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+                    (from.parse::<usize>().unwrap(), to.parse::<usize>().map_or(blob.len(), |last| last + 1))
                 });
-                found.body = blob[offset.unwrap_or(0)..].to_vec();
-                if let Some(offset) = offset {
+                let (from, to) = range.unwrap_or((0, blob.len()));
+                found.body = blob[from..to].to_vec();
+                if range.is_some() {
                     found.status = 206;
-                    found.headers.push(format!("Content-Range: bytes {offset}-/{}", blob.len()));
+                    found.headers.push(format!("Content-Range: bytes {from}-{}/{}", to - 1, blob.len()));
+                    if to < blob.len() && state.part_cuts > 0 {
+                        state.part_cuts -= 1;
+                        found.cut = true;
+                    }
                 }
                 if state.cuts > 0 && request.method == "GET" {
                     state.cuts -= 1;
