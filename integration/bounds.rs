@@ -80,6 +80,18 @@ fn a_buildpack_that_fills_the_disk_is_ended_and_told_by_how_much() {
 }
 
 #[test]
+fn what_a_buildpack_writes_into_files_without_a_name_counts() {
+    let filling =
+        "exec 7>\"$1/large\"; rm \"$1/large\"; dd if=/dev/zero bs=1M count=40 >&7 2>/dev/null; sleep 300";
+    let site = Site::new(&[Buildpack::passing("fixture/large").build(filling).process(&["cat", "hello"])]);
+    for runtime in ["youki", "crun", "runc"] {
+        let said = site.refused(153, "app", &["--max-disk", "32M", "--runtime", runtime]);
+        let expected = "error: the builder was ended because layers, application and temporary files took more than 32 MiB; if it needs more, say so with --max-disk\n";
+        assert!(said.ends_with(expected), "{runtime}: {said}");
+    }
+}
+
+#[test]
 fn buildpacks_write_where_they_are_meant_to() {
     let site = Site::new(&[]);
     let writing = "for folder in \"$1\" \"$HOME\" /tmp /var/tmp . /open; do touch $folder/x 2>/dev/null && echo $folder yes || echo $folder no; done";

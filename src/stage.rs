@@ -203,8 +203,9 @@ impl<'a> Stage<'a> {
         let outcome = std::thread::scope(|scope| {
             // Until neither output is open any more.
             let watch = |ender| {
+                let tell = |text| self.observer.event(Event::Notice { text });
                 if !watched.is_nothing() {
-                    scope.spawn(move || watch::watch(watched, session, disks, &words, &ender));
+                    scope.spawn(move || watch::watch(watched, session, disks, &words, &ender, &tell));
                 }
             };
             let (for_out, for_err) = (word.clone(), word);

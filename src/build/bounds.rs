@@ -2,8 +2,9 @@
 
 use coracle_runtime::{Access, Bounds, Network, Rootfs, SandboxSpec};
 
+use super::folders::CACHE;
 use super::phase::{Phase, Plan};
-use crate::watch::Watched;
+use crate::watch::{DiskLimit, Watched};
 
 /// No file of a build needs more, and an export reads what it finds to its end: a hole of a petabyte costs a buildpack
 /// nothing to make.
@@ -34,7 +35,12 @@ pub(super) fn watched(phase: Phase, plan: &Plan, spec: &SandboxSpec) -> Watched 
         }
     }
     let idle = (phase == Phase::Build).then_some(plan.idle.as_secs().max(1));
-    Watched { idle, disk: Some((plan.disk, folders)) }
+    // A creator's cache, which it fills for the next build.
+    let growing = spec.mounts.iter().filter(|mount| mount.access == Access::ReadWrite);
+    let growing = growing.map(|mount| &mount.source).filter(|source| source.starts_with(CACHE));
+    let growing = growing.filter(|source| !folders.iter().any(|folder| source.starts_with(folder)));
+    let growing = growing.cloned().collect();
+    Watched { idle, disk: Some(DiskLimit { bytes: plan.disk, folders, growing }) }
 }
 
 /// Foreign code gets the network, and the time, that the user gave it; other phases a network only to speak to registries, and
@@ -56,5 +62,23 @@ pub(super) fn bounds(phase: Phase, plan: &Plan) -> Bounds {
         seconds: Some(time),
         file_size: Some(FILE_SIZE),
         writes_below: Some(folders),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::build::phase::tests::plan;
+
+    #[test]
+    fn who_gives_buildpacks_little_time_does_not_take_it_from_registries() {
+        for (given, others) in [(2, OWN_TIME), (2 * OWN_TIME, 2 * OWN_TIME)] {
+            let plan = Plan { time: Duration::from_secs(given), ..plan(true) };
+            let seconds = |phase| bounds(phase, &plan).seconds;
+            assert_eq!([Phase::Detect, Phase::Build].map(seconds), [Some(given); 2]);
+            assert_eq!([Phase::Analyze, Phase::Restore, Phase::Export].map(seconds), [Some(others); 3]);
+        }
     }
 }

@@ -152,6 +152,17 @@ mod tests {
     }
 
     #[test]
+    fn its_cache_is_watched_as_it_grows_and_no_other_container_has_one() {
+        let growing = |spec: &SandboxSpec, plan: &Plan| {
+            watched(Phase::Build, plan, spec).disk.map(|limit| limit.growing)
+        };
+        let plan = plan(true);
+        let cache = Path::new(folders::CACHE).join(folders::CACHE_DATA);
+        assert_eq!(growing(&container(&plan), &plan), Some(vec![cache]));
+        assert_eq!(growing(&sandbox(Phase::Build, &plan), &plan), Some(Vec::new()));
+    }
+
+    #[test]
     fn a_builder_s_variables_tell_the_creator_nothing() {
         let mut plan = plan(true);
         for name in ["CNB_INSECURE_REGISTRIES", "CNB_REGISTRY_AUTH", "SOURCE_DATE_EPOCH", "SSL_CERT_DIR"] {

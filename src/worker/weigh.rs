@@ -1,13 +1,16 @@
 //! What folders take that a guest fills meanwhile.
 
-use std::fs::File;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstatat};
+use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, TMPFS_MAGIC, statfs};
 use serde::{Deserialize, Serialize};
 
 use super::{AnyError, Job};
@@ -18,19 +21,24 @@ const ENTRY: u64 = 4096;
 /// Folders in each other that are looked into; what lies deeper cannot be counted, and so is too much.
 const DEPTH: usize = 500;
 
+const IN_MEMORY: [FsType; 2] = [TMPFS_MAGIC, HUGETLBFS_MAGIC];
+
 /// How many bytes these folders take on disk, counted no further than to a limit.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Weigh {
     /// What is not there counts nothing.
     pub(crate) folders: Vec<PathBuf>,
     pub(crate) limit: u64,
+    /// Whether files count that are open in a process of the stage and have no name any more: they take space until they are closed.
+    pub(crate) unnamed: bool,
 }
 
 impl Job for Weigh {
     type Answer = u64;
 
     fn carry_out(self) -> Result<u64, AnyError> {
-        let mut scale = Scale { limit: self.limit, total: 0 };
+        let unnamed = if self.unnamed { unnamed_files(Path::new("/proc")) } else { BTreeMap::new() };
+        let mut scale = Scale { limit: self.limit, total: unnamed.values().sum() };
         for folder in self.folders {
             match File::open(&folder) {
                 Ok(folder) => scale.add(folder.into(), 0)?,
@@ -40,6 +48,25 @@ impl Job for Weigh {
         }
         Ok(scale.total)
     }
+}
+
+/// Bytes of files without a name that processes have open, by device and number. Who can be seen in `/proc` of the stage is of its
+/// operation. What is in memory is no disk's, and a process that ends meanwhile has none.
+fn unnamed_files(proc: &Path) -> BTreeMap<(u64, u64), u64> {
+    let mut found = BTreeMap::new();
+    let names = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_process = |path: &PathBuf| path.join("fd").is_dir();
+    for open in names(proc).filter(is_process).flat_map(|process| names(&process.join("fd"))) {
+        // The file itself, by whatever namespace's path it was opened.
+        let Ok(about) = fs::metadata(&open) else { continue };
+        if about.is_file()
+            && about.nlink() == 0
+            && statfs(&open).is_ok_and(|fs| !IN_MEMORY.contains(&fs.filesystem_type()))
+        {
+            found.insert((about.dev(), about.ino()), about.blocks().saturating_mul(512));
+        }
+    }
+    found
 }
 
 struct Scale {
@@ -85,12 +112,14 @@ impl Scale {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::io::Write;
 
     use super::*;
 
     fn weighed(folder: &std::path::Path, limit: u64) -> u64 {
-        Weigh { folders: vec![folder.to_owned(), "/nowhere".into()], limit }.carry_out().unwrap()
+        Weigh { folders: vec![folder.to_owned(), "/nowhere".into()], limit, unnamed: false }
+            .carry_out()
+            .unwrap()
     }
 
     #[test]
@@ -112,5 +141,38 @@ mod tests {
         assert!((ENTRY..large).contains(&weighed(folder.path(), 1)));
         fs::create_dir_all(linked.path().join("d/".repeat(DEPTH + 2))).unwrap();
         assert_eq!(weighed(linked.path(), u64::MAX - 1), u64::MAX);
+    }
+
+    #[test]
+    fn a_file_without_a_name_counts_as_long_as_it_is_open_and_one_in_memory_does_not() {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        let mut file = File::create(folder.path().join("large")).unwrap();
+        file.write_all(&vec![1; 1 << 20]).unwrap();
+        file.sync_all().unwrap();
+        let about = file.metadata().unwrap();
+        let weighed = || unnamed_files(Path::new("/proc")).get(&(about.dev(), about.ino())).copied();
+        assert_eq!(weighed(), None);
+        fs::remove_file(folder.path().join("large")).unwrap();
+        assert!(weighed().is_some_and(|bytes| (1 << 20..2 << 20).contains(&bytes)), "{:?}", weighed());
+        let whole = Weigh { folders: Vec::new(), limit: 0, unnamed: true }.carry_out().unwrap();
+        assert!(whole >= 1 << 20, "{whole}");
+        drop(file);
+        assert_eq!(weighed(), None);
+        let mut memory =
+            File::from(nix::sys::memfd::memfd_create(c"x", nix::sys::memfd::MFdFlags::empty()).unwrap());
+        memory.write_all(&[1; 4096]).unwrap();
+        let about = memory.metadata().unwrap();
+        assert!(!unnamed_files(Path::new("/proc")).contains_key(&(about.dev(), about.ino())));
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let job = Weigh { folders: vec![file.join("below")], limit: 0, unnamed: false };
+        let expected =
+            format!("could not open {}: Not a directory (os error 20)", file.join("below").display());
+        assert_eq!(job.carry_out().unwrap_err().to_string(), expected);
     }
 }
