@@ -20,8 +20,8 @@ use crate::site::Site;
 
 /// In the auth file, for another registry; in the environment; in the home's files; in a process beside; as a variable
 /// for buildpacks; in a binding; in a secret; in what a helper says, and in what it says besides; as identity token; in the variable
-/// of CI.
-const NAMES: [&str; 11] = [
+/// of CI; in Docker's old file; in that of containers; in the address of a proxy.
+const NAMES: [&str; 14] = [
     "canary-1f6a-auth-file",
     "canary-2b7c-environment",
     "canary-4d9e-docker-config",
@@ -33,10 +33,13 @@ const NAMES: [&str; 11] = [
     "canary-0d5e-helper-says",
     "canary-1a6f-identity",
     "canary-2b8a-variable-of-ci",
+    "canary-3c9b-old-file",
+    "canary-4d0c-containers",
+    "canary-5e1d-proxy",
 ];
 
 /// These of this run: another one beside it has others.
-static CANARIES: LazyLock<[String; 11]> =
+static CANARIES: LazyLock<[String; 14]> =
     LazyLock::new(|| NAMES.map(|name| format!("{name}-{}", std::process::id())));
 
 /// What a buildpack puts into a layer and says: the search must find it.
@@ -208,16 +211,32 @@ fn file(path: &Path, text: &str, mode: u32) -> String {
 
 #[test]
 fn no_secret_is_anywhere_after_builds_that_used_them_all() {
+    // What a program finds that was not meant for it: in folders for temporary files, of others and of the phases, and of processes.
+    let look = "{ grep -rho 'canar[y]-[0-9a-z-]*' /tmp /var/tmp /layers /workspace /control /cnb 2>/dev/null; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -o 'canar[y]-[0-9a-z-]*' | grep -v 6f1a; } | head -n 5; echo LOOKED";
     let uses = "test -n \"$CANARY_FOR_BUILDPACKS\"; test -s /platform/bindings/db/password";
     let buildpack = Buildpack::passing("fixture/user")
         .detect(uses)
-        .build(&format!("{uses}; test -s /run/secrets/token; echo {MARK}"))
+        .build(&format!("{uses}; test -s /run/secrets/token; {look}; echo {MARK}"))
         .layer("app", &["launch", "cache"], MARK);
     let site = Site::with_password(&[buildpack]);
     // Not below the home, which is searched.
     let kept = tempfile::tempdir().expect("make a folder");
-    let [auth, environment, docker, beside, variable, binding, secret, helper, says, identity, of_ci] =
-        CANARIES.each_ref().map(String::as_str);
+    let [
+        auth,
+        environment,
+        docker,
+        beside,
+        variable,
+        binding,
+        secret,
+        helper,
+        says,
+        identity,
+        of_ci,
+        old,
+        containers,
+        proxy,
+    ] = CANARIES.each_ref().map(String::as_str);
     let (registry, at) = (site.registry.address(), |name: &str| kept.path().join(name));
     let entry =
         |secret: &str| format!("\"other.example\":{{\"auth\":\"{}\"}}", base64(&format!("u:{secret}!")));
@@ -228,6 +247,10 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
         format!("{{\"credHelpers\":{{\"{registry}\":\"mine\"}},\"auths\":{{{},{token}}}}}", entry(docker));
     let in_ci = format!("{{\"ci.example\":\"Basic {}\"}}", base64(&format!("u:{of_ci}!")));
     file(&at("docker/config.json"), &config, 0o600);
+    let old_file = site.home.path().join(".dockercfg");
+    file(&old_file, &format!("{{{}}}", entry(old)), 0o600);
+    file(&at("run/containers/auth.json"), &format!("{{\"auths\":{{{}}}}}", entry(containers)), 0o600);
+    let proxy_at = format!("http://user:{proxy}@127.0.0.1:9");
     fs::remove_dir_all(site.home.path().join(".docker")).expect("the fixture's own is not used");
     let script = format!(
         "#!/bin/sh\necho {says} >&2\necho '{{\"Username\":\"tester\",\"Secret\":\"{PASSWORD}\",\"Note\":\"{helper}\"}}'\n"
@@ -240,7 +263,7 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
     let path =
         format!("{}:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin", at("bin").display());
     the_searches_are_not_blind();
-    let keys_before = keys();
+    let (keys_before, by_proxy) = (keys(), forms(proxy));
     let mut sibling =
         Command::new("sleep").arg("1000").env("CANARY", beside).spawn().expect("start a process");
 
@@ -255,22 +278,30 @@ fn no_secret_is_anywhere_after_builds_that_used_them_all() {
         let mut command = site.home.command(&args.iter().map(String::as_str).collect::<Vec<_>>());
         command.env("PATH", &path).env("CANARY", environment).env("DOCKER_CONFIG", at("docker"));
         command.env("CANARY_FOR_BUILDPACKS", variable).env("CORACLE_REGISTRY_AUTH", &in_ci);
+        command.env("XDG_RUNTIME_DIR", at("run")).env("HTTP_PROXY", &proxy_at).env("https_proxy", &proxy_at);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start coracle");
         let (output, shown, processes) = watched(child);
         let ran = ran(output);
         assert_eq!(ran.code, Some(0), "{more:?}\n{}\n{}", ran.stdout, ran.stderr);
         let said = format!("{}{}", ran.stdout, ran.stderr);
-        assert!(said.contains(MARK) && said.contains("credentials for "), "the search is blind: {said}");
+        assert!(
+            said.contains("LOOKED") && said.contains(MARK) && said.contains("credentials for "),
+            "the search is blind: {said}"
+        );
         assert!(shown.iter().any(|text| text.contains("coracle-worker")), "no process was seen: {shown:?}");
         for wanted in forbidden() {
             assert!(!said.contains(&wanted), "{wanted} was said: {said}");
-            let seen: Vec<&String> = shown.iter().filter(|text| text.contains(&wanted)).collect();
+            // Processes of ours that speak to registries know the proxy as every program does, by a variable.
+            let is_proxy = |text: &str| by_proxy.contains(&wanted) && text.contains("HTTP_PROXY=");
+            let seen: Vec<&String> =
+                shown.iter().filter(|text| text.contains(&wanted) && !is_proxy(text)).collect();
             assert!(seen.is_empty(), "{wanted} was shown by a process: {seen:?}");
         }
         assert!(processes.len() > 10 && !processes.iter().any(is_alive), "they survive: {processes:?}");
         assert_eq!(processes_with(&site.home.path().display().to_string()), Vec::<String>::new());
     }
     sibling.kill().and_then(|()| sibling.wait()).expect("end it");
+    fs::remove_file(old_file).expect("it is the user's own");
 
     // Not the password: the registry that it is for, and others like it, were shown it.
     let canaries: Vec<String> = CANARIES.iter().flat_map(|canary| forms(canary)).collect();

@@ -24,12 +24,18 @@ struct Walk<'a> {
     tree: Tree,
     group: &'a Group,
     entries: usize,
+    /// How many there may be.
+    most: usize,
     removed: Vec<String>,
 }
 
 /// Look at a tree, and remove what is to go; the answer says what that was.
 pub(super) fn check(tree: Tree, at: BorrowedFd<'_>, group: &Group) -> Result<Vec<String>, AnyError> {
-    let mut walk = Walk { tree, group, entries: 0, removed: Vec::new() };
+    check_within(tree, at, group, ENTRIES)
+}
+
+fn check_within(tree: Tree, at: BorrowedFd<'_>, group: &Group, most: usize) -> Result<Vec<String>, AnyError> {
+    let mut walk = Walk { tree, group, entries: 0, most, removed: Vec::new() };
     walk.folder(at, Path::new(""), 0)?;
     Ok(walk.removed)
 }
@@ -46,10 +52,11 @@ impl Walk<'_> {
         }
         let entries = folder::entries(at, Path::new("."))?;
         self.entries += entries.len();
-        if self.entries > ENTRIES {
+        if self.entries > self.most {
             return Err(format!(
-                "`{}` has more than {ENTRIES} entries, and another lifecycle's exporter is not given that; choose other buildpacks with --buildpack",
-                shown(Path::new(""))
+                "`{}` has more than {} entries, and another lifecycle's exporter is not given that; choose other buildpacks with --buildpack",
+                self.tree.path(),
+                self.most
             )
             .into());
         }
@@ -187,5 +194,20 @@ mod tests {
         let said = said.unwrap_err();
         let end = "lies in more than 256 folders, and another lifecycle's exporter is not given that; choose other buildpacks with --buildpack";
         assert!(said.starts_with("`/workspace/d/d/") && said.ends_with(end), "{said}");
+    }
+
+    #[test]
+    fn entries_without_end_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("in")).unwrap();
+        for number in 0..3 {
+            fs::write(folder.path().join(format!("in/{number}")), "").unwrap();
+        }
+        let at = File::open(folder.path()).unwrap();
+        let checked = |most| check_within(Tree::Workspace, at.as_fd(), &Group::default(), most);
+        assert_eq!(checked(4).unwrap(), Vec::<String>::new());
+        let said = checked(3).unwrap_err().to_string();
+        let expected = "`/workspace` has more than 3 entries, and another lifecycle's exporter is not given that; choose other buildpacks with --buildpack";
+        assert_eq!(said, expected);
     }
 }

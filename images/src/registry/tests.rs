@@ -84,6 +84,18 @@ fn credentials() {
 }
 
 #[test]
+fn an_access_token_that_no_header_can_hold_is_none() {
+    let server = Server::start(State::default());
+    let mut auth = AuthFile::default();
+    auth.insert(&server.host, Credentials::Bearer("one\ntwo".to_owned().into()));
+    let error = registry(auth).image(&server.name("app:1"), &platform()).unwrap_err();
+    let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    assert!(text.ends_with("the access token is none") && !text.contains("two"), "{text}");
+    assert_eq!(server.log(), Vec::<String>::new());
+}
+
+#[test]
 fn a_manifest_by_tag_and_by_digest() {
     for nowhere in [false, true] {
         let server = Server::start(State { nowhere, ..State::default() });

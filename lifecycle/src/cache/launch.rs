@@ -139,3 +139,42 @@ impl LaunchCache {
         Ok(Some((path, file.take(length))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive_in(folder: &str) -> (tempfile::TempDir, PathBuf, Digest) {
+        let (dir, diff_id) = (tempfile::tempdir().unwrap(), Digest::of("layer"));
+        fs::create_dir(dir.path().join(folder)).unwrap();
+        let path = dir.path().join(folder).join(archive_name(&diff_id));
+        fs::write(&path, "layer").unwrap();
+        (dir, path, diff_id)
+    }
+
+    #[test]
+    fn what_was_there_before_somebody_was_killed_is_found() {
+        let read = |folder| {
+            let (dir, _, diff_id) = archive_in(folder);
+            let mut text = String::new();
+            let found = LaunchCache::new(dir.path()).archive(&diff_id).unwrap();
+            found.map(|mut archive| archive.read_to_string(&mut text).map(|_| text).unwrap())
+        };
+        assert_eq!(read("committed").as_deref(), Some("layer"));
+        assert_eq!(read("committed-backup").as_deref(), Some("layer"));
+        assert_eq!(read("staging"), None);
+    }
+
+    #[test]
+    fn an_archive_longer_than_any_layer_is_refused_by_name() {
+        let (dir, path, diff_id) = archive_in("committed");
+        let longest = Limits::default().bytes;
+        File::options().write(true).open(&path).unwrap().set_len(longest + 1).unwrap();
+        let said = LaunchCache::new(dir.path()).archive(&diff_id).map(drop).unwrap_err().to_string();
+        let length = longest + 1;
+        assert_eq!(
+            said,
+            format!("`{}` has {length} bytes, where its layer has {longest} at most", path.display())
+        );
+    }
+}

@@ -58,3 +58,21 @@ impl Write for Until<'_> {
         self.out.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_written_when_a_signal_came() {
+        let (gone, mut out) = (Cell::new(false), Vec::new());
+        let is_gone = || gone.get();
+        let mut until = Until { out: &mut out, gone: &is_gone };
+        until.write_all(b"before").unwrap();
+        gone.set(true);
+        assert_eq!(until.write_all(b"after").unwrap_err().to_string(), "a signal came");
+        assert_eq!(out, b"before");
+    }
+}

@@ -132,14 +132,16 @@ fn other_content_is_an_error() {
     let digest = Digest::of(large());
     let mut wrong = large();
     wrong[7] ^= 1;
-    for (content, size) in [
-        (wrong, large().len() as u64),
-        (large(), large().len() as u64 - 1),
-        ([large(), vec![0]].concat(), large().len() as u64),
+    let other = format!("the registry sent {} for {digest}", Digest::of(&wrong));
+    let more = |size: u64| format!("the registry sent more than {size} bytes for {digest}");
+    for (content, size, expected) in [
+        (wrong, 3_000_000, other),
+        (large(), 2_999_999, more(2_999_999)),
+        ([large(), vec![0]].concat(), 3_000_000, more(3_000_000)),
     ] {
         let blobs = BTreeMap::from([(digest.to_string(), content)]);
         let server = Server::start(State { blobs, ..State::default() });
         let error = read_blob(&server, &Descriptor::new("x", digest.clone(), size)).unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
+        assert_eq!((error.kind(), error.to_string()), (std::io::ErrorKind::InvalidData, expected));
     }
 }
