@@ -24,6 +24,7 @@
 
 mod decide;
 mod delete;
+mod evidence;
 mod foreign;
 mod generate;
 mod keep;

@@ -127,6 +127,11 @@ impl<T> Hashing<T> {
         Digest::from_hash(&self.hash.clone().finalize())
     }
 
+    /// The same as bytes, for who has many.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.hash.clone().finalize().into()
+    }
+
     /// Gives the wrapped value back, with the digest and the number of bytes.
     pub fn finish(self) -> (T, Digest, u64) {
         (self.inner, Digest::from_hash(&self.hash.finalize()), self.size)

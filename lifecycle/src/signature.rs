@@ -68,6 +68,13 @@ pub fn look(dir: BorrowedFd<'_>) -> Result<Signature, SignatureError> {
     Walk::new(None).all(dir)
 }
 
+/// As [`look`], and for each entry below what it is known by ([`Stamp::evidence`], with its path).
+pub fn look_at_each(dir: BorrowedFd<'_>) -> Result<(Signature, Vec<[u8; 32]>), SignatureError> {
+    let mut walk = Walk { each: Some(Vec::new()), ..Walk::new(None) };
+    let signature = walk.all(dir)?;
+    Ok((signature, walk.each.unwrap_or_default()))
+}
+
 /// As [`look`], of a folder whose archive was made a moment ago: gives everything in it one time, and makes sure that the archive,
 /// unpacked for `owner`, would be the same: no further names of a file (hard links), no attributes, nothing but files, folders and
 /// symbolic links.
@@ -80,14 +87,21 @@ struct Walk {
     newest: Newest,
     path: PathBuf,
     seal: Option<Seal>,
+    each: Option<Vec<[u8; 32]>>,
 }
 
 impl Walk {
     fn new(seal: Option<Seal>) -> Self {
-        Self { hash: Hashing::new(io::sink()), newest: Newest::default(), path: PathBuf::new(), seal }
+        Self {
+            hash: Hashing::new(io::sink()),
+            newest: Newest::default(),
+            path: PathBuf::new(),
+            seal,
+            each: None,
+        }
     }
 
-    fn all(mut self, dir: BorrowedFd<'_>) -> Result<Signature, SignatureError> {
+    fn all(&mut self, dir: BorrowedFd<'_>) -> Result<Signature, SignatureError> {
         let mut stamp = self.stamp_of(dir)?;
         self.check_attributes(dir, OsStr::new("."))?;
         if let Some(seal) = self.seal {
@@ -122,6 +136,9 @@ impl Walk {
         }
         self.newest.saw(stamp.changed);
         self.add(name, &stamp);
+        if let Some(each) = &mut self.each {
+            each.push(stamp.evidence(self.path.as_os_str()));
+        }
         if stamp.kind() != SFlag::S_IFDIR {
             return Ok(());
         }
@@ -144,18 +161,8 @@ impl Walk {
     }
 
     fn check_attributes(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), SignatureError> {
-        // There is no such call that takes a folder and a name before Linux 6.13.
-        let path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
-        let mut names = [0; 256];
-        let known = match llistxattr(&path, &mut names) {
-            Ok(length) => {
-                names[..length].split(|byte| *byte == 0).all(|name| name.is_empty() || name == LABEL)
-            }
-            Err(rustix::io::Errno::OPNOTSUPP) => true,
-            Err(rustix::io::Errno::RANGE) => false,
-            Err(errno) => return Err(self.failed("read the attributes of", errno)),
-        };
-        if known { Ok(()) } else { Err(self.unfit("has attributes")) }
+        let has = has_attributes(dir, name).map_err(|error| self.failed("read the attributes of", error))?;
+        if has { Err(self.unfit("has attributes")) } else { Ok(()) }
     }
 
     fn set_time(
@@ -191,6 +198,21 @@ impl Walk {
 
     fn failed(&self, act: &'static str, source: impl Into<io::Error>) -> SignatureError {
         SignatureError::Call { act, path: self.path.clone(), source: source.into() }
+    }
+}
+
+/// Whether an entry of a folder has attributes (`xattr(7)`) that nobody but a program can have given it.
+pub fn has_attributes(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
+    // There is no such call that takes a folder and a name before Linux 6.13.
+    let path = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
+    let mut names = [0; 256];
+    match llistxattr(&path, &mut names) {
+        Ok(length) => {
+            Ok(names[..length].split(|byte| *byte == 0).any(|name| !name.is_empty() && name != LABEL))
+        }
+        Err(rustix::io::Errno::OPNOTSUPP) => Ok(false),
+        Err(rustix::io::Errno::RANGE) => Ok(true),
+        Err(errno) => Err(errno.into()),
     }
 }
 

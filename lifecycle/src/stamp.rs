@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use coracle_images::{Digest, Hashing};
+use coracle_images::Hashing;
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::sys::time::TimeSpec;
 
@@ -41,11 +41,11 @@ impl Stamp {
         }
     }
 
-    /// The digest of what is said of the file with this name.
-    pub fn digest(&self, name: &OsStr) -> Digest {
+    /// The SHA-256 of what is said of the file with this name.
+    pub fn evidence(&self, name: &OsStr) -> [u8; 32] {
         let mut hash = Hashing::new(io::sink());
         self.put(name, &mut hash);
-        hash.digest()
+        hash.bytes()
     }
 
     /// Writes the name and all numbers, so that no two of them say the same.

@@ -14,12 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::SystemTime;
 
-use coracle_images::Digest;
 use coracle_lifecycle::folder;
 use coracle_lifecycle::signature::Stamp;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat2, readlinkat};
 use nix::sys::stat::{FileStat, SFlag, UtimensatFlags, fstat, fstatat, futimens, utimensat};
 use nix::sys::time::TimeSpec;
+
+use super::evidence::{Entry, Evidence};
 
 /// The modification time of every copy, 1980-01-01T00:00:01Z: what buildpacks see does not depend on when a
 /// repository was checked out.
@@ -38,8 +39,14 @@ pub(super) struct CopyError {
     source: io::Error,
 }
 
-/// What entries of a source were when they were copied: digests of path and [`Stamp`].
-pub(super) type Known = HashSet<Digest>;
+/// What there is of a copy that was made before, and of the source that it was made of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stayed<'a> {
+    /// What the source's entries were when they were copied.
+    pub(super) known: &'a Evidence,
+    /// Whether entries may be gone, below folders that have another time than we give them.
+    pub(super) has_gaps: bool,
+}
 
 /// What became of a copy.
 #[derive(Debug, Default)]
@@ -55,7 +62,7 @@ pub(super) struct Copied {
     /// Whether the copy is another one than it was.
     pub(super) changed: bool,
     /// The entries of the source that will be known again.
-    pub(super) known: Known,
+    pub(super) known: Evidence,
 }
 
 /// Copy what is in `source` into the new folder `target`, giving it to `owner` (ids of the stage). `excluded` are
@@ -69,16 +76,15 @@ pub(super) fn copy_tree(
     Copying::new(source, target, owner, excluded, None)?.run()
 }
 
-/// As [`copy_tree`], where `target` may be the copy that was made when the entries of the source were those of `known`.
-/// Nobody has touched it since.
+/// As [`copy_tree`], where `target` may be what stayed of a copy. Nobody has touched that since.
 pub(super) fn renew_tree(
     source: &Path,
     target: &Path,
     owner: (u32, u32),
     excluded: &[PathBuf],
-    known: &Known,
+    stayed: Stayed<'_>,
 ) -> Result<Copied, CopyError> {
-    Copying::new(source, target, owner, excluded, Some(known))?.run()
+    Copying::new(source, target, owner, excluded, Some(stayed))?.run()
 }
 
 struct Copying<'a> {
@@ -87,7 +93,8 @@ struct Copying<'a> {
     owner: (u32, u32),
     excluded: &'a [PathBuf],
     /// If entries are to be known again, what is known, and the file system and the time for which that can be said.
-    known: Option<(&'a Known, u64, SystemTime)>,
+    known: Option<(Stayed<'a>, u64, SystemTime)>,
+    seen: Vec<Entry>,
     files: Vec<PathBuf>,
     /// Folders of the copy that are being filled, with their modes.
     filled: Vec<(PathBuf, u32)>,
@@ -101,6 +108,8 @@ struct Here<'a> {
     mode: u32,
     /// Whether there was none.
     is_new: bool,
+    /// Whether entries of it may be gone that are known.
+    has_gaps: bool,
     is_filled: bool,
 }
 
@@ -110,15 +119,15 @@ impl<'a> Copying<'a> {
         target: &'a Path,
         owner: (u32, u32),
         excluded: &'a [PathBuf],
-        known: Option<&'a Known>,
+        stayed: Option<Stayed<'a>>,
     ) -> Result<Self, CopyError> {
         let failed = |source| CopyError { path: PathBuf::new(), source };
         let now = SystemTime::now();
         let root = File::open(source).map_err(failed)?;
         let device = fstat(&root).map_err(|errno| failed(errno.into()))?.st_dev;
-        let known = known.map(|known| (known, device, now));
-        let (files, filled, done) = (Vec::new(), Vec::new(), Copied::default());
-        Ok(Self { root, target, owner, excluded, known, files, filled, done })
+        let known = stayed.map(|stayed| (stayed, device, now));
+        let (seen, files, filled, done) = (Vec::new(), Vec::new(), Vec::new(), Copied::default());
+        Ok(Self { root, target, owner, excluded, known, seen, files, filled, done })
     }
 
     fn run(mut self) -> Result<Copied, CopyError> {
@@ -137,6 +146,7 @@ impl<'a> Copying<'a> {
             self.close(path, *mode).map_err(|source| CopyError { path: path.clone(), source })?;
         }
         self.done.changed = !self.filled.is_empty();
+        self.done.known = Evidence::of(self.seen);
         Ok(self.done)
     }
 
@@ -153,14 +163,15 @@ impl<'a> Copying<'a> {
         let entries = list(&from).map_err(failed)?;
         let names: Vec<PathBuf> = entries.into_iter().map(|name| path.join(name)).collect();
         let names: Vec<PathBuf> = names.into_iter().filter(|below| !self.excluded.contains(below)).collect();
-        let mut here = Here { path, mode: stat.st_mode, is_new, is_filled: false };
+        let has_gaps = !is_new && self.has_gaps(path).map_err(failed)?;
+        let mut here = Here { path, mode: stat.st_mode, is_new, has_gaps, is_filled: false };
         let evidence = self.evidence(path, &stat);
         if is_new {
             self.fill(&mut here).map_err(failed)?;
-        } else if !self.is_known(evidence.as_ref()) {
+        } else if has_gaps || !self.is_known(evidence.as_ref()) {
             self.compare(&mut here, &names).map_err(failed)?;
         }
-        self.done.known.extend(evidence);
+        self.seen.extend(evidence);
         for below in names {
             let source = |source| CopyError { path: below.clone(), source };
             let is_folder = self.entry(&mut here, &from, &below).map_err(source)?;
@@ -185,9 +196,10 @@ impl<'a> Copying<'a> {
         let has_content = kind == SFlag::S_IFREG || kind == SFlag::S_IFLNK;
         self.done.skipped += usize::from(!has_content);
         let evidence = self.evidence(path, &stat);
-        if !here.is_new && self.is_known(evidence.as_ref()) {
+        let is_there = || !here.has_gaps || fs::symlink_metadata(&to).is_ok();
+        if !here.is_new && self.is_known(evidence.as_ref()) && is_there() {
             self.done.stayed += usize::from(has_content);
-            self.done.known.extend(evidence);
+            self.seen.extend(evidence);
             return Ok(None);
         }
         self.make_way(here, name)?;
@@ -201,14 +213,14 @@ impl<'a> Copying<'a> {
             utimensat(AT_FDCWD, &to, &INSTANT, &INSTANT, UtimensatFlags::NoFollowSymlink)?;
             self.done.copied += 1;
         }
-        self.done.known.extend(evidence);
+        self.seen.extend(evidence);
         Ok(None)
     }
 
     /// Removes what the copy of a folder has and the source has not.
     fn compare(&mut self, here: &mut Here<'_>, names: &[PathBuf]) -> io::Result<()> {
         let to = self.target.join(here.path);
-        if fs::symlink_metadata(&to)?.mode() & 0o7777 != here.mode & 0o7777 {
+        if here.has_gaps || fs::symlink_metadata(&to)?.mode() & 0o7777 != here.mode & 0o7777 {
             self.fill(here)?;
         }
         let names: HashSet<&OsStr> = names.iter().filter_map(|path| path.file_name()).collect();
@@ -237,8 +249,17 @@ impl<'a> Copying<'a> {
         Ok(())
     }
 
-    fn is_known(&self, evidence: Option<&Digest>) -> bool {
-        self.known.zip(evidence).is_some_and(|((known, ..), evidence)| known.contains(evidence))
+    fn is_known(&self, evidence: Option<&Entry>) -> bool {
+        self.known.zip(evidence).is_some_and(|((stayed, ..), evidence)| stayed.known.contains(evidence))
+    }
+
+    /// Whether a folder of the copy is one of those that programs have touched.
+    fn has_gaps(&self, path: &Path) -> io::Result<bool> {
+        if !self.known.is_some_and(|(stayed, ..)| stayed.has_gaps) {
+            return Ok(false);
+        }
+        let about = fs::symlink_metadata(self.target.join(path))?;
+        Ok((about.mtime(), about.mtime_nsec()) != (INSTANT.tv_sec(), INSTANT.tv_nsec()))
     }
 
     /// Gives a folder that was filled its owner, mode and time.
@@ -250,16 +271,16 @@ impl<'a> Copying<'a> {
     }
 
     /// By what an entry is known again: nothing where a change might not show.
-    fn evidence(&self, path: &Path, stat: &FileStat) -> Option<Digest> {
+    fn evidence(&self, path: &Path, stat: &FileStat) -> Option<Entry> {
         let (_, device, now) = self.known?;
         let stamp = Stamp::of(stat);
-        (stamp.device() == device && stamp.is_settled(now)).then(|| stamp.digest(path.as_os_str()))
+        (stamp.device() == device && stamp.is_settled(now)).then(|| stamp.evidence(path.as_os_str()))
     }
 
     /// A file is known again when it is copied: by whoever has seen that nobody has it open to write to it.
     fn copy_files(&mut self) -> Result<(), CopyError> {
         let (next, copying) = (AtomicUsize::new(0), &*self);
-        let work = || -> Result<Vec<(u64, Option<Digest>)>, CopyError> {
+        let work = || -> Result<Vec<(u64, Option<Entry>)>, CopyError> {
             let mut done = Vec::new();
             while let Some(path) = copying.files.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let copied = copying.file(path).map_err(|source| CopyError { path: path.clone(), source })?;
@@ -280,13 +301,13 @@ impl<'a> Copying<'a> {
         for (bytes, evidence) in all.into_iter().flatten() {
             self.done.copied += 1;
             self.done.bytes += bytes;
-            self.done.known.extend(evidence);
+            self.seen.extend(evidence);
         }
         Ok(())
     }
 
     /// Copies a file. On file systems that can, std's copy shares the blocks or stays inside the kernel (copy_file_range(2)).
-    fn file(&self, path: &Path) -> io::Result<(u64, Option<Digest>)> {
+    fn file(&self, path: &Path) -> io::Result<(u64, Option<Entry>)> {
         let mut from = open(&self.root, path, OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?;
         let stat = fstat(&from)?;
         if kind(stat.st_mode) != SFlag::S_IFREG {

@@ -331,7 +331,7 @@ impl Tree {
             Application { application, signature, program: env!("CARGO_PKG_VERSION").to_owned() }
         });
         if records.application.is_none() {
-            self.forget_workspace()?;
+            self.end_workspace()?;
         }
         self.write(&records)?;
         // What is here still, this build had no use for.

@@ -37,11 +37,12 @@ fn what_may_change_unseen_is_not_known_again() {
     symlink("file", source.join("link")).unwrap();
     let me = (nix::unistd::getuid().as_raw(), nix::unistd::getgid().as_raw());
     let device = fs::metadata(&source).unwrap().dev();
-    let nothing = Known::new();
+    let nothing = Evidence::default();
+    let nothing = Stayed { known: &nothing, has_gaps: false };
     let known_of = |name: &str, device: u64, now: SystemTime| {
         let target = folder.path().join(name);
-        let mut copying = Copying::new(&source, &target, me, &[], Some(&nothing)).unwrap();
-        copying.known = Some((&nothing, device, now));
+        let mut copying = Copying::new(&source, &target, me, &[], Some(nothing)).unwrap();
+        copying.known = Some((nothing, device, now));
         copying.run().unwrap().known.len()
     };
     let later = SystemTime::now() + std::time::Duration::from_secs(10);
