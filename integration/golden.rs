@@ -358,6 +358,17 @@ fn cache_images_and_extended_run_images_are_the_reference_s() {
     pipelines("caches-and-extended.json", By::Phases);
 }
 
+/// Pipelines made by chance, mirrors of run images, creators with options, variables with a dot.
+#[test]
+fn what_the_first_recordings_leave_open_is_as_the_reference_has_it() {
+    pipelines("by-chance.json", By::Phases);
+}
+
+#[test]
+fn phases_go_on_from_the_reference_s_documents_there_too() {
+    pipelines("by-chance.json", By::Mixed);
+}
+
 #[test]
 fn images_of_phases_that_are_driven_as_another_lifecycle_s_are_the_reference_s() {
     pipelines("pipeline.json", By::Platform);

@@ -1,14 +1,14 @@
 //! The folder an image leaves by: an OCI layout that holds only what the registry may not have yet.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use coracle_images::{
-    CompressedWriter, Descriptor, Digest, Image, Layer, LayerCompression, LayoutError, WrittenLayer,
+    CompressedWriter, Descriptor, Digest, Hashing, Image, Layer, LayerCompression, LayoutError, WrittenLayer,
     write_sparse_layout,
 };
 
@@ -133,6 +133,23 @@ impl Outbox {
     pub fn written(&self, digest: &Digest) -> Option<PathBuf> {
         let has = self.kept().layers.iter().any(|layer| layer.descriptor.digest == *digest);
         has.then(|| self.blob(digest))
+    }
+
+    /// Takes the blob of a layer over as another image has it; `false` where it is not what it is called.
+    pub(crate) fn take(&self, layer: &Layer, blob: impl Read) -> Result<bool, OutboxError> {
+        let number = self.staged.fetch_add(1, Ordering::Relaxed);
+        let part = Part(self.dir.join(format!("blobs/layer-{number}.part")));
+        let failed = |source| OutboxError::Write { path: part.0.clone(), source };
+        let mut file = Hashing::new(File::create(&part.0).map_err(failed)?);
+        // One byte more tells that it is another.
+        io::copy(&mut blob.take(layer.descriptor.size.saturating_add(1)), &mut file).map_err(failed)?;
+        let (_, digest, _) = file.finish();
+        let is_it = digest == layer.descriptor.digest;
+        if is_it {
+            fs::rename(&part.0, self.blob(&digest)).map_err(failed)?;
+            self.kept().layers.push(layer.clone());
+        }
+        Ok(is_it)
     }
 
     /// Writes the image's documents under a name, and the index that names them.

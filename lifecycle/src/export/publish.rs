@@ -34,6 +34,9 @@ pub enum PublishError {
         #[source]
         source: RegistryError,
     },
+    /// A name says by its digest which image it is, and the image is another.
+    #[error("publish `{name}`: the image is {found}, so that this cannot be its name: give it one by a tag")]
+    OtherDigest { name: String, found: Digest },
     /// A layer was neither written nor is it one of another image.
     #[error("publish `{name}`: layer {digest} is neither new nor in the run image or the previous image")]
     Nowhere { name: String, digest: Digest },
@@ -111,6 +114,12 @@ impl<'a> Publisher<'a> {
     pub fn publish(&self, image: &Image, names: &[Reference]) -> Result<(), PublishError> {
         let mut done: Vec<Source<'_>> = self.made.to_vec();
         for name in names {
+            if name.digest.as_ref().is_some_and(|digest| *digest != image.digest) {
+                return Err(PublishError::OtherDigest {
+                    name: name.to_string(),
+                    found: image.digest.clone(),
+                });
+            }
             let delivery = Delivery { of: self, done: &done, name, believes: true };
             if !done.iter().any(|other| other.name.name() == name.name()) {
                 let mut seen =

@@ -12,7 +12,7 @@ use super::analyzer::analyze_images;
 use super::builder::build_group;
 use super::chosen::{look_up, offers};
 use super::detector::{detect_group, generate_with};
-use super::exporter::{Documents, PlatformDocuments, export_image};
+use super::exporter::{Documents, ExporterError, PlatformDocuments, export_image};
 use super::images::Images;
 use super::keys::credentials_file;
 use super::outputs::{Outputs, reference};
@@ -72,7 +72,11 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), PhaseError> {
     }
     let scratch = Scratch::fresh(call)?;
     let documents = Documents { group, metadata, analyzed, platform };
-    export_image(call, &images, &outputs, documents, None, &verified, &scratch)
+    let exported = export_image(call, &images, &outputs, documents, None, &verified, &scratch);
+    exported.map_err(|error| match error {
+        PhaseError::Export(ExporterError::NoRunImage) => PhaseError::NoRunImage,
+        error => error,
+    })
 }
 
 /// Goes on with the run image that extensions ask for, if that is all they ask for. An image that the platform does not offer is not read

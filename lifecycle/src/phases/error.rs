@@ -132,6 +132,9 @@ pub enum PhaseError {
     /// The metadata could not be composed.
     #[error("compose metadata")]
     Compose(#[from] ComposeError),
+    /// A creator has nothing to export onto.
+    #[error("export: the run image does not exist: name one that is there (-run-image)")]
+    NoRunImage,
     /// There is no image.
     #[error(transparent)]
     Export(#[from] ExporterError),
@@ -160,6 +163,7 @@ impl PhaseError {
             | Self::File(_)
             | Self::Credentials(_)
             | Self::HideCredentials(_)
+            | Self::NoRunImage
             | Self::Chosen(_)
             | Self::LeftRunning(_)
             | Self::Experiment { .. } => 1,

@@ -11,8 +11,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use coracle_cnb::{Analyzed, Group, Metadata, ProjectMetadata, Report, ReportBuild, ReportImage, RunToml};
-use coracle_images::Digest;
 use coracle_images::pack::Parent;
+use coracle_images::{Digest, Image};
 
 use below::Below;
 pub use error::ExporterError;
@@ -99,12 +99,7 @@ pub(super) fn export_image(
     let image = &exported.image;
     let report = Report {
         build: report_build(call, &documents.group)?,
-        image: ReportImage {
-            tags: outputs.texts.clone(),
-            image_id: String::new(),
-            digest: image.digest.to_string(),
-            manifest_size: Some(image.manifest_bytes.len() as u64),
-        },
+        image: reported(images, outputs, image, call.arguments.on("by-name")),
     };
     file::write_document(&call.arguments.path("report"), &report).map_err(ExporterError::Report)?;
     let mut packed = KnownLayers { application: Some(exported.application), ..KnownLayers::default() };
@@ -128,6 +123,18 @@ pub(super) fn export_image(
         outbox.discard().map_err(ExporterError::from)?;
     }
     Ok(())
+}
+
+/// As the reference: an image in a layout is known by the folder of its first name, and has no digest that a registry would know, but
+/// where the name is asked for.
+fn reported(images: &Images, outputs: &Outputs, image: &Image, by_name: bool) -> ReportImage {
+    let (mut tags, mut digest) = (outputs.texts.clone(), image.digest.to_string());
+    if let (Images::Layout(dir), false) = (images, by_name) {
+        tags[0] = layout_path(dir, &outputs.names[0]).display().to_string();
+        digest.clear();
+    }
+    let manifest_size = Some(image.manifest_bytes.len() as u64);
+    ReportImage { tags, image_id: String::new(), digest, manifest_size }
 }
 
 /// What buildpacks say that went into the build, before Platform API 0.9.
@@ -238,9 +245,11 @@ fn make(
                 launch::complete(cache, &exported.image, below, outbox);
             }
             let image = &exported.image;
-            outbox.finish(image, &texts[0]).map_err(ExporterError::from)?;
-            for (name, text) in names.iter().zip(texts).skip(1) {
-                outbox.finish_also(&layout_path(dir, name), image, text).map_err(ExporterError::from)?;
+            below.complete(call, images, image, outbox)?;
+            outbox.finish(image, names[0].identifier()).map_err(ExporterError::from)?;
+            for name in &names[1..] {
+                let folder = layout_path(dir, name);
+                outbox.finish_also(&folder, image, name.identifier()).map_err(ExporterError::from)?;
             }
             exported
         }

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use coracle_images::{
     AuthError, AuthFile, Digest, HelperError, Image, Layer, LayoutError, Platform, Reference, ReferenceError,
     Registry, RegistryError, RegistryOptions, read_layout,
 };
+use nix::fcntl::OFlag;
 
 use super::arguments::ArgumentError;
 use crate::file::FileError;
@@ -137,8 +139,11 @@ impl Images {
         }
         let Some(folder) = self.folder(reference) else { return Ok(None) };
         let path = folder.join("blobs/sha256").join(layer.descriptor.digest.hex());
-        match File::open(&path) {
-            Ok(file) => Ok(Some(Box::new(file))),
+        // Nonblocking: foreign programs may have put a FIFO there.
+        let flags = OFlag::O_NONBLOCK.bits();
+        match File::options().read(true).custom_flags(flags).open(&path) {
+            Ok(file) if file.metadata().is_ok_and(|about| about.is_file()) => Ok(Some(Box::new(file))),
+            Ok(_) => Err(FileError::Unfit { path }.into()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(FileError::Read { path, source }.into()),
         }

@@ -134,8 +134,8 @@ fn move_image(
             Publisher::new(registry, &[], &sources, &[]).publish(image, names)?;
         }
         Images::Layout(dir) => {
-            for (name, text) in names.iter().zip(texts) {
-                Outbox::new(&layout_path(dir, name))?.finish(image, text)?;
+            for name in names {
+                Outbox::new(&layout_path(dir, name))?.finish(image, name.identifier())?;
             }
         }
     }

@@ -195,7 +195,7 @@ fn a_layout_holds_what_the_cache_has_and_bills_come_back_of_it() {
     build.analyze(&[&flags[..], &[name]].concat());
     build.export(&[&flags[..], &cached, &[name]].concat()).unwrap();
     let folder = layout_path(&dir, &name.parse().unwrap());
-    let image = read_layout(&folder, Some(name)).unwrap();
+    let image = read_layout(&folder, Some(name.rsplit_once(':').unwrap().1)).unwrap();
     fs::remove_dir_all(&folder).unwrap();
     write_sparse_layout(&image, None, &folder).unwrap();
 

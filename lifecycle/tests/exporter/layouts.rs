@@ -11,7 +11,7 @@ fn a_layout_holds_what_is_new() {
     build.analyze(&[&flags[..], &[name]].concat());
     build.export(&[&flags[..], &[name, "example.org/app:also"]].concat()).unwrap();
     let folder = layout_path(&dir, &name.parse().unwrap());
-    let image = read_layout(&folder, Some(name)).unwrap();
+    let image = read_layout(&folder, Some(name.rsplit_once(':').unwrap().1)).unwrap();
     // Run image, buildpack's layer, bill of materials, application, launcher, its configuration, process types.
     assert_eq!(image.manifest.layers.len(), 7);
     let has = |image: &Image, at: usize| {
@@ -29,12 +29,19 @@ fn a_layout_holds_what_is_new() {
     };
     let path = dir.join("example.org/run/latest").display().to_string();
     assert!(reference(&image).starts_with(&format!("{path}@sha256:")), "{}", reference(&image));
-    assert_eq!(build.report()["image"]["digest"].as_str().unwrap(), image.digest.as_str());
+    // So is the report.
+    let tags = build.report()["image"]["tags"].clone();
+    let folder_and_name =
+        [dir.join("example.org/app/1").display().to_string(), "example.org/app:also".into()];
+    assert_eq!(tags, toml::Value::from(folder_and_name.to_vec()));
+    assert!(build.report()["image"].get("digest").is_none());
 
     build.export(&[&["-by-name"], &flags[..], &["example.org/app:named"]].concat()).unwrap();
     let named = layout_path(&dir, &"example.org/app:named".parse().unwrap());
-    let named = reference(&read_layout(&named, None).unwrap());
-    assert!(named.starts_with("example.org/run@sha256:"), "{named}");
+    let named = read_layout(&named, None).unwrap();
+    assert!(reference(&named).starts_with("example.org/run@sha256:"), "{}", reference(&named));
+    assert_eq!(build.report()["image"]["digest"].as_str().unwrap(), named.digest.as_str());
+    assert_eq!(build.report()["image"]["tags"][0].as_str().unwrap(), "example.org/app:named");
 
     // The previous image without its layers is enough to leave out all that did not change.
     fs::remove_dir_all(&folder).unwrap();
@@ -42,10 +49,37 @@ fn a_layout_holds_what_is_new() {
     build.write("app/main", "changed");
     build.analyze(&[&flags[..], &[name]].concat());
     build.export(&[&flags[..], &[name]].concat()).unwrap();
-    let second = read_layout(&folder, Some(name)).unwrap();
+    let second = read_layout(&folder, Some(name.rsplit_once(':').unwrap().1)).unwrap();
     let new: Vec<usize> = (0..7).filter(|at| has(&second, *at)).collect();
     assert_eq!(new, [3]);
     assert_eq!(second.manifest.layers[1], image.manifest.layers[1]);
+}
+
+/// Where the run image's folder has its layers, so has the image's; what is no layer there is none here.
+#[test]
+fn a_layout_has_the_layers_that_the_run_image_s_has() {
+    let build = Build::new("example.org/run:latest");
+    let (dir, flags) = layout(&build);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let whole = build.at("whole");
+    let layer = read_layout(&whole, None).unwrap().manifest.layers[0].digest.clone();
+    let run = layout_path(&dir, &"example.org/run:latest".parse().unwrap());
+    let blob = |folder: &Path| folder.join("blobs/sha256").join(layer.hex());
+    build.analyze(&[&flags[..], &["example.org/app:1"]].concat());
+    let export = |tag: &str| {
+        let (name, also) = (format!("example.org/app:{tag}"), format!("example.org/app:{tag}-also"));
+        let ended = build.export(&[&flags[..], &[&name, &also]].concat());
+        let has = [name, also].map(|name| blob(&layout_path(&dir, &name.parse().unwrap())).exists());
+        ended.map(|()| has)
+    };
+    fs::copy(blob(&whole), blob(&run)).unwrap();
+    assert_eq!(export("whole").unwrap(), [true, true]);
+    fs::write(blob(&run), "another").unwrap();
+    assert_eq!(export("spoilt").unwrap(), [false, false]);
+    fs::remove_file(blob(&run)).unwrap();
+    nix::unistd::mkfifo(&blob(&run), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let error = with_causes(&export("fifo").unwrap_err());
+    assert!(error.contains(layer.hex()) && error.contains("is not a regular file"), "{error}");
 }
 
 /// The folders of an archive: path, mode, owner and group (POSIX.1, "ustar Interchange Format").
@@ -89,7 +123,7 @@ fn folders_above_layers_stay_as_they_are() {
     build.export(&[&flags[..], &own, &more].concat()).unwrap();
 
     let folder = layout_path(&dir, &name.parse().unwrap());
-    let image = read_layout(&folder, Some(name)).unwrap();
+    let image = read_layout(&folder, Some(name.rsplit_once(':').unwrap().1)).unwrap();
     let layers = &image.manifest.layers;
     let blob = |at: usize| folder.join("blobs/sha256").join(layers[at].digest.hex());
     let kept = image.config.rootfs.diff_ids[1].to_string();

@@ -92,7 +92,7 @@ fn what_is_no_file_in_a_layer_is_packed_or_left_out_and_never_waited_for() {
     let diff_id = || {
         build.export(&[&args[..args.len() - 1], &["-compression", "none", name]].concat()).unwrap();
         let folder = layout_path(&dir, &name.parse().unwrap());
-        let image = read_layout(&folder, Some(name)).unwrap();
+        let image = read_layout(&folder, Some(name.rsplit_once(':').unwrap().1)).unwrap();
         let blob = folder.join("blobs/sha256").join(image.manifest.layers[1].digest.hex());
         (image.config.rootfs.diff_ids[1].clone(), fs::read(blob).unwrap())
     };

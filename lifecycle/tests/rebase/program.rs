@@ -90,8 +90,8 @@ fn layout_folders_without_layers_suffice() {
         [("CNB_PLATFORM_API".into(), "0.15".into()), ("CNB_REPORT_PATH".into(), at("report.toml").into())]
             .into();
     phase(&["-layout", "-layout-dir", &at(""), "-force", "-run-image", &run_name, &app_name], &env).unwrap();
-    let moved = read_layout(Path::new(&layout_path(dir.path(), &app_name.parse().unwrap())), Some(&app_name))
-        .unwrap();
+    let moved =
+        read_layout(Path::new(&layout_path(dir.path(), &app_name.parse().unwrap())), Some("1")).unwrap();
     let case = data["cases"]
         .as_array()
         .unwrap()

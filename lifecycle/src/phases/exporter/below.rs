@@ -4,7 +4,8 @@ use coracle_cnb::Analyzed;
 use coracle_images::{Image, Reference};
 
 use super::ExporterError;
-use crate::export::Extended;
+use crate::export::{Extended, Outbox};
+use crate::phases::Call;
 use crate::phases::images::Images;
 
 /// The images that the new one has layers of.
@@ -42,5 +43,29 @@ impl<'a> Below<'a> {
         let name = name.transpose()?;
         let previous = name.as_ref().map(|name| images.find(name)).transpose()?.flatten();
         Ok(Self { run_name, run, extended, previous: name.zip(previous) })
+    }
+
+    /// Puts what the image has of these into its layout folder, as far as they have it in theirs, as the reference does. Whoever wants it
+    /// without leaves it out there.
+    pub(super) fn complete(
+        &self,
+        call: &Call<'_>,
+        images: &Images,
+        image: &Image,
+        outbox: &Outbox,
+    ) -> Result<(), ExporterError> {
+        let previous = self.previous.iter().map(|(name, _)| name);
+        let names: Vec<&Reference> = std::iter::once(&self.run_name).chain(previous).collect();
+        for layer in image.layers().iter().filter(|layer| !outbox.has(&layer.descriptor.digest)) {
+            for name in &names {
+                let Some(blob) = images.layer(name, layer)? else { continue };
+                if outbox.take(layer, blob)? {
+                    break;
+                }
+                let digest = &layer.descriptor.digest;
+                call.warn(&format!("blob {digest} of `{name}` is not what it is called, and left out"));
+            }
+        }
+        Ok(())
     }
 }
