@@ -69,8 +69,9 @@ fn a_service_binding_is_what_buildpacks_expect_and_read_only() {
     assert_eq!(site.home.files_with(b"hidden-4711"), Vec::<String>::new());
     let broken = folder(home.join("broken"), 0o700, &[("vars", "GOOD=1\n=hidden-7\n")]);
     let said = site.refused(2, "bound", &["--env-file", &format!("{broken}/vars")]);
-    let expected =
-        format!("error: line 2 of {broken}/vars (--env-file) names no variable; write NAME=VALUE or NAME\n");
+    let expected = format!(
+        "error: line 2 of {broken}/vars (--env-file) names no variable; write NAME=VALUE or NAME, the name without `/`\n"
+    );
     assert_eq!(said, expected);
     let said = site.refused(2, "bound", &["--env-file", "/nowhere"]);
     assert!(

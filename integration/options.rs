@@ -270,3 +270,34 @@ fn an_image_without_a_shell_runs_its_processes() {
         assert_eq!(ran.stdout, "hello from the application\n");
     }
 }
+
+#[test]
+fn what_was_typed_as_a_secret_is_in_no_message() {
+    let site = Site::new(&[typed()]);
+    for (code, more, expected) in [
+        (
+            2,
+            ["--env", "MY/TOKEN=hunter2"],
+            "error: --env number 1 names no variable; write NAME=VALUE or NAME, the name without `/`\n",
+        ),
+        (
+            2,
+            ["--env", "hunter2/hunter2=="],
+            "error: --env number 1 names no variable; write NAME=VALUE or NAME, the name without `/`\n",
+        ),
+        (
+            1,
+            ["--secret", "token=hunter2"],
+            "error: --secret cannot be read; write id=NAME,src=FILE[,buildpack=ID]..., the name in letters, digits, `-`, `_` and `.`\n",
+        ),
+        (
+            1,
+            ["--binding", "DB=db://me:hunter2@host"],
+            "error: --binding cannot be read; write NAME=FOLDER, the name in lower-case letters, digits, `-` and `.`\n",
+        ),
+    ] {
+        assert_eq!(site.refused(code, "app", &more), expected);
+    }
+    let second = site.refused(2, "app", &["--env", "FIRST=1", "--env", "=hunter2"]);
+    assert!(second.contains("--env number 2 names") && !second.contains("hunter2"), "{second}");
+}

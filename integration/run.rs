@@ -114,7 +114,10 @@ fn what_cannot_be_run_is_named_with_the_next_step() {
     assert!(missing.stderr.contains(expected), "{}", missing.stderr);
     assert_eq!(home.leftovers(), Vec::<String>::new());
     let variable = home.run(&["run", "-e", "=x", &name, "true"]);
-    assert_eq!(variable.stderr, "error: --env \"=x\" names no variable; write NAME=VALUE or NAME\n");
+    assert_eq!(
+        variable.stderr,
+        "error: --env number 1 names no variable; write NAME=VALUE or NAME, the name without `/`\n"
+    );
     assert_eq!(variable.code, Some(2));
 }
 

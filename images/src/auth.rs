@@ -222,6 +222,24 @@ mod tests {
         Credentials::Basic { user: user.into(), password: password.to_owned().into() }
     }
 
+    /// Overwritten when it is dropped (crate `zeroize`, whose own tests look at the memory): else this does not compile.
+    fn is_wiped<T: zeroize::ZeroizeOnDrop>(_: &T) {}
+
+    #[test]
+    fn secrets_are_wiped() {
+        for credentials in [basic("u", "p"), identity("t"), Credentials::Bearer("t".to_owned().into())] {
+            match &credentials {
+                Credentials::Anonymous => {}
+                Credentials::Basic { user: _, password } => is_wiped(password),
+                Credentials::Bearer(token) | Credentials::Identity(token) => is_wiped(token),
+            }
+            let Written { scheme: _, field: _, word } = credentials.written().unwrap();
+            is_wiped(&word);
+        }
+        is_wiped(&file().to_headers());
+        is_wiped(&file().to_config());
+    }
+
     fn identity(token: &str) -> Credentials {
         Credentials::Identity(token.to_owned().into())
     }

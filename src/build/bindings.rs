@@ -31,13 +31,11 @@ const ENTRIES: usize = 128;
 /// Why a binding or a secret cannot be used. No message holds what files say.
 #[derive(Debug, thiserror::Error)]
 pub enum BindingError {
-    /// Not as it must be typed.
-    #[error("{option} {text:?} cannot be read; write {form}")]
+    /// Not as it must be typed. Who leaves the form may have typed the secret itself, so what was typed is not told.
+    #[error("{option} cannot be read; write {form}")]
     Typed {
         /// The option.
         option: &'static str,
-        /// As typed.
-        text: String,
         /// How to write it.
         form: &'static str,
     },
@@ -126,7 +124,7 @@ impl FromStr for Binding {
     /// `NAME=FOLDER`; reads the folder.
     fn from_str(text: &str) -> Result<Self, BindingError> {
         let form = "NAME=FOLDER, the name in lower-case letters, digits, `-` and `.`";
-        let typed = || BindingError::Typed { option: "--binding", text: text.to_owned(), form };
+        let typed = || BindingError::Typed { option: "--binding", form };
         let (name, path) = text.split_once('=').filter(|(_, path)| !path.is_empty()).ok_or_else(typed)?;
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
         if !is_name(name, plain) {
@@ -156,7 +154,7 @@ impl FromStr for BuildSecret {
     /// `id=NAME,src=FILE[,buildpack=ID]...`; reads the file.
     fn from_str(text: &str) -> Result<Self, BindingError> {
         let form = "id=NAME,src=FILE[,buildpack=ID]..., the name in letters, digits, `-`, `_` and `.`";
-        let typed = || BindingError::Typed { option: "--secret", text: text.to_owned(), form };
+        let typed = || BindingError::Typed { option: "--secret", form };
         let (mut name, mut source, mut buildpacks) = (None, None, Vec::new());
         for part in text.split(',') {
             match part.split_once('=').filter(|(_, value)| !value.is_empty()) {

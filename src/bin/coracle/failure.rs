@@ -12,14 +12,28 @@ pub(crate) enum Failure {
     Library(coracle::Error),
     Signals(std::io::Error),
     ArchiveOnTerminal,
-    Archive { path: PathBuf, source: std::io::Error },
+    Archive {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     NoHome,
     AuthFile(PathBuf),
     Environment(std::io::Error),
-    Certificates { path: PathBuf, source: Option<std::io::Error> },
-    Variable(String),
-    Timings { path: PathBuf, source: std::io::Error },
-    EnvFile { path: PathBuf, source: Option<std::io::Error>, line: usize },
+    Certificates {
+        path: PathBuf,
+        source: Option<std::io::Error>,
+    },
+    /// The place among the `--env` of the command line, from 1. Not the text: it may hold a value.
+    Variable(usize),
+    Timings {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    EnvFile {
+        path: PathBuf,
+        source: Option<std::io::Error>,
+        line: usize,
+    },
     NoBuilder,
     NoConfig,
     NoAuthFile,
@@ -116,10 +130,13 @@ impl Failure {
                 (format!("could not read the variables in {} (--env-file)", path.display()), Some(error))
             }
             Self::EnvFile { path, line, .. } => (
-                format!("line {line} of {} (--env-file) names no variable; write NAME=VALUE or NAME", path.display()),
+                format!("line {line} of {} (--env-file) names no variable; write NAME=VALUE or NAME, the name without `/`", path.display()),
                 None,
             ),
-            Self::Variable(text) => (format!("--env {text:?} names no variable; write NAME=VALUE or NAME"), None),
+            Self::Variable(place) => (
+                format!("--env number {place} names no variable; write NAME=VALUE or NAME, the name without `/`"),
+                None,
+            ),
         };
         with_causes(message, source)
     }

@@ -166,9 +166,9 @@ pub(crate) fn variables(
             }
         }
     }
-    for text in typed {
+    for (place, text) in typed.iter().enumerate() {
         if !add(text) {
-            return Err(Failure::Variable(text.clone()));
+            return Err(Failure::Variable(place + 1));
         }
     }
     Ok(found.into_iter().collect())
