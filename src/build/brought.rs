@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::BuildRequest;
 use super::bindings::{self, Binding, BuildSecret};
 use super::volumes::{self, Surroundings, Volume};
+use super::withheld;
 use crate::error::Error;
 
 /// Bindings, secrets and volumes.
@@ -37,12 +38,15 @@ impl Brought {
             let table = Path::new("/proc/self/mountinfo");
             let mounts = std::fs::read_to_string(table).map_err(Error::folder("read", table))?;
             let home = brought.user_home.as_ref().and_then(|home| home.canonicalize().ok());
+            let places = withheld::secrets(request).filter_map(|(path, _)| path.canonicalize().ok());
+            let secrets: Vec<PathBuf> = places.collect();
             checked.volumes = volumes::checked(
                 &brought.volumes,
                 &Surroundings {
                     home: home.as_deref(),
                     source,
                     own,
+                    secrets: &secrets,
                     mounted: &volumes::mount_points(&mounts),
                     forced: brought.volume_force,
                 },

@@ -28,6 +28,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) source: &'a Path,
     /// Folders of ours.
     pub(super) own: &'a [PathBuf],
+    /// What secrets of this build were read from.
+    pub(super) secrets: &'a [PathBuf],
     /// Whatever has another file system mounted on it.
     pub(super) mounted: &'a [PathBuf],
     /// Whether the user insists on what is sensitive.
@@ -216,7 +218,8 @@ fn check(volume: &Volume, around: &Surroundings<'_>) -> Result<(), VolumeError> 
         }
     }
     let below_home = around.home.into_iter().flat_map(|home| BELOW_HOME.iter().map(|name| home.join(name)));
-    let places = SENSITIVE.iter().map(PathBuf::from).chain(below_home).chain(around.own.iter().cloned());
+    let places = SENSITIVE.iter().map(PathBuf::from).chain(below_home);
+    let places = places.chain(around.own.iter().chain(around.secrets).cloned());
     let mut found = places.into_iter().find(|place| related(source, place));
     // All of a home is sensitive, a folder in it is not.
     found = found.or_else(|| around.home.filter(|home| home.starts_with(source)).map(Path::to_owned));

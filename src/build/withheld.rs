@@ -34,14 +34,17 @@ pub(super) struct Withheld {
 
 /// What below `source` holds secrets of this build's user.
 pub(super) fn withheld(source: &Path, request: &BuildRequest) -> Vec<Withheld> {
-    let brought = &request.brought;
-    let keychain =
-        request.auth.files().map(|path| (path.to_owned(), "credentials for registries".to_owned()));
-    let given = brought.origins().map(|(path, what)| (path.to_owned(), what));
-    let home = brought.user_home.iter().flat_map(|home| {
+    let home = request.brought.user_home.iter().flat_map(|home| {
         OF_A_HOME.iter().map(|name| (home.join(name), "what is its user's alone".to_owned()))
     });
-    below(source, keychain.chain(given).chain(home))
+    below(source, secrets(request).chain(home))
+}
+
+/// What secrets of this build were read from, and what it holds.
+pub(super) fn secrets(request: &BuildRequest) -> impl Iterator<Item = (PathBuf, String)> {
+    let keychain =
+        request.auth.files().map(|path| (path.to_owned(), "credentials for registries".to_owned()));
+    keychain.chain(request.brought.origins().map(|(path, what)| (path.to_owned(), what)))
 }
 
 /// Links are followed to what they lead to; what is not there is not below.

@@ -1,10 +1,16 @@
 use super::*;
 
-fn around<'a>(own: &'a [PathBuf], mounted: &'a [PathBuf], forced: bool) -> Surroundings<'a> {
+fn around<'a>(
+    own: &'a [PathBuf],
+    secrets: &'a [PathBuf],
+    mounted: &'a [PathBuf],
+    forced: bool,
+) -> Surroundings<'a> {
     Surroundings {
         home: Some(Path::new("/home/me")),
         source: Path::new("/home/me/app"),
         own,
+        secrets,
         mounted,
         forced,
     }
@@ -14,6 +20,8 @@ fn around<'a>(own: &'a [PathBuf], mounted: &'a [PathBuf], forced: bool) -> Surro
 #[test]
 fn what_may_be_shown_and_where() {
     let own = [PathBuf::from("/home/me/data/coracle"), PathBuf::from("/var/cache/app")];
+    // A file of credentials, and a service binding.
+    let secrets = [PathBuf::from("/srv/ci/auth.json"), PathBuf::from("/srv/bindings/db")];
     let mounted = [PathBuf::from("/"), PathBuf::from("/srv/mounted"), PathBuf::from("/srv/data/inner")];
     let mut text = String::new();
     for volume in [
@@ -57,6 +65,11 @@ fn what_may_be_shown_and_where() {
         "/etc/passwd:/v",
         "/proc/self:/v",
         "/run/user/1000:/v",
+        "/srv/ci:/ci",
+        "/srv/ci/auth.json:/ci",
+        "/srv/ci/scripts:/ci",
+        "/srv/bindings/db/password:/v",
+        "/srv:/v:rw",
         "/tmp:/v",
         "/tmp/mine:/v",
         "/home/me/app:/v",
@@ -68,7 +81,7 @@ fn what_may_be_shown_and_where() {
     ] {
         text.push_str(&format!("{volume}\n"));
         let volume: Volume = volume.parse().unwrap();
-        let said = |forced| match check(&volume, &around(&own, &mounted, forced)) {
+        let said = |forced| match check(&volume, &around(&own, &secrets, &mounted, forced)) {
             Ok(()) => format!("yes: {volume}"),
             Err(error) => error.to_string(),
         };
@@ -98,8 +111,14 @@ fn sources_are_folders_and_files_that_are_there() {
     let place = tempfile::tempdir().unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(place.path().join("socket")).unwrap();
     std::os::unix::fs::symlink("/etc", place.path().join("link")).unwrap();
-    let surroundings =
-        Surroundings { home: None, source: Path::new("/app"), own: &[], mounted: &[], forced: false };
+    let surroundings = Surroundings {
+        home: None,
+        source: Path::new("/app"),
+        own: &[],
+        secrets: &[],
+        mounted: &[],
+        forced: false,
+    };
     let said = |names: &[&str]| {
         let volume = |name: &&str| format!("{}/{name}", place.path().display()).parse::<Volume>().unwrap();
         let volumes: Vec<Volume> = names.iter().map(volume).collect();
