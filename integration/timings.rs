@@ -73,3 +73,17 @@ fn timings_that_nobody_could_read_are_refused_before_anything_is_done() {
         form.stderr
     );
 }
+
+#[test]
+fn a_buildpack_that_tells_times_without_end_fills_neither_memory_nor_picture() {
+    let flood = "i=0; while [ $i -lt 1200 ]; do echo '::coracle-took::5 somebody/else@1'; i=$((i+1)); done";
+    let site = Site::new(&[Buildpack::passing("fixture/liar").build(flood)]);
+    let trace = site.home.path().join("t.json");
+    let form = format!("--timings={}", trace.display());
+    let ran = site.built("app", &[&form]);
+    let trace: Value = serde_json::from_slice(&std::fs::read(trace).expect("read")).expect("JSON");
+    let events = trace["traceEvents"].as_array().expect("a list");
+    let told = events.iter().filter(|event| event["name"] == "buildpack somebody/else@1").count();
+    let shown = ran.stdout.lines().filter(|line| line.ends_with("coracle-took::5 somebody/else@1")).count();
+    assert_eq!((told, shown), (1000, 200));
+}

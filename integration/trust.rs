@@ -2,8 +2,10 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Stdio};
 
-use crate::harness::{TestHome, ran};
+use crate::harness::{TestHome, coracle, ran};
+use crate::site::Site;
 
 fn list(home: &TestHome) -> String {
     home.ok(&["config", "trusted-builders", "list"]).stdout
@@ -111,4 +113,46 @@ fn a_policy_marks_what_it_does_not_allow() {
     let missing = listed(&home.path().join("none.toml"));
     assert_eq!(missing.code, Some(1), "{}", missing.stdout);
     assert!(missing.stderr.contains("could not open the policy"), "{}", missing.stderr);
+}
+
+/// What whoever runs the machine wrote into /etc, in a mount namespace in which that can be written.
+#[test]
+fn the_machine_s_policy_is_heard() {
+    let site = Site::new(&[]);
+    let heard = |policy: &str, words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+        command.arg("mount -t tmpfs tmpfs /etc && mkdir /etc/coracle && printf '%s' \"$1\" >/etc/coracle/policy.toml && shift && exec \"$@\"");
+        command.arg("sh").arg(policy).arg(coracle()).args(words);
+        command.env_clear().env("HOME", site.home.path()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        ran(command.stdin(Stdio::null()).output().expect("start unshare"))
+    };
+    let list = ["config", "trusted-builders", "list"];
+    let open = heard("may-trust = ['heroku/builder']\n", &list);
+    assert_eq!(open.code, Some(0), "{}", open.stderr);
+    let by = "but not allowed by /etc/coracle/policy.toml";
+    let rows = |of: &str| {
+        open.stdout.lines().filter(|line| line.contains(of)).map(|line| line.contains(by)).collect::<Vec<_>>()
+    };
+    assert!(!rows("heroku/builder").is_empty() && !rows("heroku/builder").contains(&true), "{}", open.stdout);
+    assert!(
+        !rows("paketobuildpacks").is_empty() && !rows("paketobuildpacks").contains(&false),
+        "{}",
+        open.stdout
+    );
+    let args = site.args("app", &["--trust-builder"]);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let closed = heard("may-trust = []\n", &args);
+    assert_eq!(closed.code, Some(1), "{}", closed.stdout);
+    let start = format!(
+        "error: --trust-builder: the policy /etc/coracle/policy.toml does not let {} be trusted",
+        site.builder
+    );
+    assert!(closed.stderr.starts_with(&start), "{}", closed.stderr);
+    let broken = heard("may-trust = [", &list);
+    assert!(
+        broken.code == Some(1) && broken.stderr.contains("/etc/coracle/policy.toml, line 1: "),
+        "{}",
+        broken.stderr
+    );
 }

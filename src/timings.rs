@@ -65,6 +65,10 @@ pub struct Mark {
     pub at: Duration,
 }
 
+/// How many of either are kept, and how much of a mark's text: a builder's programs write those of a creator, at their pace.
+const MOST: usize = 20_000;
+const MARK: usize = 512;
+
 /// The words with which phases of ours begin a line about a layer, and the phases that have layers. In a creator programs of
 /// buildpacks can say the same: it is shown, and decides nothing.
 const ABOUT_LAYERS: [&str; 3] = ["Reusing ", "Adding ", "Restoring "];
@@ -92,7 +96,7 @@ impl Observer for Timings<'_> {
         let now = self.began.elapsed();
         if let Ok(mut seen) = self.seen.lock() {
             match &event {
-                Event::Took { work, name, took, bytes } => seen.0.push(Span {
+                Event::Took { work, name, took, bytes } if seen.0.len() < MOST => seen.0.push(Span {
                     work: *work,
                     name: name.clone(),
                     began: now.saturating_sub(*took),
@@ -100,10 +104,15 @@ impl Observer for Timings<'_> {
                     bytes: *bytes,
                 }),
                 Event::Line { phase: Some(phase), text, .. }
-                    if HAVE_LAYERS.contains(&phase.as_str())
+                    if seen.1.len() < MOST
+                        && HAVE_LAYERS.contains(&phase.as_str())
                         && ABOUT_LAYERS.iter().any(|start| text.starts_with(start)) =>
                 {
-                    seen.1.push(Mark { phase: phase.clone(), text: text.clone(), at: now });
+                    seen.1.push(Mark {
+                        phase: phase.clone(),
+                        text: text.chars().take(MARK).collect(),
+                        at: now,
+                    });
                 }
                 _ => {}
             }

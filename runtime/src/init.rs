@@ -98,8 +98,10 @@ const PROCESSES: rlim_t = 8192;
 /// descriptor they might have walk up to it, and take minutes where a container engine has set a billion.
 const OPEN_FILES: (rlim_t, rlim_t) = (65_536, 524_288);
 
-/// Kernel memory in message queues, and memory that is not swapped, bytes: the kernel's own defaults (getrlimit(2)).
-const QUEUES: rlim_t = 819_200;
+/// Bytes of kernel memory in POSIX message queues: there are none (mq_overview(7)).
+const QUEUES: rlim_t = 0;
+
+/// Memory that is not swapped, bytes: the kernel's own default (getrlimit(2)).
 const LOCKED: rlim_t = 8 << 20;
 
 /// Limits that the phase inherits. None is raised: the user's own hold in here too.

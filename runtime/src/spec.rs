@@ -58,7 +58,8 @@ pub(crate) fn runtime_config(spec: &SandboxSpec, rootfs: &Path, own: &[Mount]) -
         linux["cgroupsPath"] = json!(format!("/{}", spec.id));
     }
     let mut mounts = base_mounts();
-    mounts.extend(spec.mounts.iter().chain(own).map(bind));
+    mounts.extend(spec.mounts.iter().map(bind));
+    mounts.extend(own.iter().map(|mount| if is_program(mount) { bind(mount) } else { bind_document(mount) }));
     let read_only = matches!(spec.rootfs, crate::sandbox::Rootfs::Empty);
     json!({
         "ociVersion": "1.0.2",
@@ -115,6 +116,19 @@ fn bind(mount: &Mount) -> Value {
     })
 }
 
+fn is_program(mount: &Mount) -> bool {
+    mount.target == Path::new(INIT_PROGRAM)
+}
+
+/// What is read and not run.
+fn bind_document(mount: &Mount) -> Value {
+    let mut value = bind(mount);
+    if let Some(options) = value["options"].as_array_mut() {
+        options.push(json!("noexec"));
+    }
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,5 +175,19 @@ mod tests {
         let mut spec = example(Runtime::Runc);
         spec.rootfs = Rootfs::Empty;
         assert_eq!(runtime_config(&spec, Path::new("/r"), &[])["root"]["readonly"], true);
+    }
+
+    #[test]
+    fn what_is_read_is_not_run() {
+        let own = [INIT_PROGRAM, INIT_REQUEST, "/run/secrets/token"].map(|target| Mount {
+            source: "/run/phase/x".into(),
+            target: target.into(),
+            access: Access::ReadOnly,
+        });
+        let config = runtime_config(&example(Runtime::Youki), Path::new("/run/phase/rootfs"), &own);
+        let mounts = config["mounts"].as_array().unwrap();
+        let runs = |mount: &Value| !mount["options"].as_array().unwrap().contains(&json!("noexec"));
+        let found: Vec<_> = mounts[mounts.len() - 3..].iter().map(runs).collect();
+        assert_eq!(found, [true, false, false]);
     }
 }

@@ -74,3 +74,21 @@ fn programs_of_buildpacks_make_no_marks() {
     // A clock that is read late makes no beginning before the operation's own.
     assert_eq!(trace.spans[0].began, Duration::ZERO);
 }
+
+#[test]
+fn a_flood_is_not_kept() {
+    struct Nobody;
+    impl Observer for Nobody {
+        fn event(&self, _: Event) {}
+    }
+    let timings = Timings::new(&Nobody);
+    for _ in 0..=MOST {
+        let (phase, text) = (Some("creator".to_owned()), format!("Adding {}", "x".repeat(2 * MARK)));
+        timings.event(Event::Line { stream: Stream::Out, phase, text });
+        let (name, took) = ("a/b@1".to_owned(), Duration::ZERO);
+        timings.event(Event::Took { work: Work::Buildpack, name, took, bytes: None });
+    }
+    let trace = timings.trace("build");
+    assert_eq!((trace.spans.len(), trace.marks.len()), (MOST, MOST));
+    assert_eq!(trace.marks[0].text.len(), MARK);
+}

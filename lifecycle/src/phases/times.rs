@@ -1,5 +1,5 @@
 //! How long each buildpack took, between the lines of buildpacks: for whoever started the phase with `-times`, and keeps these lines
-//! from people. A buildpack can write such lines as well; they are shown, and decide nothing.
+//! from people. A buildpack can write such lines as well: what they say decides nothing, and is of one line of a name at most.
 
 use std::time::Duration;
 
@@ -10,6 +10,12 @@ const START: &str = "::coracle-took::";
 
 /// Before a buildpack's name: its program of detection.
 const DETECT: &str = "detect ";
+
+/// Microseconds that no program of ours lets one run: a year. Sums of a few of them are still times.
+const LONGEST: u64 = 365 * 86_400 * 1_000_000;
+
+/// Bytes of a name with what is before it.
+const NAME: usize = 512;
 
 /// What a line says: whose program took how long, and whether it is that of detection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +43,10 @@ pub(super) fn tell(call: &Call<'_>, module: &Module, took: Duration) {
 /// What such a line says.
 pub fn took(line: &str) -> Option<Took<'_>> {
     let (micros, name) = line.strip_prefix(START)?.split_once(' ')?;
-    let took = Duration::from_micros(micros.parse().ok()?);
+    let took = Duration::from_micros(micros.parse().ok().filter(|micros| *micros < LONGEST)?);
+    if name.len() > NAME {
+        return None;
+    }
     Some(match name.strip_prefix(DETECT) {
         Some(buildpack) => Took { detect: true, buildpack, took },
         None => Took { detect: false, buildpack: name, took },
@@ -55,7 +64,11 @@ mod tests {
             let said = Took { detect, buildpack: "a/b@1.0", took: time };
             assert_eq!(took(&line(&said)), Some(said));
         }
-        for other in ["", "::coracle-took::", "::coracle-took::x y", "::coracle-took::1", "took 1 a"] {
+        let long = format!("{START}1 {}", "a".repeat(NAME + 1));
+        let never = format!("{START}{} a", u64::MAX);
+        for other in
+            ["", "::coracle-took::", "::coracle-took::x y", "::coracle-took::1", "took 1 a", &long, &never]
+        {
             assert_eq!(took(other), None, "{other}");
         }
     }

@@ -166,10 +166,10 @@ pub(crate) struct Build {
     /// The network of the buildpacks
     #[arg(long, value_enum, default_value_t = NetworkName::Host)]
     pub(crate) network: NetworkName,
-    /// How long buildpacks may run, in detection and in the build: a number with s, m or h; other phases have an hour, or this where it is longer
+    /// How long buildpacks may run, in detection and in the build: a number with s, m or h; other phases have an hour, or this where it is longer; a trusted builder, all of whose phases share a container, has twice this
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub(crate) timeout: Duration,
-    /// How long buildpacks may print nothing in the build: a number with s, m or h
+    /// How long buildpacks may print nothing in the build, where that has a container of its own: a number with s, m or h
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = duration)]
     pub(crate) idle_timeout: Duration,
     /// The most that layers, application and temporary files may take while buildpacks run: a number with M, G or T

@@ -145,3 +145,52 @@ fn other_content_is_an_error() {
         assert_eq!((error.kind(), error.to_string()), (std::io::ErrorKind::InvalidData, expected));
     }
 }
+
+/// An index with one image, or another index, for our platform.
+fn index_of(digest: Digest) -> Vec<u8> {
+    let entry = Descriptor { platform: Some(platform()), ..Descriptor::new(media::OCI_MANIFEST, digest, 1) };
+    serde_json::to_vec(&Index { manifests: vec![entry], ..Index::default() }).unwrap()
+}
+
+#[test]
+fn t36_indexes_that_lead_to_indexes() {
+    let entry = |media: &str, bytes: Vec<u8>| (Digest::of(&bytes).to_string(), (media.to_owned(), bytes));
+    let image = image();
+    let mut state = State::default();
+    state.blobs.insert(image.manifest.config.digest.to_string(), image.config_bytes.clone());
+    state.manifests.extend([entry(media::OCI_MANIFEST, image.manifest_bytes.clone())]);
+    let mut last = image.digest.clone();
+    for depth in 1..=4 {
+        let index = index_of(last);
+        last = Digest::of(&index);
+        state.manifests.insert(format!("depth-{depth}"), (media::OCI_INDEX.to_owned(), index.clone()));
+        state.manifests.extend([entry(media::OCI_INDEX, index)]);
+    }
+    // One that names itself: no bytes hold their own digest, so what comes is not what was named.
+    let named = Digest::of("itself");
+    for name in ["itself", named.as_ref()] {
+        state.manifests.insert(name.to_owned(), (media::OCI_INDEX.to_owned(), index_of(named.clone())));
+    }
+    let server = Server::start(state);
+    let read = |tag: &str| {
+        let name = server.name(&format!("team/app:{tag}"));
+        let read = registry(AuthFile::default()).image(&name, &platform());
+        read.map(|image| image.digest).map_err(|error| error.to_string().replace(&name.to_string(), "IMAGE"))
+    };
+    for depth in [1, 2] {
+        assert_eq!(read(&format!("depth-{depth}")), Ok(image.digest.clone()));
+    }
+    for depth in [3, 4] {
+        server.log();
+        let expected = "the image `IMAGE` is an index of indexes, too deep to follow";
+        assert_eq!(read(&format!("depth-{depth}")).unwrap_err(), expected);
+        let asked = server.log().iter().filter(|line| line.contains("/manifests/")).count();
+        assert_eq!(asked, 3);
+    }
+    let sent = Digest::of(index_of(named.clone()));
+    let repository = server.name("team/app");
+    let repository = format!("{}/{}", repository.registry, repository.repository);
+    let expected =
+        format!("the registry sent the manifest {sent} for `{repository}@{named}`, expected {named}");
+    assert_eq!(read("itself").unwrap_err(), expected);
+}
