@@ -188,6 +188,19 @@ fn nothing_is_built_under_a_trusted_name_or_against_a_policy() {
         let end = "what lies there would be run as one; choose another name\n";
         assert!(ran.stderr.starts_with(&start) && ran.stderr.ends_with(end), "{}", ran.stderr);
     }
+    // Nor where lifecycles come from that play phases with credentials, as chosen and as nobody chose.
+    let lifecycle = site.registry.reference("lifecycle");
+    site.home.ok(&["config", "lifecycle-image", &lifecycle]);
+    let own = format!("{lifecycle}:0.19.3");
+    for name in [own.as_str(), "buildpacksio/lifecycle:0.19.3"] {
+        let said = "is where lifecycles are looked for";
+        assert!(site.refused(1, name, &[]).contains(said));
+        assert!(site.refused(1, "app", &["--tag", name]).contains(said));
+        for words in [["import", "nowhere.tar", name].as_slice(), &["rebase", name]] {
+            let ran = site.home.run(words);
+            assert!(ran.code == Some(1) && ran.stderr.contains(said), "{}", ran.stderr);
+        }
+    }
     let policy = site.home.path().join("policy.toml");
     let write = |text: &str| {
         fs::write(&policy, text).expect("write the policy");

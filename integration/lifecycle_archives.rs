@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use coracle_fixtures::Buildpack;
 
-use crate::harness::ran;
+use crate::harness::{processes_with, ran, within};
 use crate::lifecycles::{Packed, builder_with};
 use crate::site::Site;
 
@@ -126,6 +127,19 @@ fn an_archive_is_verified_used_for_one_build_and_gone_after_it() {
     assert!(lines.any(|line| line.is_ok_and(|line| line == "[builder] stalled")));
     assert_eq!(site.home.leftovers().iter().filter(|name| !name.ends_with(".lock")).count(), 1);
     child.kill().and_then(|()| child.wait()).expect("kill coracle");
+    within(Duration::from_secs(10), "everything ends", || {
+        processes_with(&site.home.path().display().to_string()).is_empty()
+    });
+    let find = ["--user", "--map-root-user", "--map-auto", "find"];
+    let mut unshare = Command::new("unshare");
+    unshare.args(find).arg(site.home.data().join("work")).args([
+        "-name",
+        "*.tgz",
+        "-o",
+        "-name",
+        "lifecycle.toml",
+    ]);
+    assert_eq!(ran(unshare.output().expect("start find")).stdout, "", "nothing of the lifecycle is on disk");
     todo("build");
     site.built("app", &own);
 
@@ -143,6 +157,58 @@ fn an_archive_is_verified_used_for_one_build_and_gone_after_it() {
     fs::remove_file(folder.join(file())).expect("remove the archive");
     refused(&format!("cannot fetch {from}: the server answers 404 Not Found"));
     assert!(site.home.ok(&["config", "lifecycle-archives", "--unset"]).stdout.starts_with("https://"));
+}
+
+#[test]
+fn where_no_digest_is_published_the_user_s_own_is_what_counts() {
+    let site = Site::new(&[]);
+    let packed = Packed::new();
+    let run = site.registry.reference("run:latest");
+    site.registry.push(&builder_with(&packed, VERSION, &run, buildpack()), "builder", "latest");
+    fs::write(site.app().join("todo"), "build").expect("write the application");
+    let own = ["--lifecycle", "builder"];
+    let folder = released(&site, &packed);
+    let archive = folder.join(file());
+    let (url, requests) = serve(folder);
+    let config = |words: &[&str]| site.home.ok(&[&["config", "lifecycle-archives"], words].concat()).stdout;
+    config(&[&url]);
+    let from = format!("{url}/v{VERSION}/{}", file());
+    let said = site.refused(1, "app", &own);
+    let expected = format!(
+        "{from} has no digest beside it (.sha256), and is not used without: cannot fetch {from}.sha256: the server answers 404 Not Found; where you know it, say so with: coracle config lifecycle-archives --digest VERSION=sha256:HEX"
+    );
+    assert!(said.contains(&expected), "{said}");
+
+    let bytes = fs::read(&archive).expect("read the archive");
+    write_digest(archive.parent().expect("a folder"));
+    let beside = archive.with_file_name(format!("{}.sha256", file()));
+    let sum = fs::read_to_string(&beside).expect("read the digest");
+    let digest = format!("sha256:{}", sum.split(' ').next().expect("a digest"));
+    fs::remove_file(&beside).expect("remove the digest");
+    let line = format!("{VERSION} {digest}");
+    assert_eq!(config(&["--digest", &format!("{VERSION}={digest}")]), format!("{url}\n{line}\n"));
+    let before = requests.load(Ordering::SeqCst);
+    let built = site.built("app", &own);
+    let note = format!("the archive {from} (version {VERSION}) plays those with credentials\n");
+    assert!(built.stderr.contains(&note), "{}", built.stderr);
+    assert_eq!(requests.load(Ordering::SeqCst), before + 1, "only the archive");
+
+    // One other byte, of the time in the header, which no decompressor looks at; a digest that somebody published beside it does not help.
+    let mut bytes = bytes;
+    bytes[4] ^= 1;
+    fs::write(&archive, bytes).expect("change the archive");
+    write_digest(archive.parent().expect("a folder"));
+    let said = site.refused(1, "app", &own);
+    let expected =
+        format!("and lifecycle-digests of your configuration says {digest}; nothing of it is used");
+    assert!(said.contains(&expected) && !said.contains("===>"), "{said}");
+    assert!(!config(&["--unset"]).contains(&digest));
+    let typed = site.home.run(&["config", "lifecycle-archives", "--digest", VERSION]);
+    assert_eq!(typed.code, Some(2));
+    assert!(typed.stderr.contains("write VERSION=sha256:HEX"), "{}", typed.stderr);
+    let typed = site.home.run(&["config", "lifecycle-archives", "http://mirror.example/lifecycles"]);
+    assert_eq!(typed.code, Some(2));
+    assert!(typed.stderr.contains("`http://mirror.example/lifecycles` is neither a URL"), "{}", typed.stderr);
 }
 
 #[test]

@@ -355,6 +355,15 @@ fn phases_with_credentials_of_an_untrusted_builder_come_from_the_published_lifec
     packed.push_as(&site, "team/lifecycle", "0.19.3", labelled("0.19.2"));
     refused(&format!("{repository}:0.19.3 says that its version is `0.19.2`; "));
 
+    // With our own phases where credentials are, no other copy of it is looked for.
+    let natives = ["analyzer", "restorer", "exporter"].map(|phase| ["--native-phase", phase]).concat();
+    let own = ["--lifecycle", "builder", "--pull-policy", "always"];
+    let mixed = site.built("app", &[&own, natives.as_slice()].concat());
+    assert_eq!(digest(&mixed.stdout), digest(&native.stdout));
+    assert!(!mixed.stderr.contains("plays those with credentials"), "{}", mixed.stderr);
+    let said = site.refused(1, "app", &[&own, &natives[2..]].concat());
+    assert!(said.contains("for the phases with credentials no other copy of it was found"), "{said}");
+
     packed.push_as(&site, "team/lifecycle", "0.19.3", labelled("0.19.3"));
     let name = site.registry.reference("app:1");
     for (image, more) in [("app", &[][..]), (&name, &["--publish"][..])] {

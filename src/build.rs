@@ -52,7 +52,8 @@ pub use brought::Brought;
 pub use buildpacks::{Buildpack, BuildpackError};
 pub use coracle_lifecycle::build::SharedLayer;
 pub use foreign::{
-    ChoiceError, LifecycleArchives, LifecycleChoice, LifecycleError, LifecycleImage, NativePhase,
+    ChoiceError, LifecycleArchives, LifecycleChoice, LifecycleDigest, LifecycleError, LifecycleImage,
+    NativePhase,
 };
 pub use request::{BuildRequest, ExecEnv, ExecEnvError};
 pub use steps::BuildLayers;

@@ -23,7 +23,7 @@ use crate::event::{Event, Observer};
 use crate::home::Home;
 use crate::pull::{PullRequest, pull};
 use crate::stage::Stage;
-use crate::worker::{KeepImage, PackLayers, PushImage, Remote, TakeLifecycle, WriteLifecycle};
+use crate::worker::{KeepImage, PackLayers, PushImage, Remote, TakeLifecycle, Verified, WriteLifecycle};
 
 /// What to create.
 #[derive(Debug)]
@@ -185,7 +185,7 @@ pub fn create_builder(
             name: path.display().to_string(),
             into: taken.clone(),
             ids: stage.ids,
-            verified: false,
+            verified: Verified::Not,
         })?,
     };
     let contents = Contents {

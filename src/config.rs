@@ -5,12 +5,13 @@
 
 mod document;
 
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use coracle_images::Reference;
+use coracle_images::{Digest, Reference};
 use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use toml_edit::{DocumentMut, Item, Table};
@@ -18,7 +19,7 @@ use toml_edit::{DocumentMut, Item, Table};
 pub use self::document::ConfigError;
 pub(crate) use self::document::read;
 use crate::build::{LifecycleArchives, LifecycleImage};
-use crate::trust::TrustedBuilders;
+use crate::trust::{TrustError, TrustedBuilders};
 
 /// The document. What is not in it is as its default says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,9 @@ pub struct Config {
     /// Where their release archives are, where it is not where they are released.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lifecycle_archives: Option<LifecycleArchives>,
+    /// Their digests by version, where the user knows better than a file beside the archive, or there is none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lifecycle_digests: BTreeMap<String, Digest>,
     /// Which builders are trusted beside the suggested ones, and which of those are not.
     #[serde(skip_serializing_if = "TrustedBuilders::is_default")]
     pub trusted_builders: TrustedBuilders,
@@ -45,6 +49,20 @@ impl Config {
     /// [`ConfigError`]: it cannot be read, others may write to it, or a line of it cannot be understood.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Ok(read(path)?.unwrap_or_default())
+    }
+
+    /// Refuse `image` as the name of something built, cached, imported or rebased: what is believed by its name must not be made by
+    /// whoever is built. That is a trusted builder, and a lifecycle that plays the phases with credentials of builders that are not.
+    ///
+    /// # Errors
+    /// [`TrustError::NameOfBuilder`], [`TrustError::NameOfLifecycle`].
+    pub fn refuse_as_output(&self, image: &Reference) -> Result<(), TrustError> {
+        self.trusted_builders.refuse_as_output(image)?;
+        let believed = self.lifecycle_image.iter().cloned().chain([LifecycleImage::default()]);
+        match believed.into_iter().find(|lifecycle| lifecycle.means(image)) {
+            Some(by) => Err(TrustError::NameOfLifecycle { image: image.to_string(), by: by.to_string() }),
+            None => Ok(()),
+        }
     }
 
     /// Read it, change it and write it, alone: whoever else changes it waits. Where `change` fails, nothing is written. The file
@@ -207,6 +225,31 @@ mod tests {
         add(&link, "r.example/one").unwrap();
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(fs::read_to_string(&path).unwrap().contains("r.example/one"));
+    }
+
+    #[test]
+    fn nothing_is_built_where_lifecycles_are_looked_for() {
+        let config = |lifecycle: Option<&str>| Config {
+            lifecycle_image: lifecycle.map(|text| text.parse().unwrap()),
+            ..Config::default()
+        };
+        let refused = |config: &Config, image: &str| {
+            config.refuse_as_output(&image.parse().unwrap()).map_err(|error| error.to_string())
+        };
+        let [none, all, one] =
+            [None, Some("r.example/lifecycle"), Some("r.example/lifecycle:own")].map(config);
+        let expected = "index.docker.io/buildpacksio/lifecycle:0.19.3 is where lifecycles are looked for (docker.io/buildpacksio/lifecycle): what lies there would be run with credentials; choose another name";
+        for config in [&none, &all, &one] {
+            for image in ["buildpacksio/lifecycle:0.19.3", "docker.io/buildpacksio/lifecycle:0.19.3"] {
+                assert_eq!(refused(config, image).unwrap_err(), expected);
+            }
+            assert_eq!(refused(config, "r.example/buildpacksio/lifecycle:0.19.3"), Ok(()));
+            assert!(refused(config, "heroku/builder:24").unwrap_err().contains("trusted builder"));
+        }
+        assert_eq!(refused(&none, "r.example/lifecycle:own"), Ok(()));
+        assert!(refused(&all, "r.example/lifecycle:0.19.3").is_err());
+        assert!(refused(&one, "r.example/lifecycle:own").is_err());
+        assert_eq!(refused(&one, "r.example/lifecycle:0.19.3"), Ok(()));
     }
 
     #[test]

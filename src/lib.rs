@@ -42,8 +42,8 @@ mod worker;
 
 pub use build::{
     Binding, BindingError, Brought, BuildLayers, BuildRequest, BuildSecret, Buildpack, BuildpackError, Built,
-    ChoiceError, ExecEnv, ExecEnvError, LifecycleArchives, LifecycleChoice, LifecycleError, LifecycleImage,
-    NativePhase, Restore, SharedLayer, Volume, VolumeError, build,
+    ChoiceError, ExecEnv, ExecEnvError, LifecycleArchives, LifecycleChoice, LifecycleDigest, LifecycleError,
+    LifecycleImage, NativePhase, Restore, SharedLayer, Volume, VolumeError, build,
 };
 pub use builder::{BuilderCreated, BuilderError, BuilderRequest, create_builder};
 pub use config::{Config, ConfigError};

@@ -69,6 +69,16 @@ pub enum TrustError {
         /// What is in the list.
         by: String,
     },
+    /// Phases with credentials would be played by what is there under that name.
+    #[error(
+        "{image} is where lifecycles are looked for ({by}): what lies there would be run with credentials; choose another name"
+    )]
+    NameOfLifecycle {
+        /// What is to be written.
+        image: String,
+        /// Where lifecycles are looked for.
+        by: String,
+    },
 }
 
 /// The user's own choices: what is trusted beside the suggested builders, and which of those are not.
@@ -130,12 +140,8 @@ impl TrustedBuilders {
         Ok(())
     }
 
-    /// Refuse `image` as the name of something built, cached, imported or rebased: what is trusted by name must not be made by whoever
-    /// is built.
-    ///
-    /// # Errors
-    /// [`TrustError::NameOfBuilder`].
-    pub fn refuse_as_output(&self, image: &Reference) -> Result<(), TrustError> {
+    /// Refuse `image` as the name of something built: see [`crate::Config::refuse_as_output`].
+    pub(crate) fn refuse_as_output(&self, image: &Reference) -> Result<(), TrustError> {
         match self.names().into_iter().find(|name| name.means(image)) {
             Some(by) => Err(TrustError::NameOfBuilder { image: image.to_string(), by: by.to_string() }),
             None => Ok(()),

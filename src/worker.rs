@@ -59,7 +59,7 @@ pub(crate) use generate::{Generate, Generated, SwitchRunImage};
 pub(crate) use keep::{KeepImage, PushImage};
 pub(crate) use known::{KnownRunImage, RunImageOfLabel};
 pub(crate) use layers::{CheckLayers, KeepCreated, KeepLayers, LeaveLayers, ReuseLayers};
-pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle, WriteLifecycle};
+pub(crate) use lifecycle::{FetchLifecycle, FindLifecycle, TakeLifecycle, Verified, WriteLifecycle};
 pub(crate) use pack::{Entry, LayerSource, PackLayers};
 pub(crate) use prepare::{LayOut, MakeFolders, Prepare};
 pub(crate) use prune::{Measure, PruneStore};

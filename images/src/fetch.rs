@@ -56,12 +56,8 @@ pub enum FetchError {
 ///
 /// [`FetchError`]; then part of the file may have been written.
 pub fn fetch(url: &str, limit: u64, to: &mut impl Write) -> Result<(), FetchError> {
-    let parsed = Url::parse(url).map_err(|_| FetchError::Url(url.to_owned()))?;
+    let (parsed, is_own) = fetchable(url)?;
     let host = parsed.host_str().unwrap_or_default().to_owned();
-    let is_own = matches!(parsed.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
-    if parsed.scheme() != "https" && !(is_own && parsed.scheme() == "http") {
-        return Err(FetchError::Url(url.to_owned()));
-    }
     let request = |source| FetchError::Request { url: url.to_owned(), source };
     let write = |source| FetchError::Write { url: url.to_owned(), source };
     let mut client = reqwest::Client::builder()
@@ -89,6 +85,24 @@ pub fn fetch(url: &str, limit: u64, to: &mut impl Write) -> Result<(), FetchErro
         }
         Ok(())
     })
+}
+
+/// Whether [`fetch`] would ask for a file there; it is not asked.
+///
+/// # Errors
+///
+/// [`FetchError::Url`].
+pub fn check_url(url: &str) -> Result<(), FetchError> {
+    fetchable(url).map(|_| ())
+}
+
+/// The URL, and whether it is of this machine's own ports.
+fn fetchable(url: &str) -> Result<(Url, bool), FetchError> {
+    let refused = || FetchError::Url(url.to_owned());
+    let parsed = Url::parse(url).map_err(|_| refused())?;
+    let is_own = matches!(parsed.host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
+    let is_safe = parsed.scheme() == "https" || (is_own && parsed.scheme() == "http");
+    if is_safe { Ok((parsed, is_own)) } else { Err(refused()) }
 }
 
 #[cfg(test)]

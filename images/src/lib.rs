@@ -28,7 +28,7 @@ pub use compression::{
 pub use config::{Config, Empty, Execution, History, RootFs};
 pub use digest::{Digest, DigestError, Hashing, Unverified};
 pub use document::{Descriptor, Index, Manifest, Platform, PlatformError, go_json, media};
-pub use fetch::{FetchError, fetch};
+pub use fetch::{FetchError, check_url, fetch};
 pub use image::{Image, ImageError, Layer};
 pub use reference::{DOCKER_HUB, Reference, ReferenceError};
 #[doc(hidden)]

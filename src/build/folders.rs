@@ -72,9 +72,10 @@ impl Folders {
         self.below("new-layers")
     }
 
-    /// The root filesystem of a lifecycle that is there for this build alone.
-    pub(crate) fn lifecycle(&self) -> PathBuf {
-        self.below("lifecycle")
+    /// The root filesystem of a lifecycle that is there for this build alone: on the stage's own tmpfs, which ends with its last
+    /// process, however that ends.
+    pub(crate) fn lifecycle() -> PathBuf {
+        "/run/lifecycle".into()
     }
 
     /// A layer above the builder's with buildpacks of the user.

@@ -24,7 +24,9 @@ use std::path::PathBuf;
 
 use coracle_cnb::{ApiVersion, DocumentError};
 
-pub use choice::{ChoiceError, LifecycleArchives, LifecycleChoice, LifecycleImage, NativePhase};
+pub use choice::{
+    ChoiceError, LifecycleArchives, LifecycleChoice, LifecycleDigest, LifecycleImage, NativePhase,
+};
 pub(crate) use interface::{ANALYZES_FIRST, LAYOUTS, REPORTS};
 pub(crate) use sandbox::sandbox;
 

@@ -1,9 +1,10 @@
 //! What a build is asked for.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use coracle_images::{LayerCompression, Reference};
+use coracle_images::{Digest, LayerCompression, Reference};
 use coracle_runtime::{Network, Runtime};
 use zeroize::Zeroizing;
 
@@ -79,6 +80,8 @@ pub struct BuildRequest {
     pub lifecycle_image: LifecycleImage,
     /// Where their release archives are, for versions of which no image is to be had.
     pub lifecycle_archives: LifecycleArchives,
+    /// Digests of release archives by version, where the user knows them.
+    pub lifecycle_digests: BTreeMap<String, Digest>,
     /// Phases that this program plays although another lifecycle was chosen.
     pub native_phases: Vec<NativePhase>,
     /// Whether the phases say more.

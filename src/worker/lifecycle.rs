@@ -29,8 +29,18 @@ pub(crate) struct TakeLifecycle {
     /// The root filesystem, which is made.
     pub(crate) into: PathBuf,
     pub(crate) ids: IdMap,
-    /// Whether it is an archive whose digest lies beside it, in a file with `.sha256` at the end of its name.
-    pub(crate) verified: bool,
+    pub(crate) verified: Verified,
+}
+
+/// Who says which digest an archive has.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Verified {
+    /// Nobody: the user named the file.
+    Not,
+    /// A file beside it, with `.sha256` at the end of its name.
+    Beside,
+    /// The user.
+    By(Digest),
 }
 
 impl Job for TakeLifecycle {
@@ -46,15 +56,22 @@ impl Job for TakeLifecycle {
             copy_tree(&source, &cnb, (root, root), &[])?;
         } else {
             fs::create_dir(&cnb)?;
-            let expected = if verified { Some(digest_beside(&source, &name)?) } else { None };
+            let expected = match verified {
+                Verified::Not => None,
+                Verified::Beside => Some((digest_beside(&source, &name)?, "the file beside it says")),
+                Verified::By(digest) => Some((digest, "lifecycle-digests of your configuration says")),
+            };
             let found = unpacked(&source, &cnb, ids).map_err(|error| {
                 let why = coracle_runtime::with_causes(&*error);
                 format!(
                     "{name} is no release archive of a lifecycle, and no folder with what is in one: {why}"
                 )
             })?;
-            if let Some(expected) = expected.filter(|expected| *expected != found) {
-                return Err(format!("{name} has the digest {found}, and the file beside it says {expected}; nothing of it is used").into());
+            if let Some((expected, says)) = expected.filter(|(expected, _)| *expected != found) {
+                return Err(format!(
+                    "{name} has the digest {found}, and {says} {expected}; nothing of it is used"
+                )
+                .into());
             }
         }
         let text = folder::text(File::open(&cnb)?.as_fd(), Path::new("lifecycle.toml"))?;
@@ -100,13 +117,17 @@ fn digest_beside(archive: &Path, name: &str) -> Result<Digest, AnyError> {
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(DIGEST_LIMIT).read_to_string(&mut text));
     read.map_err(|error| {
-        format!("{name} has no digest beside it (.sha256), and is not used without: {error}")
+        format!("{name} has no digest beside it (.sha256), and is not used without: {error}; {OWN_DIGEST}")
     })?;
     let hash = text.split_whitespace().next().unwrap_or_default().to_lowercase();
     format!("sha256:{hash}").parse().map_err(|_| {
         format!("what lies beside {name} (.sha256) is no digest, and it is not used without").into()
     })
 }
+
+/// What helps where none is published.
+const OWN_DIGEST: &str =
+    "where you know it, say so with: coracle config lifecycle-archives --digest VERSION=sha256:HEX";
 
 /// A line with a digest and the name of a file.
 const DIGEST_LIMIT: u64 = 4096;
@@ -120,16 +141,26 @@ pub(crate) struct FetchLifecycle {
     pub(crate) url: String,
     /// The new file; the digest's is beside it.
     pub(crate) into: PathBuf,
+    /// Whether the digest is wanted.
+    pub(crate) digest: bool,
 }
 
 impl Job for FetchLifecycle {
     type Answer = ();
 
     fn carry_out(self) -> Result<(), AnyError> {
-        let Self { url, into } = self;
-        let mut beside = into.as_os_str().to_owned();
-        beside.push(".sha256");
-        fetch(&format!("{url}.sha256"), DIGEST_LIMIT, &mut File::create_new(beside)?)?;
+        let Self { url, into, digest } = self;
+        if digest {
+            let mut beside = into.as_os_str().to_owned();
+            beside.push(".sha256");
+            let fetched = fetch(&format!("{url}.sha256"), DIGEST_LIMIT, &mut File::create_new(beside)?);
+            fetched.map_err(|error| {
+                let why = coracle_runtime::with_causes(&error);
+                format!(
+                    "{url} has no digest beside it (.sha256), and is not used without: {why}; {OWN_DIGEST}"
+                )
+            })?;
+        }
         Ok(fetch(&url, ARCHIVE_LIMIT, &mut File::create_new(into)?)?)
     }
 }

@@ -52,14 +52,24 @@ pub(crate) fn lifecycle_image(typed: &LifecycleImage) -> Result<(), Failure> {
 }
 
 pub(crate) fn lifecycle_archives(typed: &LifecycleArchives) -> Result<(), Failure> {
-    if typed.archives.is_some() || typed.unset {
+    if typed.archives.is_some() || typed.unset || !typed.digest.is_empty() {
         let path = settings::config_path().ok_or(Failure::NoConfig)?;
         Config::change(&path, |config| {
-            config.lifecycle_archives.clone_from(&typed.archives);
+            if typed.unset {
+                (config.lifecycle_archives, config.lifecycle_digests) = Default::default();
+            }
+            config.lifecycle_archives = typed.archives.clone().or(config.lifecycle_archives.take());
+            let known = typed.digest.iter().cloned().map(|known| (known.version, known.digest));
+            config.lifecycle_digests.extend(known);
             Ok::<_, Failure>(())
         })?;
     }
-    report::result(&settings::config()?.lifecycle_archives.unwrap_or_default().to_string());
+    let config = settings::config()?;
+    report::result(&config.lifecycle_archives.unwrap_or_default().to_string());
+    config
+        .lifecycle_digests
+        .iter()
+        .for_each(|(version, digest)| report::result(&format!("{version} {digest}")));
     Ok(())
 }
 

@@ -163,7 +163,7 @@ fn operate(
             Ok(coracle::run(&home()?, &request, observer, &hold)?.code())
         }
         Command::Import(import) => {
-            settings::config()?.trusted_builders.refuse_as_output(&import.image)?;
+            settings::config()?.refuse_as_output(&import.image)?;
             let request = ImportRequest {
                 archive: import.archive.clone(),
                 reference: import.image.clone(),
@@ -177,7 +177,7 @@ fn operate(
             Ok(0)
         }
         Command::Rebase(rebase) => {
-            settings::config()?.trusted_builders.refuse_as_output(&rebase.image)?;
+            settings::config()?.refuse_as_output(&rebase.image)?;
             let request = RebaseRequest {
                 image: rebase.image.clone(),
                 run_image: rebase.run_image.clone(),
@@ -275,11 +275,11 @@ fn prune_request(typed: &args::Prune) -> PruneRequest {
 
 fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, Failure> {
     let config = settings::config()?;
-    let trusted = &config.trusted_builders;
     let written = std::iter::once(&build.image).chain(&build.tag).chain(&build.cache_image);
-    written.into_iter().try_for_each(|name| trusted.refuse_as_output(name))?;
+    written.into_iter().try_for_each(|name| config.refuse_as_output(name))?;
     let builder = build.builder.as_ref().or(config.default_builder.as_ref()).ok_or(Failure::NoBuilder)?;
-    let trust = Trust::decide(builder, build.trust_builder, trusted, &settings::policies()?)?;
+    let trust =
+        Trust::decide(builder, build.trust_builder, &config.trusted_builders, &settings::policies()?)?;
     Ok(BuildRequest {
         image: build.image.clone(),
         tags: build.tag.clone(),
@@ -312,6 +312,7 @@ fn build_request(build: &Build, given: Option<&Given>) -> Result<BuildRequest, F
         lifecycle: build.lifecycle.clone(),
         lifecycle_image: config.lifecycle_image.unwrap_or_default(),
         lifecycle_archives: config.lifecycle_archives.unwrap_or_default(),
+        lifecycle_digests: config.lifecycle_digests,
         native_phases: build.native_phase.clone(),
         verbose: build.access.verbose,
     })

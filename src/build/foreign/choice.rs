@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use coracle_images::Reference;
+use coracle_images::{Digest, Reference};
 use serde::{Deserialize, Serialize};
 
 use crate::build::phase::Phase;
+use crate::trust::BuilderName;
 
 /// Whose programs play the phases.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -36,8 +37,15 @@ pub enum ChoiceError {
         why: String,
     },
     /// Neither a URL nor a folder.
-    #[error("`{0}` is neither a URL (https://...) nor the absolute path of a folder")]
+    #[error(
+        "`{0}` is neither a URL (https://..., plain HTTP from this machine alone) nor the absolute path of a folder"
+    )]
     Archives(String),
+    /// No version, or no digest.
+    #[error(
+        "`{0}` is no version with the digest of its archive; write VERSION=sha256:HEX, such as 0.6.0=sha256:..."
+    )]
+    Digest(String),
     /// No phase.
     #[error("`{0}` is no phase of a build: analyzer, detector, restorer, builder or exporter")]
     Phase(String),
@@ -72,6 +80,11 @@ impl Default for LifecycleImage {
 }
 
 impl LifecycleImage {
+    /// Whether an image of this name would be taken for one of these.
+    pub(crate) fn means(&self, image: &Reference) -> bool {
+        self.0.parse::<BuilderName>().is_ok_and(|name| name.means(image))
+    }
+
     /// Whether it is one image, by tag or digest.
     pub(super) fn is_one(&self) -> bool {
         let name = self.0.rsplit('/').next().unwrap_or_default();
@@ -152,8 +165,30 @@ impl FromStr for LifecycleArchives {
     type Err = ChoiceError;
 
     fn from_str(text: &str) -> Result<Self, ChoiceError> {
-        let is_place = text.starts_with('/') || text.starts_with("https://") || text.starts_with("http://");
+        let is_place = text.starts_with('/') || coracle_images::check_url(text).is_ok();
         if is_place { Ok(Self(text.to_owned())) } else { Err(ChoiceError::Archives(text.to_owned())) }
+    }
+}
+
+/// What the user knows of a release archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LifecycleDigest {
+    /// Of which lifecycle.
+    pub version: String,
+    /// Of its archive for this kind of machine.
+    pub digest: Digest,
+}
+
+impl FromStr for LifecycleDigest {
+    type Err = ChoiceError;
+
+    /// `VERSION=sha256:HEX`.
+    fn from_str(text: &str) -> Result<Self, ChoiceError> {
+        let (version, digest) = text.split_once('=').unwrap_or_default();
+        match (semver::Version::parse(version), digest.parse()) {
+            (Ok(_), Ok(digest)) => Ok(Self { version: version.to_owned(), digest }),
+            _ => Err(ChoiceError::Digest(text.to_owned())),
+        }
     }
 }
 
@@ -224,8 +259,27 @@ mod tests {
         let url = of("https://r.example/x/").url_of("1.2.3");
         assert_eq!(url, format!("https://r.example/x/v1.2.3/{}", LifecycleArchives::file_of("1.2.3")));
         assert_eq!((of("/srv").folder(), of("https://x").folder()), (Some(Path::new("/srv")), None));
-        let refused = "srv".parse::<LifecycleArchives>().unwrap_err().to_string();
-        assert_eq!(refused, "`srv` is neither a URL (https://...) nor the absolute path of a folder");
+        assert_eq!(of("http://127.0.0.1:8000").folder(), None);
+        for text in ["srv", "http://mirror.example/lifecycles", "https://", "ftp://mirror.example"] {
+            let refused = text.parse::<LifecycleArchives>().unwrap_err().to_string();
+            let expected = format!(
+                "`{text}` is neither a URL (https://..., plain HTTP from this machine alone) nor the absolute path of a folder"
+            );
+            assert_eq!(refused, expected);
+        }
+    }
+
+    #[test]
+    fn a_digest_is_of_a_version() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let known: LifecycleDigest = format!("0.6.0={digest}").parse().unwrap();
+        assert_eq!((known.version.as_str(), known.digest.to_string()), ("0.6.0", digest.clone()));
+        for text in ["", &digest, "0.6.0", "0.6.0=", "0.6.0=sha256:0", &format!("v0.6.0={digest}")] {
+            let expected = format!(
+                "`{text}` is no version with the digest of its archive; write VERSION=sha256:HEX, such as 0.6.0=sha256:..."
+            );
+            assert_eq!(text.parse::<LifecycleDigest>().unwrap_err().to_string(), expected);
+        }
     }
 
     #[test]

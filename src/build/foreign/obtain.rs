@@ -18,7 +18,10 @@ use crate::error::Error;
 use crate::pull::PullPolicy;
 use crate::run::layer_paths;
 use crate::trust::Trust;
-use crate::worker::{FetchLifecycle, FindLifecycle, TakeLifecycle};
+use crate::worker::{FetchLifecycle, FindLifecycle, TakeLifecycle, Verified};
+
+/// The phases that have credentials.
+const PRIVILEGED: [Phase; 3] = [Phase::Analyze, Phase::Restore, Phase::Export];
 
 /// A lifecycle that was found.
 struct Found {
@@ -51,23 +54,27 @@ impl Build<'_> {
         run_image: &Reference,
     ) -> Result<(ApiVersion, Option<Foreign>), Error> {
         let request = self.request;
+        let native: Vec<Phase> = request.native_phases.iter().map(|phase| phase.0).collect();
         let (found, privileged) = match &request.lifecycle {
             LifecycleChoice::Native => {
                 self.tell_of_the_unused(builder)?;
                 return Ok((PLATFORM_API, None));
             }
             LifecycleChoice::Image(reference) => (self.of_image(reference, self.lifecycle_name())?, None),
-            LifecycleChoice::Path(_) => (self.taken(SOURCE.into(), self.lifecycle_name(), false)?, None),
+            LifecycleChoice::Path(_) => {
+                (self.taken(SOURCE.into(), self.lifecycle_name(), Verified::Not)?, None)
+            }
             LifecycleChoice::Builder => {
                 let own = self.of_builder(builder)?;
                 let other = match request.trust {
                     Trust::Trusted { .. } => None,
+                    // None of them is another lifecycle's.
+                    Trust::Untrusted { .. } if PRIVILEGED.iter().all(|phase| native.contains(phase)) => None,
                     Trust::Untrusted { .. } => Some(self.published(&own.described.version)?),
                 };
                 (own, other)
             }
         };
-        let native: Vec<Phase> = request.native_phases.iter().map(|phase| phase.0).collect();
         let other = privileged.as_ref().map(|found| &found.described);
         let api = found.described.highest(&found.name, other)?;
         check(request, run_image, &native, &found.name, api)?;
@@ -140,16 +147,18 @@ impl Build<'_> {
             return Err(format!("`{version}` is the version of no release"));
         }
         let archives = &self.request.lifecycle_archives;
+        let digest = self.request.lifecycle_digests.get(version);
         let place = match archives.folder() {
             Some(folder) => {
                 let source = Path::new(SOURCE).join(LifecycleArchives::file_of(version));
                 Ok((folder.join(LifecycleArchives::file_of(version)).display().to_string(), source))
             }
-            None => self.fetched_archive(archives.url_of(version)),
+            None => self.fetched_archive(archives.url_of(version), digest.is_none()),
         };
         let (shown, source) = place?;
         let name = format!("the archive {shown}");
-        let found = self.taken(source, name, true);
+        let found =
+            self.taken(source, name, digest.map_or(Verified::Beside, |digest| Verified::By(digest.clone())));
         let found = found.map_err(|error| coracle_runtime::with_causes(&error))?;
         if found.described.version != version {
             return Err(format!("{} says that its version is `{}`", found.name, found.described.version));
@@ -157,12 +166,12 @@ impl Build<'_> {
         Ok(found)
     }
 
-    fn fetched_archive(&self, url: String) -> Result<(String, PathBuf), String> {
+    fn fetched_archive(&self, url: String, digest: bool) -> Result<(String, PathBuf), String> {
         if self.request.pull_policy == PullPolicy::Never {
             return Err(format!("{url} is not fetched: nothing is, with --offline or --pull-policy never"));
         }
-        let into = self.stage.folder().join("lifecycle.tgz");
-        let fetched = self.stage.work(FetchLifecycle { url: url.clone(), into: into.clone() });
+        let into = Folders::lifecycle().with_extension("tgz");
+        let fetched = self.stage.work(FetchLifecycle { url: url.clone(), into: into.clone(), digest });
         fetched.map_err(|error| coracle_runtime::with_causes(&error)).map(|()| (url, into))
     }
 
@@ -192,18 +201,17 @@ impl Build<'_> {
     }
 
     /// A root filesystem of a lifecycle for this build, with nothing else in it.
-    fn taken(&self, source: PathBuf, name: String, verified: bool) -> Result<Found, Error> {
-        let folders = Folders { root: self.stage.folder(), tree: false };
+    fn taken(&self, source: PathBuf, name: String, verified: Verified) -> Result<Found, Error> {
         let text = self.stage.work(TakeLifecycle {
             source,
             name: name.clone(),
-            into: folders.lifecycle(),
+            into: Folders::lifecycle(),
             ids: self.stage.ids,
             verified,
         })?;
         let described = Described::of_toml(&text)
             .map_err(|source| LifecycleError::Described { name: name.clone(), source })?;
-        Ok(Found { name, described, place: Place::Layer(folders.lifecycle()) })
+        Ok(Found { name, described, place: Place::Layer(Folders::lifecycle()) })
     }
 }
 

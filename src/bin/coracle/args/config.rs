@@ -37,7 +37,10 @@ pub(crate) struct LifecycleArchives {
     /// (.sha256). Without it, say which is in use
     #[arg(value_name = "URL|DIR", conflicts_with = "unset")]
     pub(crate) archives: Option<coracle::LifecycleArchives>,
-    /// Look where they are released again
+    /// The digest of this machine's archive of a version, in place of the one beside it
+    #[arg(long, value_name = "VERSION=DIGEST", conflicts_with = "unset")]
+    pub(crate) digest: Vec<coracle::LifecycleDigest>,
+    /// Look where they are released again, and forget all digests
     #[arg(long)]
     pub(crate) unset: bool,
 }
