@@ -50,10 +50,6 @@ fn page(attempts: &BTreeMap<(String, String), BTreeMap<String, Vec<&str>>>) -> S
         let tests: Vec<String> = tests.iter().map(|test| format!("`{test}`")).collect();
         page.push_str(&format!("| {id} | {tried} | {} |\n", tests.join(", ")));
     }
-    page.push_str("\n## Not made\n\n| attack | tried | why |\n|---|---|---|\n");
-    for (id, tried, why) in named::NOT_MADE {
-        page.push_str(&format!("| {id} | {tried} | {why} |\n"));
-    }
     page.push_str("\n## Lines of defence\n\nWithout these functions the attack would get further; which test fails then, docs/defences.md says.\n\n| attack | file and function |\n|---|---|\n");
     for (id, _) in defences::DEFENCES {
         page.push_str(&format!("| {id} | {} |\n", defences::of(id)));
@@ -94,8 +90,10 @@ fn every_attack_ends_as_the_table_says() {
 #[test]
 fn every_number_of_the_corpus_is_accounted_for_and_every_test_exists() {
     let page = read(&workspace().join("docs/security/attacks.md"));
+    // Its last part has every number.
+    let (made, _) = page.split_once("\n## Lines of defence\n").expect("has that part");
     for number in 1..=55 {
-        assert!(page.contains(&format!("| A{number:02} |")), "A{number:02} is nowhere");
+        assert!(made.contains(&format!("| A{number:02} |")), "A{number:02} is nowhere");
     }
     for (id, functions) in defences::DEFENCES {
         assert!(!functions.is_empty(), "{id}");

@@ -8,13 +8,15 @@ use coracle_fixtures::registry::PASSWORD;
 use coracle_fixtures::{Builder, Buildpack, DockerRegistry, RegistryAccess, RunImage};
 use serde_json::Value;
 
-use super::evil::{self, ALONE, VARIABLES};
+use super::evil::{self, ALONE, DETECTING, VARIABLES};
 use super::{Attempt, RUNTIMES};
 use crate::harness::{Ran, ran};
 use crate::site::Site;
 
 /// In the environment of the program itself, and of another process of the same user.
 const SECRET: &str = "only-the-user-knows-this-7d1f";
+
+const PROJECT: &str = "[_]\nschema-version = \"0.2\"\n[io.buildpacks]\ninclude = [\"../outside\", \"/etc/passwd\", \"hello\"]\n";
 
 /// What came of every attack under each of [`RUNTIMES`].
 pub(super) fn all() -> Vec<Vec<Attempt>> {
@@ -38,8 +40,9 @@ pub(super) fn all() -> Vec<Vec<Attempt>> {
     let both = format!("{{\"auths\":{{{entry},{}}}}}", entry.replace("127.0.0.1", "localhost"));
     std::fs::write(site.home.path().join(".docker/config.json"), both).expect("write the credentials");
     std::fs::write(site.home.path().join("outside"), SECRET).expect("write");
-    let project = "[_]\nschema-version = \"0.2\"\n[io.buildpacks]\ninclude = [\"../outside\", \"/etc/passwd\", \"hello\"]\n";
-    std::fs::write(site.app().join("project.toml"), project).expect("write");
+    std::fs::write(site.app().join("project.toml"), PROJECT).expect("write");
+    std::fs::write(site.app().join("config.json"), evil::STORE).expect("write");
+    std::os::unix::fs::symlink("../outside", site.app().join("lead")).expect("make a link");
     std::fs::write(site.app().join(".dockerignore"), "*\n!../outside\n").expect("write");
     std::fs::write(site.app().join("home"), site.home.path().display().to_string()).expect("write");
     let variables = VARIABLES.iter().fold(builder, |image, (name, value)| image.env(name, value));
@@ -62,7 +65,10 @@ impl Builds<'_> {
     fn all(&self) -> Vec<Attempt> {
         let mut attempts = self.inside();
         attempts.push(self.variables());
-        attempts.extend((0..ALONE.len()).map(|number| self.alone(number)));
+        attempts.extend((0..ALONE.len()).map(|number| self.alone(ALONE[number], &evil::alone(number))));
+        attempts.extend(
+            (0..DETECTING.len()).map(|number| self.alone(DETECTING[number], &evil::detecting(number))),
+        );
         attempts.push(self.proxy());
         attempts.push(self.settings());
         attempts.push(self.flood());
@@ -131,12 +137,27 @@ impl Builds<'_> {
             .map(|buildpack| &buildpack["key"])
             .collect();
         let last = ran.stdout.lines().last().unwrap_or_default();
+        let said = format!("{}{}", ran.stdout, ran.stderr);
+        let read = |file: &str| std::fs::read_to_string(self.site.app().join(file)).unwrap_or_default();
         let odd = labels.keys().any(|label| label.contains('\u{1b}'));
         vec![
             Attempt::new(
                 "A15",
                 "programs in place of the lifecycle's",
-                says(!format!("{}{}", ran.stdout, ran.stderr).contains("TROJAN"), "never run"),
+                says(!said.contains("TROJAN"), "never run"),
+            ),
+            Attempt::new(
+                "A13",
+                "a credential helper on PATH, in the home folder and in the application",
+                says(!said.contains("HELPER-RAN"), "never run"),
+            ),
+            Attempt::new(
+                "A53",
+                "settings of the next build in the application's folder",
+                says(
+                    read("project.toml") == PROJECT && read("hello") == "hello from the application\n",
+                    "the source is as it was",
+                ),
             ),
             Attempt::new(
                 "A18",
@@ -219,10 +240,10 @@ impl Builds<'_> {
         Attempt::new("A35", "memory of the parent while 40 MB are printed", result)
     }
 
-    fn alone(&self, number: usize) -> Attempt {
-        let (id, tried, _) = ALONE[number];
+    /// What a buildpack that tries one thing gets.
+    fn alone(&self, (id, tried, _): (&str, &str, &str), buildpack: &str) -> Attempt {
         let name = format!("alone-{}", self.runtime);
-        let ran = self.build(&self.site.builder, &name, &["--buildpack", &evil::alone(number)], &[]);
+        let ran = self.build(&self.site.builder, &name, &["--buildpack", buildpack], &[]);
         let result =
             if ran.code == Some(0) { "the image is built".to_owned() } else { first_error(self.site, &ran) };
         Attempt::new(id, tried, result)

@@ -1,10 +1,17 @@
 //! A builder that means harm, and its buildpacks: one for each attack, and `fixture/evil`, which tries everything that does
 //! not end the build.
 
+use std::fs;
+
 use coracle_fixtures::{Builder, Buildpack, Entry, Image};
 
 /// Tells of an attempt in the probe's form, on one line.
 const SAY: &str = r#"say() { printf '{"id":"%s","tried":"%s","result":"%s"}\n' "$1" "$2" "$3"; }"#;
+
+/// Where a helper for credentials tells that it was run: whoever runs it may have a place to write, or a log.
+const HELPER: &str = "#!/bin/sh\necho HELPER-RAN >&2\ntouch /workspace/ran /layers/ran /out/ran /tmp/ran\necho '{\"Username\":\"HELPER-RAN\",\"Secret\":\"x\"}'\n";
+/// What would have it run.
+pub(super) const STORE: &str = "{\"credsStore\":\"evil\"}";
 
 /// Everything that a program can try from inside, in detection and in the build; what it knows of the outside are
 /// arguments of the probe.
@@ -17,6 +24,7 @@ pub(super) fn evil(given: &str) -> Buildpack {
         "echo 'touch /workspace/ran' | tee ~/.bashrc ~/.profile /tmp/kept >/dev/null",
         // A socket that hands out descriptors works as long as this phase lasts.
         "(setsid /usr/bin/probe hand-out /workspace/left.sock >/dev/null 2>&1 &)",
+        "mknod /open/node c 0 0 2>/dev/null && : >/open/made || :",
         "sleep 0.2; until [ -S left.sock ]; do sleep 0.1; done; [ \"$(/usr/bin/probe take left.sock)\" = taken ] || exit 1",
     ];
     let build = [
@@ -26,7 +34,11 @@ pub(super) fn evil(given: &str) -> Buildpack {
         "[ $before = $after ] && r='ended with its phase' || r='SUCCEEDED'; say A11 'a daemon of detection' \"$r\"",
         "[ -e ~/.bashrc ] || [ -e ~/.docker/config.json ] && r=SUCCEEDED || r='gone'; say A12 'files in the home folder' \"$r\"",
         "[ -e /tmp/kept ] && r=SUCCEEDED || r='gone'; say A12 'files in /tmp' \"$r\"",
-        "[ -e ran ] && r=SUCCEEDED || r='never run'; say A13 'a credential helper on PATH and in the home folder' \"$r\"",
+        "[ -e /open/made ] && r=SUCCEEDED || r=refused; say A47 'a mark of an overlay in its own root folder' \"$r\"",
+        "r=$(/opt/rooted -p -c 'echo $EUID'); [ \"$r\" = $(id -u) ] && r=\"runs as the build's user\" || r=SUCCEEDED",
+        "say A51 \"root's program with the setuid bit\" \"$r\"",
+        "[ \"$(readlink lead)\" = ../outside ] && ! cat lead 2>/dev/null && r='copied as it is, and leads nowhere' || r=SUCCEEDED",
+        "say A39 'a link of the source that leads out of it' \"$r\"; rm lead; echo changed >project.toml; echo evil >hello",
         "r=$(/usr/bin/probe take left.sock); [ \"$r\" = taken ] && r=SUCCEEDED",
         "say A48 'descriptors through a socket that detection left' \"$r\"; rm -f left.sock",
         // What the application's project.toml and .dockerignore ask for.
@@ -82,6 +94,11 @@ pub(super) const ALONE: &[(&str, &str, &str)] = &[
     ),
     ("A25", "its own folder that is a link", "rmdir \"$1\"; ln -s / \"$1\""),
     (
+        "A28",
+        "patterns of slices that lead out, or are work without end",
+        "printf '[[slices]]\\npaths = [\"../../etc/*\", \"/**\", \"../..\", \"%s\"]\\n' $(printf '*a%.0s' $(seq 40)) >\"$1/launch.toml\"",
+    ),
+    (
         "A30",
         "a process type that leads elsewhere",
         "printf '[[processes]]\\ntype = \"../../etc/x\"\\ncommand = [\"x\"]\\n' >\"$1/launch.toml\"",
@@ -90,6 +107,18 @@ pub(super) const ALONE: &[(&str, &str, &str)] = &[
     ("A37", "an end as if the platform had failed", "exit 255"),
     ("A37", "the end of the phase's own program", "kill -9 $PPID; sleep 5"),
     ("A37", "the end of everything it sees", "kill -9 -1; sleep 5"),
+];
+
+/// The same of detection.
+pub(super) const DETECTING: &[(&str, &str, &str)] = &[
+    ("A20", "a plan of 100 MB", "truncate -s 100M \"$2\""),
+    ("A20", "a plan that is a FIFO", "rm \"$2\"; mkfifo \"$2\""),
+    (
+        "A20",
+        "a plan nested 100,000 times",
+        "{ printf 'a = '; head -c 100000 /dev/zero | tr '\\0' '['; } >\"$2\"",
+    ),
+    ("A20", "a plan that is no text", "printf 'a = \"\\377\"' >\"$2\""),
 ];
 
 /// In place of a program of the lifecycle: it says so where everybody sees it.
@@ -106,6 +135,9 @@ pub(super) fn builder(run_image: &str, given: &str) -> Image {
     for (number, (_, _, shell)) in ALONE.iter().enumerate() {
         buildpacks.push(Buildpack::passing(&alone(number)).build(shell));
     }
+    for (number, (_, _, shell)) in DETECTING.iter().enumerate() {
+        buildpacks.push(Buildpack::passing(&detecting(number)).detect(shell));
+    }
     buildpacks.push(Buildpack::passing("fixture/quiet").process(&["cat", "hello"]));
     buildpacks.push(Buildpack::passing("fixture/flood").build(FLOOD).process(&["cat", "hello"]));
     buildpacks.push(
@@ -116,7 +148,9 @@ pub(super) fn builder(run_image: &str, given: &str) -> Image {
         builder = builder.file(Entry::program(&format!("/cnb/lifecycle/{program}"), TROJAN));
     }
     builder
-        .file(Entry::program("/usr/bin/docker-credential-evil", "#!/bin/sh\ntouch /workspace/ran\n"))
+        .file(Entry::program("/usr/bin/docker-credential-evil", HELPER))
+        .file(Entry::dir("/opt"))
+        .file(Entry::program("/opt/rooted", fs::read("/bin/bash-static").expect("read bash")).mode(0o4755))
         .file(Entry::file("/etc/ld.so.preload", "/evil.so\n"))
         .file(Entry::file("/etc/nsswitch.conf", "hosts: evil\n"))
         .file(Entry::file("/etc/hosts", "192.0.2.1 localhost\n"))
@@ -130,6 +164,11 @@ pub(super) fn builder(run_image: &str, given: &str) -> Image {
 /// The id of the buildpack of [`ALONE`] with this number.
 pub(super) fn alone(number: usize) -> String {
     format!("fixture/alone{number}")
+}
+
+/// The id of the buildpack of [`DETECTING`] with this number.
+pub(super) fn detecting(number: usize) -> String {
+    format!("fixture/detecting{number}")
 }
 
 /// Variables with which a builder's image would have programs of others do its work.

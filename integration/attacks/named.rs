@@ -1,4 +1,4 @@
-//! Attacks that other tests make, by their names, and those that are not made, with the reason.
+//! Attacks that other tests make, by their names.
 
 /// Number, attack, and the tests that make it.
 pub(super) const ELSEWHERE: &[(&str, &str, &[&str])] = &[
@@ -115,10 +115,3 @@ pub(super) const ELSEWHERE: &[(&str, &str, &[&str])] = &[
         &["an_extension_that_extends_ends_the_build_with_the_code_for_it"],
     ),
 ];
-
-/// Number, attack, and why it is not made.
-pub(super) const NOT_MADE: &[(&str, &str, &str)] = &[(
-    "A53",
-    "settings of the next build in the application's folder",
-    "buildpacks write to a copy; the source is mounted read-only in the worker that copies it, and nowhere else",
-)];
