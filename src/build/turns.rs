@@ -222,7 +222,9 @@ fn other_run_image<'a>(
     if !is_run_image(&run.reference, run_image, in_layout) {
         return Some(("run-image.reference", &run.reference));
     }
-    let is_named = run.image.is_empty() || is_run_image(&run.image, run_image, false);
+    // In a layout most lifecycles write the folder here, too.
+    let is_it = |in_layout| is_run_image(&run.image, run_image, in_layout);
+    let is_named = run.image.is_empty() || is_it(false) || (in_layout && is_it(true));
     (!is_named).then_some(("run-image.image", &run.image))
 }
 
@@ -286,6 +288,20 @@ mod tests {
             [(folder("team/run/1"), true), (folder(&by_digest), true), (folder("team/run/latest"), false)]
         {
             assert_eq!(is_run_image(&found, &both, true), is_it, "{found}");
+        }
+
+        let named = |image: &str, in_layout| {
+            let reference = folder("team/run/1");
+            let run = RunImage { reference, image: image.to_owned(), extend: false, target: None };
+            other_run_image(&run, &run_image, in_layout).map(|(field, _)| field)
+        };
+        for image in ["", "r.example/team/run:1", "/layout/r.example/team/run/1"] {
+            assert_eq!(named(image, true), None, "{image}");
+        }
+        for image in
+            ["r.example/team/other:1", "/layout/r.example/team/other/1", "/layout/r.example/team/run/1/.."]
+        {
+            assert_eq!(named(image, true), Some("run-image.image"), "{image}");
         }
 
         let image: Reference = "r.example/team/app:1".parse().unwrap();

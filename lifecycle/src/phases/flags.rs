@@ -43,7 +43,7 @@ pub(super) const FLAGS: &[Flag] = &[
     ("build-image", "CNB_BUILD_IMAGE", Text),
     ("build-layers", "CNB_BUILD_LAYERS", Text),
     ("buildpacks", "CNB_BUILDPACKS_DIR", P("/cnb/buildpacks")),
-    ("by-name", "", Switch),
+    ("by-name", "CORACLE_LAYOUT_BY_NAME", Switch),
     ("cache-dir", "CNB_CACHE_DIR", P("")),
     ("cache-image", "CNB_CACHE_IMAGE", Text),
     ("chosen", "", P("<layers>/chosen.toml")),

@@ -108,6 +108,10 @@ fn environment(phase: Phase, plan: &Plan, online: bool) -> Vec<(String, String)>
     if !phase.runs_foreign_code() {
         // Layouts are an experiment to other lifecycles, and forbidden without this.
         env.push(pair("CNB_EXPERIMENTAL_MODE", "quiet"));
+        if !plan.publish {
+            // Ours hears it, where it is driven as another: an image here is the one that would be published.
+            env.push(pair("CORACLE_LAYOUT_BY_NAME", "true"));
+        }
         // Credentials are what the file has, and not what a cloud's machine would give to whoever asks.
         for cloud in ["AMAZON", "AZURE"] {
             env.push((format!("CNB_REGISTRY_AUTH_KEYCHAIN_SKIP_{cloud}"), "true".to_owned()));
