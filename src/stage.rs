@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::event::{Event, Observer, Stream, Work};
 use crate::home::{Home, WorkFolder};
 use crate::watch::{self, Watched};
-use crate::worker::{Delete, Deleted, Job, Request};
+use crate::worker::{Delete, Deleted, Job, Request, Weigh};
 
 /// Where the store is in the stage's root.
 pub(crate) const STORE: &str = "/store";
@@ -206,6 +206,7 @@ impl<'a> Stage<'a> {
         let forward = |from, stream, word| {
             lines(Heard { from, word }, |line| self.observer.event(event(stream, line)));
         };
+        let before = self.weighed_before(watched);
         let began = Instant::now();
         let (session, disks) = (&self.session, self.disks.as_slice());
         let outcome = std::thread::scope(|scope| {
@@ -213,7 +214,7 @@ impl<'a> Stage<'a> {
             let watch = |ender| {
                 let tell = |text| self.observer.event(Event::Notice { text });
                 if !watched.is_nothing() {
-                    scope.spawn(move || watch::watch(watched, session, disks, &words, &ender, &tell));
+                    scope.spawn(move || watch::watch(watched, session, disks, before, &words, &ender, &tell));
                 }
             };
             let (for_out, for_err) = (word.clone(), word);
@@ -225,6 +226,16 @@ impl<'a> Stage<'a> {
         })?;
         self.took(Work::Container, phase, began);
         Ok(outcome)
+    }
+
+    /// Bytes in the folders that count by what they grow, before anything of the container runs.
+    fn weighed_before(&self, watched: &Watched) -> Result<u64, String> {
+        let growing = watched.disk.iter().flat_map(|disk| disk.growing.clone()).collect::<Vec<_>>();
+        if growing.is_empty() {
+            return Ok(0);
+        }
+        let job = Weigh { folders: growing, limit: u64::MAX, unnamed: false };
+        self.work(job).map_err(|error| coracle_runtime::with_causes(&error))
     }
 
     fn took(&self, work: Work, name: &str, began: Instant) {

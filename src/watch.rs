@@ -46,6 +46,7 @@ pub(crate) fn watch(
     watched: &Watched,
     session: &Session,
     disks: &[PathBuf],
+    before: Result<u64, String>,
     words: &Receiver<()>,
     ender: &Ender,
     tell: &dyn Fn(String),
@@ -60,7 +61,7 @@ pub(crate) fn watch(
             .unwrap_or_else(|error| Err(coracle_runtime::with_causes(&error)))
     };
     let idle = watched.idle.map(Duration::from_secs);
-    let mut disk = watched.disk.as_ref().map(|limit| Disk::new(limit, disks, &weigh));
+    let mut disk = watched.disk.as_ref().map(|limit| Disk::new(limit, disks, &weigh, before));
     let mut heard = Instant::now();
     loop {
         let silent = idle.map(|idle| idle.saturating_sub(heard.elapsed()));
@@ -115,8 +116,12 @@ struct Disk<'a> {
 }
 
 impl<'a> Disk<'a> {
-    fn new(limit: &'a DiskLimit, disks: &'a [PathBuf], weigh: Scale<'a>) -> Self {
-        let before = if limit.growing.is_empty() { Ok(0) } else { weigh(&limit.growing, false, u64::MAX) };
+    fn new(
+        limit: &'a DiskLimit,
+        disks: &'a [PathBuf],
+        weigh: Scale<'a>,
+        before: Result<u64, String>,
+    ) -> Self {
         let now = Instant::now();
         let free = free(disks);
         Self { limit, disks, weigh, before, taken: 0, free, looked: now, counted: now, has_told: false }
@@ -156,6 +161,12 @@ impl<'a> Disk<'a> {
             return Ok(fixed);
         }
         let before = self.before.clone()?;
+        if before == u64::MAX {
+            return Err(
+                "the builder's cache holds what lies too deep to be counted; --clear-cache removes it"
+                    .to_owned(),
+            );
+        }
         let now = (self.weigh)(growing, false, before.saturating_add(*bytes))?;
         // What lies too deep to be counted is too much, whoever left it.
         let grown = if now == u64::MAX { now } else { now.saturating_sub(before) };
@@ -185,7 +196,7 @@ mod tests {
             assert_eq!(unnamed, is_work);
             Ok(if is_work { sizes.get().0 } else { sizes.get().1 })
         };
-        let mut disk = Disk::new(&limit, &[], &weigh);
+        let mut disk = Disk::new(&limit, &[], &weigh, Ok(500));
         for (work, cache, found) in [
             (60, 540, Found::Fits),
             (60, 541, Found::TooMuch(100)),
@@ -196,14 +207,19 @@ mod tests {
             assert_eq!(disk.count(), found, "{work} {cache}");
         }
         sizes.set((0, u64::MAX));
-        assert_eq!(Disk::new(&limit, &[], &weigh).count(), Found::TooMuch(100), "what nobody can count");
+        assert_eq!(disk.count(), Found::TooMuch(100), "what nobody can count");
+        // What an earlier build has left so is not this one's.
+        let Found::Unknown(told) = Disk::new(&limit, &[], &weigh, Ok(u64::MAX)).count() else {
+            panic!("nobody is told")
+        };
+        assert!(told.ends_with("too deep to be counted; --clear-cache removes it"), "{told}");
     }
 
     #[test]
     fn what_cannot_be_counted_is_told_once() {
         let limit = DiskLimit { bytes: 100, folders: vec!["work".into()], growing: Vec::new() };
         let weigh = |_: &[PathBuf], _, _| Err("could not open /work/x: Input/output error".to_owned());
-        let mut disk = Disk::new(&limit, &[], &weigh);
+        let mut disk = Disk::new(&limit, &[], &weigh, Ok(0));
         let told = "what layers, application and temporary files take could not be counted, so nothing ends what fills the disk, whatever --max-disk says: could not open /work/x: Input/output error";
         assert_eq!(disk.count(), Found::Unknown(told.to_owned()));
         assert_eq!(disk.count(), Found::Fits);

@@ -59,13 +59,17 @@ pub(crate) fn inflate<R: Read>(mut source: R, window: u64) -> io::Result<Inflate
     Ok(Inflated::Plain(source))
 }
 
+/// The largest window of zstd where nobody is asked for more: archives of caches, of root filesystems and of lifecycles. 128 MiB are what the
+/// library itself allows.
+pub(crate) const WINDOW_OF_OTHERS: u64 = 128 << 20;
+
 /// The uncompressed bytes of a plain, gzip or zstd stream, told by its first bytes.
 ///
 /// # Errors
 ///
 /// When they cannot be read.
 pub fn uncompressed<R: Read>(source: R) -> io::Result<impl Read> {
-    inflate(source, LARGEST_WINDOW)
+    inflate(source, WINDOW_OF_OTHERS)
 }
 
 impl<R: Read> Inflated<R> {

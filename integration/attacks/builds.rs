@@ -18,6 +18,10 @@ const SECRET: &str = "only-the-user-knows-this-7d1f";
 
 const PROJECT: &str = "[_]\nschema-version = \"0.2\"\n[io.buildpacks]\ninclude = [\"../outside\", \"/etc/passwd\", \"hello\"]\n";
 
+/// Variables that clusters, clouds and runners of CI give to what they start.
+const RUNNER: [&str; 4] =
+    ["ACTIONS_RUNTIME_TOKEN", "KUBERNETES_SERVICE_HOST", "AWS_SECRET_ACCESS_KEY", "CI_JOB_TOKEN"];
+
 /// What came of every attack under each of [`RUNTIMES`].
 pub(super) fn all() -> Vec<Vec<Attempt>> {
     let registry = DockerRegistry::start(RegistryAccess::Password);
@@ -28,7 +32,7 @@ pub(super) fn all() -> Vec<Vec<Attempt>> {
     let secret: String = SECRET.bytes().map(|byte| format!("{byte:02x}")).collect();
     // The home is known once there is one, so the application tells where the store is.
     let given = format!(
-        "secret={secret} abstract={name} registry={} store=$(cat home)/.local/share/coracle",
+        "secret={secret} abstract={name} registry={} store=$(cat home)/.local/share/coracle socket=$(cat home)/agent.sock",
         registry.address()
     );
     let run = registry.reference("run:latest");
@@ -40,6 +44,7 @@ pub(super) fn all() -> Vec<Vec<Attempt>> {
     let both = format!("{{\"auths\":{{{entry},{}}}}}", entry.replace("127.0.0.1", "localhost"));
     std::fs::write(site.home.path().join(".docker/config.json"), both).expect("write the credentials");
     std::fs::write(site.home.path().join("outside"), SECRET).expect("write");
+    let agent = UnixListener::bind(site.home.path().join("agent.sock")).expect("listen");
     std::fs::write(site.app().join("project.toml"), PROJECT).expect("write");
     std::fs::write(site.app().join("config.json"), evil::STORE).expect("write");
     std::os::unix::fs::symlink("../outside", site.app().join("lead")).expect("make a link");
@@ -52,7 +57,7 @@ pub(super) fn all() -> Vec<Vec<Attempt>> {
         builds.map(|builds| builds.join().expect("the builds of a runtime")).into()
     });
     neighbour.kill().and_then(|()| neighbour.wait()).expect("end sleep");
-    drop(listener);
+    drop((listener, agent));
     made
 }
 
@@ -81,7 +86,7 @@ impl Builds<'_> {
         let app = self.site.app().display().to_string();
         let fixed = ["build", image, "--path", &app, "--builder", builder, "--runtime", self.runtime];
         let mut command = self.site.home.command(&[&fixed[..], more].concat());
-        command.env("KNOWN", SECRET).envs(env.iter().copied());
+        command.env("KNOWN", SECRET).envs(env.iter().copied()).envs(RUNNER.map(|name| (name, SECRET)));
         let ran = ran(command.output().expect("start coracle"));
         for text in [PASSWORD, "dGVzdGVyOm5vdC1hLXNlY3JldA==", SECRET] {
             assert!(!ran.stdout.contains(text) && !ran.stderr.contains(text), "{}{}", ran.stdout, ran.stderr);

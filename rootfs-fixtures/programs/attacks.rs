@@ -51,6 +51,9 @@ const ATTACKS: &[(&str, &str, Act)] = &[
     ("A07", "a key from the kernel's helper", |_| call(libc::SYS_request_key, [0; 4])),
     ("A08", "an abstract socket of the host", |given| abstract_socket(given.value("abstract")?)),
     ("A08", "sockets of daemons and agents", |_| none_exists(SOCKETS)),
+    ("A08", "the socket of an agent in the user's home", |given| {
+        std::os::unix::net::UnixStream::connect(given.value("socket")?).map(|_| succeeded())
+    }),
     ("A09", "metadata services of clouds", |_| addresses(METADATA)),
     ("A09", "tokens of a cluster or runner", |_| {
         none_exists(&["/var/run/secrets/kubernetes.io/serviceaccount/token"])
@@ -349,6 +352,9 @@ fn sparse(path: &str) -> io::Result<String> {
 /// With a limit of its own that is lower still, so that a machine on which nothing is limited survives it.
 fn processes() -> io::Result<String> {
     const AT_MOST: u64 = 100;
+    if getrlimit(Resource::RLIMIT_NPROC)?.1 > 8192 {
+        return Ok(succeeded());
+    }
     setrlimit(Resource::RLIMIT_NPROC, AT_MOST, AT_MOST)?;
     let mut waiting = Vec::new();
     for _ in 0..2 * AT_MOST {

@@ -91,7 +91,7 @@ pub(crate) fn enter(setup: &StageSetup) -> Result<(), RootError> {
     let program = open_path(&path)?;
     let libraries = if setup.host_programs { host_links() } else { Vec::new() };
 
-    mount(Some("tmpfs"), NEW_ROOT, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=256m"))
+    mount(Some("tmpfs"), NEW_ROOT, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=1g"))
         .map_err(failed("mount a tmpfs on", NEW_ROOT))?;
     for folder in ["proc", "sys/fs/cgroup", "dev", "etc", "run/phase", "run/coracle", "tmp"] {
         let path = Path::new(NEW_ROOT).join(folder);

@@ -133,7 +133,7 @@ const OWN_DIGEST: &str =
 const DIGEST_LIMIT: u64 = 4096;
 
 /// Larger than any release of a lifecycle: they have 30 MB.
-const ARCHIVE_LIMIT: u64 = 1 << 30;
+const ARCHIVE_LIMIT: u64 = 256 << 20;
 
 /// Fetch an archive, and the digest beside it.
 #[derive(Debug, Serialize, Deserialize)]

@@ -29,6 +29,13 @@ struct WindowTooLarge {
     most: u64,
 }
 
+/// One that has no window yet.
+fn decoder() -> io::Result<Decoder<'static>> {
+    let mut decoder = Decoder::new()?;
+    decoder.set_parameter(DParameter::WindowLogMax(LARGEST_LOG))?;
+    Ok(decoder)
+}
+
 /// Whether a stream with these first bytes is one of zstd.
 pub(super) fn are_frames(start: &[u8]) -> bool {
     start.starts_with(&MAGIC) || is_skipped(start)
@@ -57,8 +64,7 @@ pub(crate) struct Frames<R: Read> {
 impl<R: Read> Frames<R> {
     /// Frames whose windows have at most so many bytes.
     pub(super) fn new(source: R, most: u64) -> io::Result<Self> {
-        let mut decoder = Decoder::new()?;
-        decoder.set_parameter(DParameter::WindowLogMax(LARGEST_LOG))?;
+        let decoder = decoder()?;
         let source = BufReader::with_capacity(1 << 17, source);
         Ok(Self { source, decoder, most, head: Vec::new(), fed: 0, is_inside: false, at: 0, share: None })
     }
@@ -99,6 +105,7 @@ impl<R: Read> Frames<R> {
             }
             if self.share.as_ref().is_none_or(|share| share.bytes() < window) {
                 // Whoever waits holds nothing, so that somebody goes on.
+                self.decoder = decoder()?;
                 self.share = None;
                 self.share = Some(WINDOWS.take(window));
             }
@@ -149,7 +156,10 @@ impl<R: Read> Frames<R> {
 impl<R: Read> Read for Frames<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if buffer.is_empty() || !self.is_inside && !self.begin()? {
+            if buffer.is_empty() {
+                return Ok(0);
+            }
+            if !self.is_inside && !self.begin()? {
                 self.share = None;
                 return Ok(0);
             }

@@ -19,7 +19,7 @@ use crate::unpack::shown;
 ///
 /// When it is no archive, holds something that cannot be written again, or cannot be read or written.
 pub fn pack_again<R: Read>(archive: R, mtime: i64, out: &mut dyn Write) -> Result<(), PackError> {
-    let inflated = crate::compression::inflate(archive, crate::compression::LARGEST_WINDOW)
+    let inflated = crate::compression::inflate(archive, crate::compression::WINDOW_OF_OTHERS)
         .map_err(|source| PackError::Archive { at: 0, why: "it cannot be inflated", source: Some(source) })?;
     let mut source = Source::new(inflated);
     while let Some(header) = source.next()? {

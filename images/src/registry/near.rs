@@ -85,9 +85,12 @@ fn plain(address: IpAddr) -> IpAddr {
     };
     match v6.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => address,
-        [0, 0, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
-            v4(high, low)
-        }
+        [0, 0, 0, 0, 0, 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        // A translator of one's own may have any prefix within this (RFC 8215); most have the address at the end (RFC 6052).
+        | [0x64, 0xff9b, 1, _, _, _, high, low]
+        | [0x2002, high, low, ..] => v4(high, low),
         _ => address,
     }
 }
@@ -247,7 +250,7 @@ mod tests {
             169.254.169.254 169.254.0.1 fe80::1 febf::1 168.63.129.16 100.100.100.200 192.0.0.192 fd00:ec2::254 fd20:ce::254
             127.0.0.1 127.255.255.254 0.0.0.0 0.1.2.3 :: ::1
             ::ffff:127.0.0.1 ::ffff:169.254.169.254 ::169.254.169.254 ::10.0.0.1 64:ff9b::7f00:1 64:ff9b::a9fe:a9fe 2002:a9fe:a9fe::1
-            2002:a00:1:: ::ffff:8.8.8.8 64:ff9b::808:808";
+            2002:a00:1:: ::ffff:8.8.8.8 64:ff9b::808:808 64:ff9b:1::a9fe:a9fe 64:ff9b:1::808:808 ::ffff:0:a9fe:a9fe";
         let line = |address: &str| format!("{address} {:?}\n", nearness(address.parse().unwrap()));
         insta::assert_snapshot!(addresses.split_whitespace().map(line).collect::<String>());
     }

@@ -112,14 +112,13 @@ impl<'a> Publisher<'a> {
 
     /// Sends an image under each of these names.
     pub fn publish(&self, image: &Image, names: &[Reference]) -> Result<(), PublishError> {
+        let is_other = |name: &&Reference| name.digest.as_ref().is_some_and(|digest| *digest != image.digest);
+        if let Some(name) = names.iter().find(is_other) {
+            let (name, found) = (name.to_string(), image.digest.clone());
+            return Err(PublishError::OtherDigest { name, found });
+        }
         let mut done: Vec<Source<'_>> = self.made.to_vec();
         for name in names {
-            if name.digest.as_ref().is_some_and(|digest| *digest != image.digest) {
-                return Err(PublishError::OtherDigest {
-                    name: name.to_string(),
-                    found: image.digest.clone(),
-                });
-            }
             let delivery = Delivery { of: self, done: &done, name, believes: true };
             if !done.iter().any(|other| other.name.name() == name.name()) {
                 let mut seen =

@@ -49,7 +49,8 @@ pub(super) fn remove_others(
         for name in cached.iter().filter(|(_, layer)| layer.cache).map(|(name, _)| name) {
             let layer = format!("{}:{name}", element.id);
             let comes = |one: &Planned| one.identifier == layer && one.content.is_some();
-            if !super::is_layer_name(name) || planned.iter().any(comes) {
+            let is_document = matches!(name.as_str(), "launch" | "build" | "store");
+            if is_document || !super::is_layer_name(name) || planned.iter().any(comes) {
                 continue;
             }
             let mut is_there = false;

@@ -86,8 +86,9 @@ fn a_registry_without_ranges_goes_on_with_what_it_had_begun() {
     let (server, descriptor, content) = slow(24 * MIB, State::default());
     assert!(read_blob(&server, &descriptor).unwrap() == content);
     let requests = server.log().iter().filter(|line| line.contains("/blobs/")).count();
-    // Three were tried at once, once.
-    assert_eq!((requests, server.state.lock().unwrap().ranges_asked.len()), (4, 3));
+    // Three were tried at once, once; the first answer ends those that have not arrived by then.
+    let ranges = server.state.lock().unwrap().ranges_asked.len();
+    assert!((1..=3).contains(&ranges) && requests == 1 + ranges, "{requests} {ranges}");
 }
 
 #[test]

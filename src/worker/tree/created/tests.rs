@@ -126,6 +126,31 @@ fn a_layer_is_what_was_read_here_and_not_what_the_cache_says_of_it() {
     assert!(!created.layer().exists());
 }
 
+/// A file without blocks costs who writes it nothing, and who reads it hours.
+#[test]
+fn what_would_take_hours_to_read_is_not_read() {
+    let created = Created::new();
+    let diff_id = created.diff_id();
+    for file in ["sparse", "another"] {
+        File::create(created.layer().join(file)).unwrap().set_len(40 << 30).unwrap();
+    }
+    created.listed(&[(ID, "layer", diff_id.as_str())]);
+    assert_eq!(created.keep(), ["no layer stays unpacked: what the cache lists is too much to be read"]);
+    assert_eq!(created.next(&diff_id).0, 0);
+}
+
+#[test]
+fn a_layer_that_is_listed_twice_is_read_once() {
+    let created = Created::new();
+    let layer = format!("{{\"layer\":{{\"sha\":\"{}\",\"cache\":true}}}}", created.diff_id());
+    let one = format!("{{\"key\":\"{ID}\",\"version\":\"1\",\"layers\":{layer}}}");
+    let data = created.dir.path().join("data");
+    fs::create_dir_all(data.join(COMMITTED)).unwrap();
+    let list = format!("{{\"buildpacks\":[{}]}}", vec![one; 1000].join(","));
+    fs::write(data.join(COMMITTED).join(CACHE_METADATA_LABEL), list).unwrap();
+    assert_eq!(listed(&data).len(), 1);
+}
+
 #[test]
 fn a_list_leads_to_no_other_folder() {
     let created = Created::new();

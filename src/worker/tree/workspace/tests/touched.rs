@@ -33,7 +33,7 @@ fn what_programs_of_a_build_have_touched_is_gone_with_it_and_nothing_else_is_cop
         ("the top's mode", 0, |dir| fs::set_permissions(dir, Permissions::from_mode(0o700)).unwrap()),
         ("a folder's mode and a file in it", 1, |dir| {
             fs::write(dir.join("lib/deep/c"), "C").unwrap();
-            fs::set_permissions(dir.join("lib/deep"), Permissions::from_mode(0o500)).unwrap();
+            fs::set_permissions(dir.join("lib/deep"), Permissions::from_mode(0o711)).unwrap();
         }),
         ("a link for a file", 1, |dir| {
             fs::remove_file(dir.join("a")).unwrap();
