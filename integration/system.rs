@@ -92,7 +92,8 @@ fn an_image_is_for_what_the_user_says() {
     site.home.ok(&["pull", &name]);
     assert_eq!(site.home.ok(&["run", "--env", "CNB_EXEC_ENV=test", &name]).stdout, "checked\n");
     let said = site.home.run(&["run", &name]).stderr;
-    assert!(said.contains("no process type and no command were given"), "{said}");
+    let why = "process type `check` is not for the execution environment `production`: set CNB_EXEC_ENV";
+    assert!(said.contains(why), "{said}");
 }
 
 #[test]
