@@ -176,7 +176,7 @@ fn files_are_root_s_where_nobody_names_the_build_s_user_and_the_launcher_always(
         [(&[][..], (0, 0)), (&["-uid", "7"], (7, 0)), (&["-uid", "1001", "-gid", "1002"], (1001, 1002))]
     {
         build.phase("exporter", &[&flags[..], &own, ids, &[name]].concat()).unwrap();
-        let image = read_layout(&folder, Some(name)).unwrap();
+        let image = read_layout(&folder, Some(name.rsplit_once(':').unwrap().1)).unwrap();
         let blob = |at: usize| folder.join("blobs/sha256").join(image.manifest.layers[at].digest.hex());
         let kept = headers(&blob(1)).into_iter().find(|(path, ..)| path.ends_with("/kept/file")).unwrap();
         assert_eq!((kept.2, kept.3), owner, "{ids:?}");
